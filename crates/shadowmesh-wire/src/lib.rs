@@ -1,2 +1,31 @@
-//! placeholder
+//! Bytes to types and back.
+//!
+//! Every format of ShadowMesh that another machine, or the kernel, can put in front of us is read
+//! here and nowhere else: peer ids, the header of a sealed frame, the inner frame types, probes,
+//! control messages, IP packets, and the super-packets of the TUN device with their virtio header.
+//! A parser turns bytes into a checked type once; the layers above trust the type.
+//!
+//! What is absent is the point: no keys and no cryptography (`shadowmesh-crypto`), no clock, no
+//! sockets, no tasks, no randomness. Every function is a function of its arguments, and no input
+//! may make one panic; the tests at the bottom of each module throw random bytes at all of them.
+//!
+//! | module | reads and writes |
+//! |---|---|
+//! | [`PeerId`] | the name of a peer, `sm1…` |
+//! | [`sealed`] | the QUIC-shaped header of a sealed frame |
+//! | [`inner`] | the type byte inside a sealed frame |
+//! | [`probe`] | the sealed ping |
+//! | [`control`] | messages on the control stream |
+//! | [`ip`], [`prefix`], [`overlay`] | IP packets, prefixes, addresses derived from a [`PeerId`] |
 #![forbid(unsafe_code)]
+
+pub mod control;
+pub mod inner;
+pub mod ip;
+pub mod overlay;
+mod peer_id;
+pub mod prefix;
+pub mod probe;
+pub mod sealed;
+
+pub use peer_id::{PeerId, PeerIdError};

@@ -1,0 +1,213 @@
+//! CBOR form of the messages: `[kind, body]`.
+//!
+//! Kinds are numbers on the wire and stand in [`kind`], once. Bodies are written and read by
+//! derived code; only the address is ours, to hold it to the two forms an address has.
+
+use std::net::{IpAddr, SocketAddr};
+
+use minicbor::{Decode, Decoder as CborDecoder, Encode, Encoder, data::Type};
+
+use super::{ControlError, ControlMessage, Hello, MESSAGE_LEN_MAX};
+
+/// Bytes of the length prefix.
+pub(super) const PREFIX_LEN: usize = 2;
+
+mod kind {
+    pub(super) const HELLO: u64 = 0;
+    pub(super) const REKEY_REQUEST: u64 = 1;
+    pub(super) const REKEY_RESPONSE: u64 = 2;
+    pub(super) const REKEY_CONFIRM: u64 = 3;
+    pub(super) const OBSERVED_ADDRESS: u64 = 4;
+    pub(super) const BENCH_REQUEST: u64 = 5;
+    pub(super) const BENCH_REPLY: u64 = 6;
+    pub(super) const BYE: u64 = 7;
+}
+
+#[derive(Encode, Decode)]
+struct Share<'a> {
+    #[n(0)]
+    epoch: u32,
+    #[cbor(b(1), with = "minicbor::bytes")]
+    share: &'a [u8],
+}
+
+#[derive(Encode, Decode)]
+struct Epoch {
+    #[n(0)]
+    epoch: u32,
+}
+
+#[derive(Encode, Decode)]
+struct Address<'a> {
+    #[cbor(b(0), with = "minicbor::bytes")]
+    ip: &'a [u8],
+    #[n(1)]
+    port: u16,
+}
+
+#[derive(Encode, Decode)]
+struct Number {
+    #[n(0)]
+    value: u16,
+}
+
+impl ControlMessage {
+    /// Appends the message with its length prefix. On an error `out` is as it was.
+    // PROTOCOL SM-CT-1
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), ControlError> {
+        let start = out.len();
+        out.extend_from_slice(&[0; PREFIX_LEN]);
+        self.write(out);
+        let len = out.len() - start - PREFIX_LEN;
+        if len > MESSAGE_LEN_MAX {
+            out.truncate(start);
+            return Err(ControlError::TooLong(len));
+        }
+        out[start..start + PREFIX_LEN].copy_from_slice(&(len as u16).to_be_bytes());
+        Ok(())
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Hello(hello) => put(out, kind::HELLO, hello),
+            Self::RekeyRequest { epoch, share } => {
+                put(
+                    out,
+                    kind::REKEY_REQUEST,
+                    &Share {
+                        epoch: *epoch,
+                        share,
+                    },
+                );
+            }
+            Self::RekeyResponse { epoch, share } => {
+                put(
+                    out,
+                    kind::REKEY_RESPONSE,
+                    &Share {
+                        epoch: *epoch,
+                        share,
+                    },
+                );
+            }
+            Self::RekeyConfirm { epoch } => {
+                put(out, kind::REKEY_CONFIRM, &Epoch { epoch: *epoch });
+            }
+            Self::ObservedAddress(address) => put_address(out, address),
+            Self::BenchRequest { seconds } => {
+                put(out, kind::BENCH_REQUEST, &Number { value: *seconds });
+            }
+            Self::BenchReply { port } => put(out, kind::BENCH_REPLY, &Number { value: *port }),
+            Self::Bye { reason } => {
+                put(
+                    out,
+                    kind::BYE,
+                    &Number {
+                        value: u16::from(*reason),
+                    },
+                );
+            }
+            // Only a decoder makes these; sent on, it stays a kind with an empty body.
+            Self::Unknown(kind) => put(out, *kind, &[(); 0]),
+        }
+    }
+
+    /// Reads one message without its length prefix.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, ControlError> {
+        let mut cbor = CborDecoder::new(bytes);
+        let message = read_message(&mut cbor).map_err(|_| ControlError::Malformed)?;
+        if cbor.position() != bytes.len() {
+            return Err(ControlError::Malformed);
+        }
+        Ok(message)
+    }
+}
+
+fn put<T: Encode<()>>(out: &mut Vec<u8>, kind: u64, body: &T) {
+    let mut cbor = Encoder::new(out);
+    cbor.array(2)
+        .and_then(|cbor| cbor.u64(kind))
+        .and_then(|cbor| cbor.encode(body))
+        .expect("a Vec takes every write");
+}
+
+fn put_address(out: &mut Vec<u8>, address: &SocketAddr) {
+    let port = address.port();
+    match address.ip() {
+        IpAddr::V4(ip) => put(
+            out,
+            kind::OBSERVED_ADDRESS,
+            &Address {
+                ip: &ip.octets(),
+                port,
+            },
+        ),
+        IpAddr::V6(ip) => put(
+            out,
+            kind::OBSERVED_ADDRESS,
+            &Address {
+                ip: &ip.octets(),
+                port,
+            },
+        ),
+    }
+}
+
+fn read_message(cbor: &mut CborDecoder<'_>) -> Result<ControlMessage, minicbor::decode::Error> {
+    if cbor.array()? != Some(2) {
+        return Err(minicbor::decode::Error::message(
+            "not an array of kind and body",
+        ));
+    }
+    Ok(match cbor.u64()? {
+        kind::HELLO => ControlMessage::Hello(cbor.decode::<Hello>()?),
+        kind::REKEY_REQUEST => {
+            let Share { epoch, share } = cbor.decode()?;
+            ControlMessage::RekeyRequest {
+                epoch,
+                share: share.to_vec(),
+            }
+        }
+        kind::REKEY_RESPONSE => {
+            let Share { epoch, share } = cbor.decode()?;
+            ControlMessage::RekeyResponse {
+                epoch,
+                share: share.to_vec(),
+            }
+        }
+        kind::REKEY_CONFIRM => {
+            let Epoch { epoch } = cbor.decode()?;
+            ControlMessage::RekeyConfirm { epoch }
+        }
+        kind::OBSERVED_ADDRESS => ControlMessage::ObservedAddress(read_address(cbor)?),
+        kind::BENCH_REQUEST => ControlMessage::BenchRequest {
+            seconds: cbor.decode::<Number>()?.value,
+        },
+        kind::BENCH_REPLY => ControlMessage::BenchReply {
+            port: cbor.decode::<Number>()?.value,
+        },
+        kind::BYE => {
+            let reason = cbor.decode::<Number>()?.value;
+            ControlMessage::Bye {
+                reason: u8::try_from(reason).unwrap_or(u8::MAX),
+            }
+        }
+        // PROTOCOL SM-CT-3
+        unknown => {
+            cbor.skip()?;
+            ControlMessage::Unknown(unknown)
+        }
+    })
+}
+
+fn read_address(cbor: &mut CborDecoder<'_>) -> Result<SocketAddr, minicbor::decode::Error> {
+    let Address { ip, port } = cbor.decode()?;
+    let ip = if let Ok(octets) = <[u8; 4]>::try_from(ip) {
+        IpAddr::from(octets)
+    } else if let Ok(octets) = <[u8; 16]>::try_from(ip) {
+        IpAddr::from(octets)
+    } else {
+        return Err(minicbor::decode::Error::type_mismatch(Type::Bytes));
+    };
+    Ok(SocketAddr::new(ip, port))
+}

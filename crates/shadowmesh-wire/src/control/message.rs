@@ -1,0 +1,93 @@
+//! What control messages say.
+
+use std::{fmt, net::SocketAddr};
+
+use crate::sealed::ReceiverIndex;
+
+/// One message on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlMessage {
+    /// First message of both sides.
+    Hello(Hello),
+    /// Asks for a new epoch.
+    RekeyRequest {
+        /// Number of the epoch to be made.
+        epoch: u32,
+        /// Public halves of the asker's fresh keys.
+        share: Vec<u8>,
+    },
+    /// Answers a [`Self::RekeyRequest`]; the answerer already opens frames of the new epoch.
+    RekeyResponse {
+        /// Number of the epoch.
+        epoch: u32,
+        /// The answerer's share.
+        share: Vec<u8>,
+    },
+    /// The asker seals in the new epoch; the answerer may do so too.
+    RekeyConfirm {
+        /// Number of the epoch.
+        epoch: u32,
+    },
+    /// The address we see you at.
+    ObservedAddress(SocketAddr),
+    /// Asks the peer to open a sink for a throughput measurement on its overlay address.
+    BenchRequest {
+        /// How long the sink is wanted, in seconds; the peer may allow less.
+        seconds: u16,
+    },
+    /// Answers a [`Self::BenchRequest`].
+    BenchReply {
+        /// TCP port of the sink; 0 says no.
+        port: u16,
+    },
+    /// The sender leaves on purpose; no reconnect is wanted.
+    Bye {
+        /// Why, for a person to read in a log.
+        reason: u8,
+    },
+    /// A kind this version does not know. To be ignored.
+    // PROTOCOL SM-CT-3
+    Unknown(u64),
+}
+
+/// What each side tells the other before any sealed frame.
+// PROTOCOL SM-CT-2
+#[derive(Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct Hello {
+    /// Version of the protocol above QUIC.
+    #[n(0)]
+    pub version: u16,
+    /// Drawn at every start of the process: another value says that older sessions are dead.
+    #[n(1)]
+    pub boot: u64,
+    /// Where the sender of this message wants sealed frames sent.
+    #[n(2)]
+    pub index: ReceiverIndex,
+    /// Ends a datagram by which the sender says that it lost the keys of `index`.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub reset_token: [u8; 16],
+    /// Measured speed in MB/s of AES-256-GCM and of ChaCha20-Poly1305; 0 refuses the cipher.
+    #[n(4)]
+    pub cipher_speeds: [u32; 2],
+    /// MTU of the sender's device, in bytes.
+    #[n(5)]
+    pub mtu: u16,
+    /// Whether the sender has the receiver's full public key, so that the short certificate is
+    /// enough next time.
+    #[n(6)]
+    pub holds_your_key: bool,
+}
+
+/// The reset token is as good as a secret while the session lives, so it stays out of logs.
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("version", &self.version)
+            .field("boot", &self.boot)
+            .field("index", &self.index)
+            .field("cipher_speeds", &self.cipher_speeds)
+            .field("mtu", &self.mtu)
+            .field("holds_your_key", &self.holds_your_key)
+            .finish_non_exhaustive()
+    }
+}
