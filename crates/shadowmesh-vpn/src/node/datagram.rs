@@ -1,0 +1,31 @@
+//! From the network: sealed frames of our sessions are opened and judged here, everything else is
+//! `net`'s.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use shadowmesh_net::Received;
+use shadowmesh_wire::PeerId;
+
+use super::Node;
+use crate::snapshot::Inbound;
+
+impl Node {
+    /// A datagram came in. What the data threads have already judged comes here only when it was
+    /// [`Inbound::NotSealed`], and is then judged alike.
+    pub fn handle_datagram(&mut self, received: Received, mut data: BytesMut, now: Instant) {
+        match self.snapshot.inbound(&mut data) {
+            Inbound::Packet { range, .. } => self.to_device.push_back(data[range].to_vec()),
+            Inbound::Inner { peer, range } => self.net.handle_inner(&peer, &data[range], now),
+            Inbound::NotSealed => self.net.handle_datagram(received, data, now),
+            Inbound::Dropped(reason) => self.net.drops().count(reason),
+        }
+        self.drain_net(now);
+    }
+
+    /// An inner frame that a data thread opened and that is no IP packet; its type byte first.
+    pub fn handle_inner(&mut self, peer: &PeerId, inner: &[u8], now: Instant) {
+        self.net.handle_inner(peer, inner, now);
+        self.drain_net(now);
+    }
+}

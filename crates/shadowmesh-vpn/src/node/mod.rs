@@ -1,0 +1,172 @@
+//! One node of the mesh: `net` below, the device above, and the rule of who may speak to whom in
+//! between. It speaks the five words of every machine here; one file for each kind of input:
+//!
+//! - [`device`]: IP packets the device hands us, and the queue for those without a session yet;
+//! - [`datagram`]: what the network hands us;
+//! - [`status`]: what people want to know.
+//!
+//! After any `handle_*` call, drain `poll_transmit`, `poll_device` and `poll_event` until they are
+//! empty, then wait until `poll_timeout` or the next input.
+
+mod datagram;
+mod device;
+mod status;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use shadowmesh_net::{Net, NetEvent, PeerConfig, PingError, Transmit};
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::control::ControlMessage;
+
+use crate::config::{ConfigError, NodeConfig, NodePeer};
+use crate::demand::DemandQueue;
+use crate::members::Members;
+use crate::snapshot::Snapshot;
+pub use status::{NodePeerStatus, NodeStatus, ResolveError};
+
+/// The node. See the [module](self).
+pub struct Node {
+    net: Net,
+    members: Arc<Members>,
+    snapshot: Arc<Snapshot>,
+    demand: DemandQueue,
+    /// Sealed frames of the slow path; bounded by the demand queue and by one for each input.
+    transmits: VecDeque<Transmit>,
+    /// IP packets for the device, at most one for each datagram handled since the last drain.
+    to_device: VecDeque<Vec<u8>>,
+    events: VecDeque<NodeEvent>,
+}
+
+/// What the owner of a node learns from it.
+#[derive(Debug)]
+pub enum NodeEvent {
+    /// [`Node::snapshot`] returns another one now.
+    SnapshotChanged,
+    /// Something happened with a peer.
+    Net(NetEvent),
+}
+
+impl Node {
+    /// Builds the node; nothing is sent before the first demand.
+    pub fn new(config: NodeConfig, now: Instant) -> Result<Self, ConfigError> {
+        let own_id = config.net.identity.peer_id();
+        let members = Members::new(own_id, &config.addresses, config.peers)?;
+        let mut net = Net::new(config.net, now);
+        for peer in members.peers() {
+            net.add_peer(net_peer(peer), now);
+        }
+        let members = Arc::new(members);
+        let snapshot = Arc::new(Snapshot::new(0, members.clone(), net.forwarding()));
+        let (transmits, to_device, events) = Default::default();
+        let mut node =
+            Self { net, members, snapshot, demand: DemandQueue::default(), transmits, to_device, events };
+        node.drain_net(now);
+        Ok(node)
+    }
+
+    /// Adds a peer while running.
+    pub fn add_peer(&mut self, peer: NodePeer, now: Instant) -> Result<(), ConfigError> {
+        let members = self.members.with(peer.clone())?;
+        self.members = Arc::new(members);
+        self.net.add_peer(net_peer(&peer), now);
+        self.drain_net(now);
+        self.renew_snapshot();
+        Ok(())
+    }
+
+    // PROTOCOL SM-OV-4
+    /// Removes a peer: its session, its routes and what waits for it. False if there is none.
+    pub fn remove_peer(&mut self, id: &PeerId, now: Instant) -> bool {
+        if self.members.peer(id).is_none() {
+            return false;
+        }
+        self.members = Arc::new(self.members.without(id));
+        let waiting = self.demand.take(id).count();
+        self.count_no_session(waiting);
+        self.net.remove_peer(id, now);
+        self.drain_net(now);
+        self.renew_snapshot();
+        true
+    }
+
+    /// Starts a session with a peer unless there is one.
+    pub fn connect(&mut self, id: &PeerId, now: Instant) {
+        self.net.connect(id, now);
+        self.drain_net(now);
+    }
+
+    /// Sends a probe through the tunnel; the answer comes as [`NetEvent::PingReply`] with this token.
+    pub fn ping(&mut self, id: &PeerId, now: Instant) -> Result<u64, PingError> {
+        let token = self.net.ping(id, now);
+        self.drain_net(now);
+        token
+    }
+
+    /// Sends a message on the control stream of the session with a peer.
+    pub fn send_control(&mut self, id: &PeerId, message: ControlMessage, now: Instant) {
+        self.net.send_control(id, message);
+        self.drain_net(now);
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let expired = self.demand.expire(now);
+        self.count_no_session(expired);
+        self.net.handle_timeout(now);
+        self.drain_net(now);
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next, and why.
+    pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
+        let demand = self.demand.next_expiry().map(|at| (at, "a packet has waited too long for its session"));
+        [self.net.poll_timeout(), demand].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// A datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front().or_else(|| self.net.poll_transmit())
+    }
+
+    /// An IP packet for the device.
+    pub fn poll_device(&mut self) -> Option<Vec<u8>> {
+        self.to_device.pop_front()
+    }
+
+    /// News.
+    pub fn poll_event(&mut self) -> Option<NodeEvent> {
+        self.events.pop_front()
+    }
+
+    /// The picture the data threads work on; a new one follows [`NodeEvent::SnapshotChanged`].
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.clone()
+    }
+
+    /// Takes what `net` has to say; to be called after every call into it.
+    fn drain_net(&mut self, now: Instant) {
+        while let Some(event) = self.net.poll_event() {
+            match event {
+                NetEvent::ForwardingChanged => self.renew_snapshot(),
+                NetEvent::PeerUp { peer, .. } => {
+                    // The event may come before ForwardingChanged does.
+                    self.renew_snapshot();
+                    self.send_waiting(&peer, now);
+                    self.events.push_back(NodeEvent::Net(event));
+                }
+                event => self.events.push_back(NodeEvent::Net(event)),
+            }
+        }
+    }
+
+    fn renew_snapshot(&mut self) {
+        let version = self.snapshot.version() + 1;
+        self.snapshot = Arc::new(Snapshot::new(version, self.members.clone(), self.net.forwarding()));
+        self.events.push_back(NodeEvent::SnapshotChanged);
+    }
+}
+
+fn net_peer(peer: &NodePeer) -> PeerConfig {
+    PeerConfig { id: peer.id, addresses: peer.underlay.clone(), known_key: peer.known_key.clone() }
+}

@@ -1,0 +1,153 @@
+//! The immutable picture the data threads work on: who owns which address, which session leads
+//! there, which keys open what comes in. A change of anything makes a new snapshot; nobody ever
+//! waits for a lock to learn where a packet goes.
+//!
+//! Both verdicts apply the same rule, so that a peer can neither send from nor be sent to anything
+//! but its own addresses:
+//!
+//! | | source must be | destination must be |
+//! |---|---|---|
+//! | outbound (device to peer) | one of our own addresses | in a peer's allowed_ips |
+//! | inbound (peer to device) | in the allowed_ips of the very peer whose keys opened it | one of our own addresses |
+//!
+//! Broadcast, multicast and link-local destinations have no owner on a layer 3 mesh and are dropped
+//! with a reason of their own, because every host sends a few and they should not look like faults.
+//!
+//! The verdict functions count nothing: the caller counts the [`DropReason`] it was given, save for
+//! [`DropReason::NoSession`] outbound, which means "hand the packet to [`Node::handle_device`]"; it
+//! is queued there and counted only if the session does not come.
+//!
+//! [`Node::handle_device`]: crate::Node::handle_device
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use shadowmesh_net::{DropReason, Forwarding, Outbound};
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::inner::InnerType;
+use shadowmesh_wire::ip::IpPacket;
+use shadowmesh_wire::sealed;
+
+use crate::members::Members;
+
+/// What the data threads need to know, at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    version: u64,
+    members: Arc<Members>,
+    forwarding: Arc<Forwarding>,
+    /// For each peer of `members`, by index: the session to send in.
+    outbound: Vec<Option<Arc<Outbound>>>,
+}
+
+/// What a received datagram turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Inbound {
+    /// An IP packet that may go to the device; `range` is where it lies in the datagram.
+    Packet {
+        /// Who sealed it.
+        peer: PeerId,
+        /// The IP packet, without the inner type byte.
+        range: Range<usize>,
+    },
+    /// Another inner frame, for [`Node::handle_inner`](crate::Node::handle_inner).
+    Inner {
+        /// Who sealed it.
+        peer: PeerId,
+        /// The inner frame, its type byte first.
+        range: Range<usize>,
+    },
+    /// No sealed frame of a session we have; the datagram is untouched and is
+    /// [`Node::handle_datagram`](crate::Node::handle_datagram)'s.
+    NotSealed,
+    /// Not to be delivered.
+    Dropped(DropReason),
+}
+
+impl Snapshot {
+    /// Puts together what may flow (`members`) and how (`forwarding`).
+    pub fn new(version: u64, members: Arc<Members>, forwarding: Arc<Forwarding>) -> Self {
+        let outbound = members.peers().iter().map(|p| forwarding.outbound(&p.id).cloned()).collect();
+        Self { version, members, forwarding, outbound }
+    }
+
+    /// Counts up with every change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    // PROTOCOL SM-OV-3
+    // PROTOCOL SM-OV-4
+    /// Which session an IP packet from the device is to be sealed in. HOT PATH.
+    pub fn outbound(&self, packet: &[u8]) -> Result<&Arc<Outbound>, DropReason> {
+        let peer = self.outbound_peer(packet)?;
+        self.outbound[peer].as_ref().ok_or(DropReason::NoSession)
+    }
+
+    /// The peer an IP packet from the device is for, as an index into the members.
+    pub(crate) fn outbound_peer(&self, packet: &[u8]) -> Result<usize, DropReason> {
+        let packet = IpPacket::parse(packet).map_err(|_| DropReason::NotIp)?;
+        let (source, destination) = (packet.source(), packet.destination());
+        if self.members.is_own(destination) {
+            return Err(DropReason::OwnAddress);
+        }
+        if is_local_only(destination) {
+            return Err(DropReason::Multicast);
+        }
+        let peer = self.members.owner(destination).ok_or(DropReason::NoRoute)?;
+        if !self.members.is_own(source) {
+            return Err(DropReason::NotOurSource);
+        }
+        Ok(peer)
+    }
+
+    // PROTOCOL SM-OV-3
+    // PROTOCOL SM-SF-4
+    /// Opens a datagram in place and judges what was inside. HOT PATH.
+    pub fn inbound(&self, datagram: &mut [u8]) -> Inbound {
+        let session = sealed::receiver_index(datagram).and_then(|index| self.forwarding.inbound(index));
+        let Some(session) = session else {
+            return Inbound::NotSealed;
+        };
+        let opened = {
+            // A thread that panicked while it held the window left it valid: it is only bits.
+            let mut window = session.window.lock().unwrap_or_else(PoisonError::into_inner);
+            session.opener.open(datagram, &mut window)
+        };
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Inbound::Dropped(error.into()),
+        };
+        session.traffic.count_in(datagram.len());
+        let range = opened.inner;
+        if datagram.get(range.start) != Some(&(InnerType::IpPacket as u8)) {
+            return Inbound::Inner { peer: session.peer, range };
+        }
+        let range = range.start + 1..range.end;
+        match self.inbound_packet(&session.peer, &datagram[range.clone()]) {
+            Ok(()) => Inbound::Packet { peer: session.peer, range },
+            Err(reason) => Inbound::Dropped(reason),
+        }
+    }
+
+    fn inbound_packet(&self, sealed_by: &PeerId, packet: &[u8]) -> Result<(), DropReason> {
+        let packet = IpPacket::parse(packet).map_err(|_| DropReason::NotIp)?;
+        let owner = self.members.owner(packet.source()).map(|index| &self.members.peers()[index].id);
+        if owner != Some(sealed_by) {
+            return Err(DropReason::SpoofedSource);
+        }
+        if !self.members.is_own(packet.destination()) {
+            return Err(DropReason::NotForUs);
+        }
+        Ok(())
+    }
+}
+
+/// Destinations that mean "everybody near": never one peer's, even inside a peer's default route.
+fn is_local_only(destination: IpAddr) -> bool {
+    match destination {
+        IpAddr::V4(a) => a.is_multicast() || a == Ipv4Addr::BROADCAST || a.is_link_local(),
+        IpAddr::V6(a) => a.is_multicast() || a.is_unicast_link_local() || a == Ipv6Addr::UNSPECIFIED,
+    }
+}
