@@ -1,1 +1,25 @@
-//! placeholder
+//! Everything ShadowMesh takes from the operating system, and nothing that decides.
+//!
+//! The protocol crates are state machines without sockets; this crate is the other side of that
+//! wall: UDP sockets that move batches ([`udp`]), the TUN device with its offload header
+//! ([`tun`]), addresses, routes and links ([`netlink`]), waiting for several of them at once
+//! ([`poll`]), what the machine spends on it ([`cpu`]), and the means to build and observe a
+//! small network on one machine ([`netns`], [`lab`]).
+//!
+//! Policy:
+//! - This is the only crate with `unsafe` and the only one with `cfg(target_os)`. Every unsafe
+//!   block says which facts make it sound; most of them are in the private module `sys`, behind
+//!   safe wrappers.
+//! - No threads of its own for traffic, no queues, no retries beyond `EINTR`, no protocol
+//!   knowledge. Bytes go through untouched; who waits, drops or counts is the caller's decision.
+//! - Errors name the operation and, where we know it, the way out. They never name keys, and
+//!   nothing here logs an address above DEBUG.
+//! - Linux first. Elsewhere [`udp`] and [`poll`] work as they are on any Unix; the rest compiles
+//!   and answers with an "unsupported on this platform" error, except [`lab`], a measuring tool,
+//!   which exists on Linux only. A portable device on top of `tun-rs` is left to a later version.
+
+pub mod cpu;
+pub mod poll;
+mod sys;
+pub mod tun;
+pub mod udp;

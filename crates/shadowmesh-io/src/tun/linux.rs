@@ -1,0 +1,276 @@
+//! `/dev/net/tun`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use super::{NAME_LEN_MAX, Offloads, TunError};
+use crate::sys;
+
+/// The first free number replaces `%d`.
+const DEFAULT_NAME: &str = "shadow%d";
+
+/// Length of the virtio-net header without `num_buffers`.
+const VNET_HDR_LEN: libc::c_int = 10;
+
+/// Checksum and TCP segmentation. Not `TUN_F_TSO_ECN`: without it the kernel segments the few
+/// packets that carry CWR itself, and every super-packet we see has one header for all segments.
+const OFFLOAD_TCP: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+
+/// UDP segmentation; the kernel takes both or neither.
+const OFFLOAD_UDP: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// A TUN device of ours, up, nonblocking; gone when dropped.
+pub struct Tun {
+    file: File,
+    name: String,
+    index: u32,
+    offloads: Offloads,
+}
+
+impl Tun {
+    /// Makes the device `name` (default: the first free `shadowN`), sets its MTU and brings it up.
+    /// An existing persistent device of that name that nobody holds is taken over.
+    pub fn create(name: Option<&str>, mtu: u32) -> Result<Self, TunError> {
+        if !(68..=65_535).contains(&mtu) {
+            return Err(TunError::Mtu { mtu });
+        }
+        if let Some(name) = name {
+            check_name(name)?;
+        }
+        let file = open_driver()?;
+        let name = attach(&file, name)?;
+        let offloads = set_offloads(&file)?;
+        let index = configure(&name, mtu)?;
+        Ok(Self {
+            file,
+            name,
+            index,
+            offloads,
+        })
+    }
+
+    /// The device's name, as the kernel gave it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device's index in its namespace, for [`crate::netlink`].
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// What the kernel granted.
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+
+    /// Reads one virtio-net header and IP packet; `WouldBlock` when none waits. The buffer should
+    /// hold [`READ_LEN_MAX`](super::READ_LEN_MAX) bytes: the kernel cuts what does not fit.
+    /// HOT PATH.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        sys::retry(|| (&self.file).read(buffer))
+    }
+
+    /// Writes one packet, gathered from slices that together are a virtio-net header and an IP
+    /// packet. `WouldBlock` when the kernel's queue is full, `InvalidInput` when header and
+    /// packet do not fit together, an `EIO` error when the device is down. HOT PATH.
+    pub fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        sys::retry(|| (&self.file).write_vectored(slices))
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// The kernel's rules (`dev_valid_name`), and no `%`, which it would take for a pattern.
+fn check_name(name: &str) -> Result<(), TunError> {
+    let bad = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b':' | b'%' | 0);
+    let usable = (1..=NAME_LEN_MAX).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && !name.bytes().any(bad);
+    if usable {
+        Ok(())
+    } else {
+        Err(TunError::Name(name.to_owned()))
+    }
+}
+
+fn open_driver() -> Result<File, TunError> {
+    const ACTION: &str = "open /dev/net/tun";
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")
+        .map_err(|source| match source.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
+            Some(libc::EACCES | libc::EPERM) => TunError::Permission { action: ACTION },
+            _ => TunError::Io {
+                action: ACTION,
+                source,
+            },
+        })
+}
+
+/// Binds the open file to a device, new or persistent, and returns the device's name.
+fn attach(file: &File, wanted: Option<&str>) -> Result<String, TunError> {
+    const ACTION: &str = "make the TUN device";
+    let mut request = interface_request(wanted.unwrap_or(DEFAULT_NAME));
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which is live and exclusively ours; the
+    // descriptor is open because `file` is borrowed.
+    let result =
+        sys::check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) });
+    match result {
+        Ok(_) => Ok(name_of(&request)),
+        Err(source) => Err(match (source.raw_os_error(), wanted) {
+            (Some(libc::EPERM | libc::EACCES), _) => TunError::Permission { action: ACTION },
+            (Some(libc::EBUSY), Some(name)) => TunError::Busy {
+                name: name.to_owned(),
+            },
+            (Some(libc::EINVAL | libc::EEXIST), Some(name)) => TunError::OtherKind {
+                name: name.to_owned(),
+            },
+            (Some(libc::ENFILE | libc::EBUSY | libc::EEXIST), None) => TunError::NoFreeName,
+            _ => TunError::Io {
+                action: ACTION,
+                source,
+            },
+        }),
+    }
+}
+
+/// Fixes the header's layout and asks for the offloads, UDP only where the kernel knows it.
+fn set_offloads(file: &File) -> Result<Offloads, TunError> {
+    let explain = |source| TunError::Io {
+        action: "set up the TUN device's offload",
+        source,
+    };
+    set_integer(file, libc::TUNSETVNETHDRSZ, VNET_HDR_LEN).map_err(explain)?;
+    set_integer(file, libc::TUNSETVNETLE, 1).map_err(explain)?;
+    if set_offload_flags(file, OFFLOAD_TCP | OFFLOAD_UDP).is_ok() {
+        return Ok(Offloads {
+            tcp: true,
+            udp: true,
+        });
+    }
+    set_offload_flags(file, OFFLOAD_TCP).map_err(explain)?;
+    Ok(Offloads {
+        tcp: true,
+        udp: false,
+    })
+}
+
+/// An ioctl that takes a pointer to an integer.
+fn set_integer(file: &File, request: libc::Ioctl, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: TUNSETVNETHDRSZ and TUNSETVNETLE, the only callers' requests, read one `int` through
+    // the pointer, which is live; the descriptor is open because `file` is borrowed.
+    sys::check(unsafe { libc::ioctl(file.as_raw_fd(), request, &raw const value) }).map(drop)
+}
+
+fn set_offload_flags(file: &File, flags: libc::c_uint) -> io::Result<()> {
+    let flags = libc::c_ulong::from(flags);
+    // SAFETY: TUNSETOFFLOAD takes its flags by value, no pointer; the descriptor is open because
+    // `file` is borrowed.
+    sys::check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, flags) }).map(drop)
+}
+
+/// Sets the MTU, brings the device up and returns its index.
+fn configure(name: &str, mtu: u32) -> Result<u32, TunError> {
+    let explain = |action| {
+        move |source: io::Error| match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => TunError::Permission { action },
+            Some(libc::EINVAL) => TunError::Mtu { mtu },
+            _ => TunError::Io { action, source },
+        }
+    };
+    // Any socket serves as the handle for interface ioctls.
+    let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)
+        .map_err(explain("open a socket to set up the device"))?;
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_mtu = mtu as libc::c_int;
+    interface_ioctl(&socket, libc::SIOCSIFMTU, &mut request).map_err(explain("set the MTU"))?;
+
+    let mut request = interface_request(name);
+    interface_ioctl(&socket, libc::SIOCGIFFLAGS, &mut request).map_err(explain("bring it up"))?;
+    // SAFETY: SIOCGIFFLAGS has just filled `ifru_flags`, and integers are valid anyway.
+    unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
+    interface_ioctl(&socket, libc::SIOCSIFFLAGS, &mut request).map_err(explain("bring it up"))?;
+
+    let mut request = interface_request(name);
+    interface_ioctl(&socket, libc::SIOCGIFINDEX, &mut request).map_err(explain("find it"))?;
+    // SAFETY: SIOCGIFINDEX has just filled `ifru_ifindex`, and integers are valid anyway.
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
+}
+
+fn interface_ioctl(
+    socket: &impl AsFd,
+    request: libc::Ioctl,
+    argument: &mut libc::ifreq,
+) -> io::Result<()> {
+    // SAFETY: the SIOC*IF* requests used here read and write one `ifreq`, which is live and
+    // exclusively borrowed; the descriptor is open because it is borrowed.
+    sys::check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), request, &raw mut *argument) })
+        .map(drop)
+}
+
+/// An otherwise empty request for the device `name`, which has been checked to fit.
+fn interface_request(name: &str) -> libc::ifreq {
+    // SAFETY: `ifreq` is plain integers and arrays; the pointers inside its union are null.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request
+        .ifr_name
+        .iter_mut()
+        .zip(name.bytes().take(NAME_LEN_MAX))
+    {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+fn name_of(request: &libc::ifreq) -> String {
+    let bytes = request
+        .ifr_name
+        .iter()
+        .map(|&byte| byte as u8)
+        .take_while(|&byte| byte != 0);
+    String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_a_device_is_refused_before_anything_is_opened() {
+        for name in [
+            "",
+            "a name",
+            "a/b",
+            ".",
+            "..",
+            "sixteen-letters-",
+            "shadow%d",
+            "a:1",
+        ] {
+            let error = Tun::create(Some(name), 1420).err().expect(name);
+            assert!(matches!(error, TunError::Name(_)), "{name:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_mtu_no_device_can_have_is_refused() {
+        for mtu in [0, 67, 65_536] {
+            let error = Tun::create(Some("shadow0"), mtu)
+                .err()
+                .expect("impossible MTU");
+            assert!(matches!(error, TunError::Mtu { .. }), "{error}");
+        }
+    }
+}
