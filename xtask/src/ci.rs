@@ -1,0 +1,56 @@
+//! `cargo xtask ci`: what a change must pass before it is shared. `.ci/run` is this, with the tests
+//! called by the README's own command.
+
+use crate::failure::{Failure, Outcome};
+use crate::{shell, test, tidy};
+use std::process::Command;
+
+/// `--without-tests` leaves the tests to the caller.
+pub fn run(arguments: &[String]) -> Outcome {
+    match arguments {
+        [] => test::run(&[])?,
+        [flag] if flag == "--without-tests" => {}
+        _ => {
+            return Err(Failure::new(
+                "ci takes only --without-tests",
+                "cargo xtask ci",
+            ));
+        }
+    }
+    for (mut command, next) in checks() {
+        shell::run(&mut command, next)?;
+    }
+    tidy::run(&[])?;
+    eprintln!("\nci: all good");
+    Ok(())
+}
+
+fn checks() -> Vec<(Command, &'static str)> {
+    let mut doc = shell::cargo([
+        "doc",
+        "--quiet",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    vec![
+        (shell::cargo(["fmt", "--all", "--check"]), "cargo fmt --all"),
+        (
+            shell::cargo([
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+            "cargo clippy --workspace --all-targets --fix --allow-dirty",
+        ),
+        (
+            doc,
+            "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items",
+        ),
+    ]
+}
