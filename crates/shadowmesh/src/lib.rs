@@ -1,8 +1,22 @@
-//! The program: the only crate with a clock, tasks, threads and files.
+//! The program `shadowmesh`: everything that touches a clock, a task or a file.
 //!
-//! Everything that decides lives in the crates below (`shadowmesh-vpn` and down); this one feeds them
-//! what the operating system says and does what they ask. It is a library beside its thin `main.rs`
-//! so that the integration tests and the `demo` verb share one laboratory (`lab`).
+//! The core crates decide; this one carries out. It reads the configuration, keeps the identity
+//! and the state directory, runs the engine that moves datagrams, and answers the command line.
+//! It is a library with a thin `main` so that tests and fuzz targets can reach the parsers.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`] | the verbs, their help and their output |
+//! | [`config`] | file, environment and flags into one checked [`config::Config`] |
+//! | [`identity_file`], [`state`] | what the node keeps on disk |
+//! | [`admin`] | the Unix socket by which verbs talk to a running node |
+//! | [`engine`] | the threads between device and UDP socket |
+//! | [`bench`] | measuring: handshakes in-process, throughput and latency between two nodes |
+//! | [`lab`] | several real nodes on one machine, for the demo and the tests |
+//! | [`log`] | tracing set-up and the limiter of repeated warnings |
+#![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod config;
 pub mod engine;
 pub mod lab;

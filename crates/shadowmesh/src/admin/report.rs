@@ -1,0 +1,144 @@
+//! What a running node tells about itself: the shapes behind `status`, `peers` and `ping`.
+//!
+//! These are also what `--json` prints, so a field once here keeps its name and unit. Units are in
+//! the names; absent means unknown, never zero.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// The node as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// `sm1…` of this node.
+    pub peer_id: String,
+    /// Version of the running program.
+    pub version: String,
+    /// Process id of the running node.
+    pub pid: u32,
+    /// Time since start.
+    pub uptime_ms: u64,
+    /// The device applications see.
+    pub device: DeviceReport,
+    /// UDP addresses really bound.
+    pub listen: Vec<SocketAddr>,
+    /// Configured peers.
+    pub peers_total: usize,
+    /// Peers with a session.
+    pub peers_up: usize,
+    /// Measured AEAD speed in MB/s, 0 when refused by configuration.
+    pub cipher_speeds: CipherSpeeds,
+    /// All sealed traffic.
+    pub traffic: TrafficReport,
+    /// Handshake work done since start.
+    pub handshakes: HandshakeReport,
+    /// Drops by reason, only reasons that happened.
+    pub drops: BTreeMap<String, u64>,
+    /// CPU time of the whole process.
+    pub cpu_ms: u64,
+    /// Resident memory of the process.
+    pub memory_kib: u64,
+}
+
+/// The network device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Name as `ip link` shows it.
+    pub name: String,
+    /// Largest IP packet.
+    pub mtu: u16,
+    /// Overlay addresses with prefix length.
+    pub addresses: Vec<String>,
+}
+
+/// What each AEAD does on this machine, in MB/s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CipherSpeeds {
+    /// AES-256-GCM
+    pub aes_256_gcm: u32,
+    /// ChaCha20-Poly1305
+    pub chacha20_poly1305: u32,
+}
+
+/// Inner packets and bytes in both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficReport {
+    /// Frames opened and accepted.
+    pub packets_in: u64,
+    /// Inner bytes of them.
+    pub bytes_in: u64,
+    /// Frames sealed and handed to the socket.
+    pub packets_out: u64,
+    /// Inner bytes of them.
+    pub bytes_out: u64,
+}
+
+/// Post-quantum operations counted since start; the flood tests read these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandshakeReport {
+    /// ML-KEM-1024 operations.
+    pub kem: u64,
+    /// Composite signatures made.
+    pub sign: u64,
+    /// Composite signatures verified.
+    pub verify: u64,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// `sm1…`
+    pub id: String,
+    /// Name of the configuration.
+    pub name: Option<String>,
+    /// Where the session stands.
+    pub state: PeerState,
+    /// The path in use, when there is a session.
+    pub path: Option<PathReport>,
+    /// Key generation of the session.
+    pub epoch: Option<u32>,
+    /// `aes-256-gcm` or `chacha20-poly1305`.
+    pub cipher: Option<String>,
+    /// What is this peer's.
+    pub allowed_ips: Vec<String>,
+    /// Sealed traffic with this peer since start.
+    pub traffic: TrafficReport,
+    /// Age of the session.
+    pub session_age_ms: Option<u64>,
+    /// Time since anything authentic came from it.
+    pub last_received_ms: Option<u64>,
+}
+
+/// Where the session with a peer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// Nobody wanted it yet, or no address is known.
+    Idle,
+    /// A handshake is under way.
+    Connecting,
+    /// Data flows.
+    Up,
+}
+
+/// The way frames take to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// Kind of path.
+    pub kind: PathKind,
+    /// Underlay address of the other end.
+    pub remote: SocketAddr,
+    /// Local underlay address, when known.
+    pub local: Option<IpAddr>,
+    /// Smoothed round trip.
+    pub rtt_us: Option<u64>,
+}
+
+/// Kind of path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// UDP straight to the peer.
+    Direct,
+}

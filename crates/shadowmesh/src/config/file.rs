@@ -1,0 +1,214 @@
+//! The TOML file into [`Layers`]: which keys stand where. Values are understood in `checked`.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::layers::{Fields, Item, Layers, RawPeer, Setting};
+use super::origin::{Origin, Problem, Source};
+use super::schema::{self, Key, Section, Shape};
+
+/// Reads the text of a configuration file. Everything wrong with its keys is pushed to `problems`;
+/// what is right is returned all the same, so that values are checked in the same run.
+pub fn parse(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Layers {
+    let source = Arc::new(Source {
+        path: path.into(),
+        text: text.into(),
+    });
+    let mut reader = Reader {
+        source: source.clone(),
+        problems,
+        layers: Layers::default(),
+    };
+    match DeTable::parse(text) {
+        Ok(document) => reader.document(document.get_ref()),
+        Err(error) => {
+            let span = error.span().unwrap_or(0..0);
+            let what = format!("not valid TOML: {}", error.message());
+            reader
+                .problems
+                .push(Problem::new(&Origin::File(source, span), what));
+        }
+    }
+    reader.layers
+}
+
+struct Reader<'a> {
+    source: Arc<Source>,
+    problems: &'a mut Vec<Problem>,
+    layers: Layers,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, table: &DeTable<'_>) {
+        for (name, value) in in_order(table) {
+            let written = name.get_ref().as_ref();
+            if let Some(section) = schema::SECTIONS.into_iter().find(|s| s.name == written) {
+                self.section(section, value);
+            } else if written == schema::PEER.name {
+                self.peers(value);
+            } else {
+                self.unknown_section(name, value);
+            }
+        }
+    }
+
+    fn section(&mut self, section: &'static Section, value: &Spanned<DeValue<'_>>) {
+        let DeValue::Table(table) = value.get_ref() else {
+            let what = format!("`{}` must be a section: [{0}]", section.name);
+            return self.problem(value.span(), what);
+        };
+        let fields = self.fields(section, table);
+        self.layers.sections.insert(section.name, fields);
+    }
+
+    fn peers(&mut self, value: &Spanned<DeValue<'_>>) {
+        let DeValue::Array(entries) = value.get_ref() else {
+            return self.problem(
+                value.span(),
+                "peers are written [[peer]], with two brackets",
+            );
+        };
+        for entry in entries.iter() {
+            let DeValue::Table(table) = entry.get_ref() else {
+                self.problem(entry.span(), "a peer must be a table: [[peer]]");
+                continue;
+            };
+            let fields = self.fields(&schema::PEER, table);
+            let origin = self.origin(entry.span());
+            self.layers.peers.push(RawPeer { origin, fields });
+        }
+    }
+
+    fn fields(&mut self, section: &'static Section, table: &DeTable<'_>) -> Fields {
+        let mut fields = Fields::new();
+        for (name, value) in in_order(table) {
+            match section.key(name.get_ref()) {
+                None => self.unknown_key(section, name),
+                Some(key) => {
+                    if let Some(setting) = self.setting(section, key, value) {
+                        fields.insert(key.name, setting);
+                    }
+                }
+            }
+        }
+        fields
+    }
+
+    fn setting(
+        &mut self,
+        section: &Section,
+        key: &Key,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<Setting> {
+        let items = match (key.shape, value.get_ref()) {
+            (Shape::List, DeValue::Array(entries)) => {
+                let items = entries.iter().map(|entry| self.item(entry));
+                items.collect::<Option<Vec<Item>>>()
+            }
+            (Shape::Text, DeValue::String(_)) | (Shape::Number, DeValue::Integer(_)) => {
+                self.item(value).map(|item| vec![item])
+            }
+            _ => None,
+        };
+        if items.is_none() {
+            let what = format!(
+                "wrong kind of value for `{}` in {}",
+                key.name,
+                bracketed(section)
+            );
+            let problem = Problem::new(&self.origin(value.span()), what);
+            self.problems
+                .push(problem.note(format!("expected {}", key.expects)));
+        }
+        items.map(|items| Setting {
+            origin: self.origin(value.span()),
+            items,
+        })
+    }
+
+    fn item(&self, value: &Spanned<DeValue<'_>>) -> Option<Item> {
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(number) => number.to_string(),
+            _ => return None,
+        };
+        Some(Item {
+            text,
+            origin: self.origin(value.span()),
+        })
+    }
+
+    fn unknown_key(&mut self, section: &Section, name: &Spanned<impl AsRef<str>>) {
+        let written = name.get_ref().as_ref();
+        let valid: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
+        let what = format!("unknown key `{written}` in {}", bracketed(section));
+        let mut problem = Problem::new(&self.origin(name.span()), what)
+            .did_you_mean(written, valid.iter().copied())
+            .note(format!(
+                "valid keys in {}: {}",
+                bracketed(section),
+                valid.join(", ")
+            ));
+        let elsewhere = schema::SECTIONS
+            .into_iter()
+            .find(|other| other.key(written).is_some());
+        if let Some(other) = elsewhere {
+            problem = problem.note(format!("`{written}` belongs to [{}]", other.name));
+        }
+        self.problems.push(problem);
+    }
+
+    fn unknown_section(&mut self, name: &Spanned<impl AsRef<str>>, value: &Spanned<DeValue<'_>>) {
+        let written = name.get_ref().as_ref();
+        let kind = match value.get_ref() {
+            DeValue::Table(_) | DeValue::Array(_) => "section",
+            _ => "key",
+        };
+        let names = schema::SECTIONS
+            .iter()
+            .map(|section| section.name)
+            .chain([schema::PEER.name]);
+        let what = format!("unknown {kind} `{written}`");
+        let mut problem = Problem::new(&self.origin(name.span()), what)
+            .did_you_mean(written, names)
+            .note("valid sections: [node], [device], [session], [[peer]]");
+        let home = schema::SECTIONS
+            .into_iter()
+            .find(|section| section.key(written).is_some());
+        if let Some(section) = home {
+            problem = problem.note(format!("`{written}` belongs to [{}]", section.name));
+        }
+        self.problems.push(problem);
+    }
+
+    fn problem(&mut self, span: Range<usize>, what: impl Into<String>) {
+        self.problems.push(Problem::new(&self.origin(span), what));
+    }
+
+    fn origin(&self, span: Range<usize>) -> Origin {
+        Origin::File(self.source.clone(), span)
+    }
+}
+
+fn bracketed(section: &Section) -> String {
+    match section.name {
+        "peer" => "[[peer]]".into(),
+        name => format!("[{name}]"),
+    }
+}
+
+/// Keys as they stand in the file (the map is alphabetical), so problems come in reading order.
+fn in_order<'a, 'i>(
+    table: &'a DeTable<'i>,
+) -> Vec<(
+    &'a Spanned<toml::de::DeString<'i>>,
+    &'a Spanned<DeValue<'i>>,
+)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}

@@ -1,0 +1,287 @@
+//! One checked [`Config`] from a TOML file, `SHADOWMESH_*` variables and flags.
+//!
+//! Later sources win: file, then environment, then flags. Every value remembers where it came
+//! from, so a wrong one is reported with its file, line, column and key (or its variable or flag),
+//! the valid choices, and the nearest known spelling. All problems are reported at once, not one
+//! for each try. What comes out is checked: nobody downstream looks at text again.
+//!
+//! Two checks need the node's own identity, which the configuration does not hold: see
+//! [`Config::check_against`].
+
+mod assemble;
+mod file;
+mod layers;
+mod origin;
+pub mod schema;
+mod suggest;
+pub mod value;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::prefix::IpPrefix;
+
+pub use assemble::{
+    LISTEN_DEFAULT, MTU_DEFAULT, REKEY_INTERVAL_DEFAULT, STATE_DIR_DEFAULT, derived_prefixes,
+};
+pub use origin::{ConfigError, Origin, Position, Problem, Source};
+
+use layers::Layers;
+
+/// Read when no `--config` and no `SHADOWMESH_CONFIG` names another; it may be missing.
+pub const CONFIG_PATH_DEFAULT: &str = "/etc/shadowmesh/shadowmesh.toml";
+/// A larger file is not a configuration; the limit keeps a slip (`--config /dev/zero`) harmless.
+const FILE_LEN_MAX: u64 = 4 << 20;
+
+/// The whole configuration of one node, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[node]`
+    pub node: NodeConfig,
+    /// `[device]`
+    pub device: DeviceConfig,
+    /// `[session]`
+    pub session: SessionConfig,
+    /// every `[[peer]]`, in the order written; ids are unique and `allowed_ips` do not overlap
+    pub peers: Vec<PeerConfig>,
+}
+
+/// `[node]`: where the node lives and listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Directory of the identity, the key cache and the admin socket.
+    pub state_dir: PathBuf,
+    /// UDP addresses to bind; never empty.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// `[device]`: the network device applications see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// Kind of device.
+    pub mode: DeviceMode,
+    /// Name of the device; `None` takes the first free `shadowN`.
+    pub name: Option<String>,
+    /// Overlay addresses; empty means the two derived from the PeerId.
+    pub address: Vec<OverlayAddress>,
+    /// Largest IP packet of the device, in bytes.
+    pub mtu: u16,
+}
+
+/// Kind of network device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceMode {
+    /// Layer 3: IP packets.
+    Tun,
+}
+
+/// One of our own overlay addresses with the length of the network it is in, as `10.100.1.5/16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverlayAddress {
+    /// The address itself, host bits included.
+    pub ip: IpAddr,
+    /// Prefix length of the on-link network.
+    pub prefix_len: u8,
+}
+
+/// `[session]`: how data keys live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Time between two fresh key exchanges, 10 s to 60 min.
+    pub rekey_interval: Duration,
+    /// Which cipher seals frames.
+    pub cipher: CipherChoice,
+}
+
+/// Which AEAD a node is willing to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CipherChoice {
+    /// What both machines do fastest, by measurement at start.
+    Auto,
+    /// AES-256-GCM only.
+    Aes256Gcm,
+    /// ChaCha20-Poly1305 only.
+    ChaCha20Poly1305,
+}
+
+/// One `[[peer]]`: a member of this node's mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Who it is.
+    pub id: PeerId,
+    /// What people call it; unique when given.
+    pub name: Option<String>,
+    /// Where it may be reached; empty when only it can reach us.
+    pub address: Vec<SocketAddr>,
+    /// Overlay addresses that are this peer's; never empty (default: those derived from its id).
+    pub allowed_ips: Vec<IpPrefix>,
+}
+
+/// What was read, with where it stood, so that later checks can still point at a line.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The checked configuration.
+    pub config: Config,
+    /// The file it came from; `None` when there was none.
+    pub file: Option<PathBuf>,
+    /// Things that are probably slips but not errors.
+    pub warnings: Vec<String>,
+    layers: Layers,
+}
+
+/// Where to look for values.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// File named by the user: it must exist. `None` takes [`CONFIG_PATH_DEFAULT`] if it exists.
+    pub file: Option<PathBuf>,
+    /// The environment; only names that begin with `SHADOWMESH_` are looked at.
+    pub variables: BTreeMap<String, String>,
+    /// Flags in the order written, as (`--flag`, text).
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read configuration file {}: {error}", path.display())]
+    Unreadable {
+        /// as named
+        path: PathBuf,
+        /// why
+        error: std::io::Error,
+    },
+    /// Something in it, or in a variable or flag, is wrong.
+    #[error(transparent)]
+    Wrong(#[from] ConfigError),
+}
+
+/// Reads and checks everything.
+pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
+    let file = read_file(sources.file.as_deref())?;
+    let mut problems = Vec::new();
+    let mut layers = match &file {
+        Some((path, text)) => file::parse(path, text, &mut problems),
+        None => Layers::default(),
+    };
+    let warnings = layers.apply_variables(&sources.variables, &mut problems);
+    layers.apply_flags(&sources.flags, &mut problems);
+    let config = assemble::assemble(&layers, &mut problems);
+    if !problems.is_empty() {
+        return Err(ConfigError { problems }.into());
+    }
+    Ok(Loaded {
+        config,
+        file: file.map(|(path, _)| path),
+        warnings,
+        layers,
+    })
+}
+
+/// Reads and checks the text of a file alone: what the fuzz target feeds.
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let mut problems = Vec::new();
+    let layers = file::parse(path, text, &mut problems);
+    let config = assemble::assemble(&layers, &mut problems);
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(ConfigError { problems })
+    }
+}
+
+impl Loaded {
+    /// The checks that need to know who this node is: it is not its own peer, and no peer owns its
+    /// overlay addresses.
+    pub fn check_against(&self, own: &PeerId) -> Result<(), ConfigError> {
+        let own_ips: Vec<IpAddr> = self
+            .config
+            .overlay_addresses(own)
+            .iter()
+            .map(|address| address.ip)
+            .collect();
+        let mut problems = Vec::new();
+        for (peer, raw) in self.config.peers.iter().zip(&self.layers.peers) {
+            if peer.id == *own {
+                let origin = assemble::origin_of(raw, "id");
+                let what = "this peer is the node itself";
+                let note = "list the other machines here; each prints its id with `shadowmesh id`";
+                problems.push(Problem::new(&origin, what).note(note));
+                continue;
+            }
+            for ip in own_ips
+                .iter()
+                .filter(|ip| peer.allowed_ips.contains(&IpPrefix::host(**ip)))
+            {
+                let origin = assemble::origin_of(raw, "allowed_ips");
+                let what = format!("{ip} is an address of this node, so it cannot be this peer's");
+                let note = "give one of the two another address (device.address, allowed_ips)";
+                problems.push(Problem::new(&origin, what).note(note));
+            }
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+}
+
+impl Config {
+    /// The addresses of this node's device: those configured, else those derived from its id, in
+    /// the networks 10.100.0.0/16 and the /48 every derived IPv6 address shares.
+    // PROTOCOL SM-OV-1 SM-OV-2
+    pub fn overlay_addresses(&self, own: &PeerId) -> Vec<OverlayAddress> {
+        use shadowmesh_wire::overlay::{
+            IPV4_PREFIX_LEN, IPV6_PREFIX_LEN, derived_ipv4, derived_ipv6,
+        };
+        if !self.device.address.is_empty() {
+            return self.device.address.clone();
+        }
+        vec![
+            OverlayAddress {
+                ip: derived_ipv4(own).into(),
+                prefix_len: IPV4_PREFIX_LEN,
+            },
+            OverlayAddress {
+                ip: derived_ipv6(own).into(),
+                prefix_len: IPV6_PREFIX_LEN,
+            },
+        ]
+    }
+
+    /// The peer called so: by name, by id, or by an overlay address that is its own.
+    pub fn find_peer(&self, wanted: &str) -> Option<&PeerConfig> {
+        let ip: Option<IpAddr> = wanted.parse().ok();
+        self.peers.iter().find(|peer| {
+            peer.name.as_deref() == Some(wanted)
+                || peer.id.to_string() == wanted
+                || ip.is_some_and(|ip| peer.allowed_ips.iter().any(|own| own.contains(ip)))
+        })
+    }
+}
+
+impl std::fmt::Display for OverlayAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix_len)
+    }
+}
+
+/// The file and its text; `None` when no file was named and the default one is missing.
+fn read_file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, LoadError> {
+    use std::io::Read;
+    let path = named
+        .unwrap_or(Path::new(CONFIG_PATH_DEFAULT))
+        .to_path_buf();
+    let mut text = String::new();
+    let read = std::fs::File::open(&path)
+        .and_then(|file| file.take(FILE_LEN_MAX).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(Some((path, text))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(None),
+        Err(error) => Err(LoadError::Unreadable { path, error }),
+    }
+}
