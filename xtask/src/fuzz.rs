@@ -138,7 +138,7 @@ fn take(waiting: &Mutex<std::vec::IntoIter<String>>) -> Option<String> {
 
 fn build() -> Outcome {
     let next = "cargo build --manifest-path fuzz/Cargo.toml (libFuzzer needs a C++ compiler, g++ or clang++)";
-    let mut command = shell::cargo(["build", "--release", "--manifest-path", "fuzz/Cargo.toml"]);
+    let mut command = shell::cargo("build --release --manifest-path fuzz/Cargo.toml");
     // A target given by name keeps the flags away from build scripts, which cannot link them.
     command
         .args(["--target", &host()?])

@@ -5,7 +5,7 @@ use crate::shell;
 
 /// Arguments go to `shadowmesh demo`, which with `--keep` says itself how to enter the nodes.
 pub fn run(arguments: &[String]) -> Outcome {
-    let mut command = shell::cargo(["run", "--quiet", "--release", "--package", "shadowmesh"]);
+    let mut command = shell::cargo("run --quiet --release --package shadowmesh");
     command.args(["--", "demo", "--keep"]).args(arguments);
     shell::run(&mut command, "cargo run --release -- demo")
 }

@@ -21,17 +21,13 @@ pub fn target_dir() -> PathBuf {
     }
 }
 
-/// A cargo command in the workspace root.
+/// A cargo command in the workspace root; `line` is what stands behind `cargo`.
 ///
 /// The variables that the outer `cargo run` sets for xtask are taken away: they describe xtask, and
 /// build scripts that watch them would rebuild on every change of verb.
-pub fn cargo<I, S>(arguments: I) -> Command
-where
-    I: IntoIterator<Item = S>,
-    S: AsRef<std::ffi::OsStr>,
-{
+pub fn cargo(line: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(root());
+    command.args(line.split_whitespace()).current_dir(root());
     for (key, _) in std::env::vars_os() {
         let name = key.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -100,7 +96,8 @@ pub fn output(command: &mut Command, next: &str) -> Outcome<String> {
 
 /// Whether a cargo subcommand answers at all.
 pub fn cargo_has(subcommand: &str) -> bool {
-    cargo([subcommand, "--version"])
+    cargo(subcommand)
+        .arg("--version")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

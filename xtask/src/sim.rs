@@ -8,7 +8,7 @@ use crate::shell;
 
 /// `[--seed N] [--runs N] [SCENARIO]`.
 pub fn run(arguments: &[String]) -> Outcome {
-    let mut command = shell::cargo(["test", "--package", "shadowmesh-sim", "--"]);
+    let mut command = shell::cargo("test --package shadowmesh-sim --");
     let mut words = arguments.iter();
     let mut next = String::from("cargo xtask sim --seed SEED_PRINTED_ABOVE");
     while let Some(word) = words.next() {

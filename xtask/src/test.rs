@@ -12,10 +12,7 @@ use crate::shell;
 pub fn run(arguments: &[String]) -> Outcome {
     if arguments.is_empty() {
         let next = "cargo test --workspace --doc";
-        shell::run(
-            &mut shell::cargo(["test", "--quiet", "--workspace", "--doc"]),
-            next,
-        )?;
+        shell::run(&mut shell::cargo("test --quiet --workspace --doc"), next)?;
     }
     if shell::cargo_has("nextest") {
         with_nextest(arguments)
@@ -25,7 +22,7 @@ pub fn run(arguments: &[String]) -> Outcome {
 }
 
 fn with_nextest(arguments: &[String]) -> Outcome {
-    let mut command = shell::cargo(["nextest", "run", "--workspace"]);
+    let mut command = shell::cargo("nextest run --workspace --features xtask/evidence");
     if std::env::var_os("CI").is_some() {
         command.args(["--profile", "ci"]);
     }
@@ -37,7 +34,8 @@ fn with_nextest(arguments: &[String]) -> Outcome {
 }
 
 fn with_cargo(arguments: &[String]) -> Outcome {
-    let mut command = shell::cargo(["test", "--workspace", "--lib", "--bins", "--tests"]);
+    let mut command =
+        shell::cargo("test --workspace --features xtask/evidence --lib --bins --tests");
     command.args(arguments).env("RUST_TEST_THREADS", "1");
     shell::run(
         &mut command,

@@ -118,7 +118,7 @@ struct Graph {
 impl Graph {
     fn read() -> Outcome<Self> {
         let next = "cargo metadata --format-version 1 --locked";
-        let mut command = shell::cargo(["metadata", "--format-version", "1", "--locked"]);
+        let mut command = shell::cargo("metadata --format-version 1 --locked");
         // Other platforms' crates are not what we ship and would only add false paths.
         command.args(["--filter-platform", "x86_64-unknown-linux-gnu"]);
         let text = shell::output(&mut command, next)?;

@@ -28,7 +28,7 @@ pub fn check(_: &Sources) -> Outcome<Findings> {
     if !verbs.is_empty() {
         let next = "cargo build --package shadowmesh";
         shell::output(
-            &mut shell::cargo(["build", "--quiet", "--package", "shadowmesh"]),
+            &mut shell::cargo("build --quiet --package shadowmesh"),
             next,
         )?;
     }

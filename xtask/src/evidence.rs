@@ -1,4 +1,0 @@
-use crate::failure::Outcome;
-pub fn run(_arguments: &[String]) -> Outcome {
-    Ok(())
-}

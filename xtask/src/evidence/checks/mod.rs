@@ -1,0 +1,109 @@
+//! The registry of checks and what a check returns.
+
+mod demo;
+mod fuzzing;
+mod handshake_cost;
+mod program;
+mod quic;
+
+use crate::failure::Outcome;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// One promise of the slice.
+pub struct Check {
+    /// For `--only`.
+    pub name: &'static str,
+    /// The promise, in one sentence.
+    pub what: &'static str,
+    /// Measures. An error is a failed line: it says why nothing could be measured.
+    run: fn() -> Result<Measured, String>,
+}
+
+/// All of them, quick ones first.
+pub const ALL: &[Check] = &[
+    Check {
+        name: "demo",
+        what: "shadowmesh demo ends in success",
+        run: demo::run,
+    },
+    Check {
+        name: "handshake-cost",
+        what: "CPU and bytes of a handshake on each side, beside classical X25519 + Ed25519",
+        run: handshake_cost::run,
+    },
+    Check {
+        name: "fuzz",
+        what: "every fuzz target runs ten minutes clean",
+        run: fuzzing::run,
+    },
+];
+
+/// What a check found.
+pub struct Measured {
+    /// Whether the promise holds.
+    pub pass: bool,
+    /// The figures, for a person.
+    pub figure: String,
+    /// The figures, for a program.
+    pub values: Value,
+}
+
+/// One line of the evidence.
+pub struct Line {
+    /// Of the check.
+    pub name: &'static str,
+    what: &'static str,
+    /// The figures, or why there are none.
+    pub figure: String,
+    /// The verdict.
+    pub pass: bool,
+    values: Value,
+    seconds: f64,
+}
+
+impl Line {
+    /// One object of `--json`.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "what": self.what,
+            "figure": self.figure,
+            "pass": self.pass,
+            "values": self.values,
+            "seconds": (self.seconds * 10.0).round() / 10.0,
+        })
+    }
+}
+
+/// Runs checks one after the other; a failed one does not stop the rest.
+pub fn run(chosen: &[&Check], print: bool) -> Outcome<Vec<Line>> {
+    program::build()?;
+    let mut lines = Vec::new();
+    for check in chosen {
+        eprintln!("... {}: {}", check.name, check.what);
+        let start = Instant::now();
+        let measured = (check.run)().unwrap_or_else(|why| Measured {
+            pass: false,
+            figure: why,
+            values: Value::Null,
+        });
+        let line = Line {
+            name: check.name,
+            what: check.what,
+            figure: measured.figure,
+            pass: measured.pass,
+            values: measured.values,
+            seconds: start.elapsed().as_secs_f64(),
+        };
+        if print {
+            let verdict = if line.pass { "pass" } else { "FAIL" };
+            println!(
+                "{verdict}  {:<16} {}: {}",
+                line.name, line.what, line.figure
+            );
+        }
+        lines.push(line);
+    }
+    Ok(lines)
+}
