@@ -19,6 +19,10 @@
 //!   which exists on Linux only. A portable device on top of `tun-rs` is left to a later version.
 
 pub mod cpu;
+#[cfg(target_os = "linux")]
+pub mod lab;
+pub mod netlink;
+pub mod netns;
 pub mod poll;
 mod sys;
 pub mod tun;

@@ -197,5 +197,7 @@ mod linux {
     }
 
     // SAFETY: two integers, valid for every bit pattern.
+    unsafe impl Plain for libc::tpacket_stats {}
+    // SAFETY: as above.
     unsafe impl Plain for libc::timeval {}
 }

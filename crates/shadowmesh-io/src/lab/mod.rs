@@ -1,0 +1,27 @@
+//! Building, loading and observing a small network on one machine, for the demo, the evidence
+//! runs and tests. Not part of a running node.
+//!
+//! - [`Capture`] records what passes an interface, to memory, a pcap file or a closure, and knows
+//!   where a super-packet is cut, so that every datagram on the wire can be judged.
+//! - [`SpoofedFlood`] sends datagrams that claim any source, at a given rate.
+//! - [`Echo`] pings, IPv4 and IPv6, thousands of times if asked, and keeps every round trip.
+//! - [`privileged`] runs a test that needs namespaces, by way of a user namespace if need be.
+//!
+//! This is measuring equipment, so it reads the clock. All of it opens its sockets in the network
+//! namespace of the calling thread; use [`Netns::run`](crate::netns::Netns::run) to choose.
+//! Everything is bounded: bytes kept, datagrams sent, time waited.
+
+mod capture;
+mod checksum;
+mod echo;
+mod frame;
+mod pcap;
+mod privileged;
+mod spoof;
+
+pub use capture::{Capture, CaptureStats, FrameSink, MemorySink, StoredFrame};
+pub use echo::{Echo, EchoReport};
+pub use frame::{Frame, UdpDatagram};
+pub use pcap::PcapSink;
+pub use privileged::privileged;
+pub use spoof::{FloodReport, SpoofedFlood};

@@ -1,0 +1,212 @@
+//! Links, addresses and routes of the host, asked for and set through `NETLINK_ROUTE`.
+//!
+//! Requests are synchronous: the kernel answers a routing request before `send` returns, so there
+//! is nothing to wait for and no reason for tasks. The few messages we need are encoded here
+//! ([`message`]): four fixed headers and a dozen attributes.
+//!
+//! A [`Handle`] belongs to the network namespace it was opened in. Inside another one, open it
+//! there: `netns.run(Handle::new)`.
+//!
+//! Every refusal says what was tried, what the kernel said (with its own explanation where it
+//! gives one) and what that means; [`NetlinkError::refusal`] sorts it for callers that go on, for
+//! example because the route to remove is gone already.
+//!
+//! Linux only; elsewhere [`Handle::new`] answers [`NetlinkError::Unsupported`].
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+#[cfg(target_os = "linux")]
+mod message;
+
+#[cfg(target_os = "linux")]
+mod handle;
+#[cfg(target_os = "linux")]
+pub use handle::Handle;
+
+#[cfg(not(target_os = "linux"))]
+mod unsupported;
+#[cfg(not(target_os = "linux"))]
+pub use unsupported::Handle;
+
+/// The main routing table.
+pub const TABLE_MAIN: u32 = 254;
+
+/// Who made a route. Ours carry a number of their own, so that `ip route show proto 83` lists
+/// them and leftovers can be told from the administrator's; the kernel knows no name for it.
+pub const ROUTE_PROTOCOL: u8 = 83;
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number in this namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// The driver's kind (`veth`, `bridge`, `tun`, ...), if it has one.
+    pub kind: Option<String>,
+    /// The bridge it belongs to.
+    pub master: Option<u32>,
+    /// Its Ethernet address, if it has one.
+    pub ethernet: Option<[u8; 6]>,
+}
+
+/// An address of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The device.
+    pub index: u32,
+    /// The address itself, host bits included.
+    pub address: IpAddr,
+    /// The length of the prefix that is reached directly through the device.
+    pub prefix_len: u8,
+}
+
+/// A unicast route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// First address of the destination prefix; unspecified with length 0 is the default route.
+    pub destination: IpAddr,
+    /// Length of the destination prefix.
+    pub prefix_len: u8,
+    /// The device to send to.
+    pub index: Option<u32>,
+    /// The next hop, if there is one.
+    pub via: Option<IpAddr>,
+    /// Smaller is preferred; `None` is the kernel's default.
+    pub metric: Option<u32>,
+    /// The routing table, normally [`TABLE_MAIN`].
+    pub table: u32,
+    /// Who made it, ours is [`ROUTE_PROTOCOL`].
+    pub protocol: u8,
+}
+
+impl Route {
+    /// A route of ours straight to a device.
+    pub fn to_device(destination: IpAddr, prefix_len: u8, index: u32) -> Self {
+        Self {
+            destination,
+            prefix_len,
+            index: Some(index),
+            via: None,
+            metric: None,
+            table: TABLE_MAIN,
+            protocol: ROUTE_PROTOCOL,
+        }
+    }
+
+    /// A route of ours through a next hop.
+    pub fn via(destination: IpAddr, prefix_len: u8, via: IpAddr) -> Self {
+        let route = Self::to_device(destination, prefix_len, 0);
+        Self {
+            index: None,
+            via: Some(via),
+            ..route
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.destination, self.prefix_len)?;
+        if let Some(via) = self.via {
+            write!(f, " via {via}")?;
+        }
+        if let Some(index) = self.index {
+            write!(f, " to device number {index}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetlinkError {
+    /// No netlink on this platform.
+    #[error("addresses and routes are set on Linux only so far")]
+    Unsupported,
+    /// The socket failed.
+    #[error("cannot talk to the kernel about links, addresses and routes (netlink): {0}")]
+    Socket(#[from] io::Error),
+    /// The kernel said no.
+    #[error("cannot {operation}: {refusal} ({source}{})", explanation(.detail))]
+    Refused {
+        /// What was tried.
+        operation: String,
+        /// What the answer means.
+        refusal: Refusal,
+        /// The kernel's own explanation; empty where it gives none.
+        detail: String,
+        /// The error number.
+        source: io::Error,
+    },
+    /// The kernel answered something that makes no sense to us.
+    #[error("cannot {operation}: the kernel's answer has an unknown form")]
+    Malformed {
+        /// What was tried.
+        operation: String,
+    },
+}
+
+impl NetlinkError {
+    /// What the kernel's refusal means, if it was one.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { refusal, .. } => Some(*refusal),
+            _ => None,
+        }
+    }
+}
+
+fn explanation(detail: &str) -> String {
+    if detail.is_empty() {
+        String::new()
+    } else {
+        format!(": {detail}")
+    }
+}
+
+/// What a refusal means for the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is there already.
+    Exists,
+    /// There is no such device.
+    NoSuchDevice,
+    /// There is no such address or route (it may be gone already).
+    NotThere,
+    /// The process may not.
+    Permission,
+    /// The next hop is not reachable directly, or the device is down.
+    Unreachable,
+    /// The device or name is in use.
+    Busy,
+    /// The kernel lacks the driver or feature.
+    NotSupported,
+    /// The request contradicts itself or the device's state.
+    Invalid,
+    /// Something else.
+    Other,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exists => "it exists already",
+            Self::NoSuchDevice => "there is no such device",
+            Self::NotThere => "it is not there",
+            Self::Permission => "no permission: run as root or with CAP_NET_ADMIN",
+            Self::Unreachable => "the next hop is not reachable or the device is down",
+            Self::Busy => "it is in use",
+            Self::NotSupported => "this kernel does not support it",
+            Self::Invalid => "the kernel finds the values invalid",
+            Self::Other => "the kernel refused",
+        })
+    }
+}
