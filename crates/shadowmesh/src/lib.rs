@@ -18,5 +18,7 @@
 
 pub mod admin;
 pub mod config;
+mod disk;
 pub mod engine;
 pub mod lab;
+pub mod log;

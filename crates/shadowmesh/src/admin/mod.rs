@@ -9,14 +9,23 @@
 //! Everything that takes time is paced here, not in the engine: `ping` with a count becomes that
 //! many single-probe commands, so the engine keeps no state for it beyond the open replies.
 
+pub mod client;
+pub mod protocol;
 pub mod report;
+pub mod server;
 
 use shadowmesh_wire::PeerId;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 use report::{NodeReport, PathReport, PeerReport};
+
+/// Where the running node of a state directory listens.
+pub fn socket_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("admin.sock")
+}
 
 /// Most commands that wait for the engine at once; a full queue makes the admin server wait.
 pub const COMMAND_QUEUE_MAX: usize = 64;

@@ -29,6 +29,8 @@ pub use assemble::{
 };
 pub use origin::{ConfigError, Origin, Position, Problem, Source};
 
+pub(crate) use suggest::nearest;
+
 use layers::Layers;
 
 /// Read when no `--config` and no `SHADOWMESH_CONFIG` names another; it may be missing.
@@ -285,3 +287,6 @@ fn read_file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, LoadErro
         Err(error) => Err(LoadError::Unreadable { path, error }),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,56 @@
+//! The verb's side of the admin socket: blocking, one request, answers as an iterator.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use super::protocol::{Request, Response};
+
+/// Why the node did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no node is running with state directory {}", state_dir.display())]
+    NotRunning {
+        /// where it would be
+        state_dir: PathBuf,
+    },
+    /// The socket belongs to somebody else.
+    #[error("not allowed to talk to the node in {}", state_dir.display())]
+    NotAllowed {
+        /// where it is
+        state_dir: PathBuf,
+    },
+    /// The connection broke: the node went down meanwhile, most likely.
+    #[error("lost the connection to the node: {0}")]
+    Broken(#[from] io::Error),
+    /// What came is not an answer.
+    #[error("the node answers something this version does not understand: {0}")]
+    NotUnderstood(serde_json::Error),
+}
+
+/// Sends one request to the node of that state directory.
+pub fn request(
+    state_dir: &Path,
+    request: &Request,
+) -> Result<impl Iterator<Item = Result<Response, ClientError>> + use<>, ClientError> {
+    let mut stream = UnixStream::connect(super::socket_path(state_dir))
+        .map_err(|error| connect_error(state_dir, error))?;
+    let mut line = serde_json::to_vec(request).expect("requests are plain data");
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    Ok(BufReader::new(stream)
+        .lines()
+        .map(|line| serde_json::from_str(&line?).map_err(ClientError::NotUnderstood)))
+}
+
+fn connect_error(state_dir: &Path, error: io::Error) -> ClientError {
+    let state_dir = state_dir.to_path_buf();
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            ClientError::NotRunning { state_dir }
+        }
+        io::ErrorKind::PermissionDenied => ClientError::NotAllowed { state_dir },
+        _ => ClientError::Broken(error),
+    }
+}

@@ -1,0 +1,223 @@
+//! Logging: levels, a text and a JSON form, and a limit on repeated warnings.
+//!
+//! Secrets cannot reach the log because the types that hold them print as redacted (see the crypto
+//! crate); addresses and names stay at DEBUG and below by house rule. What remains is volume: an
+//! attacker who can provoke a warning for each datagram could fill the disk, so every warning has a
+//! budget by the place in the code that gives it. What is left out is counted and told with the next
+//! one that is let through.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use tracing::callsite::Identifier;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How many times one warning may appear in each [`WINDOW`]. Enough to see a pattern.
+const BURST: u32 = 5;
+/// How long a budget lasts.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// for people
+    #[default]
+    Text,
+    /// one JSON object for each line
+    Json,
+}
+
+/// Starts logging to standard error. `level` is a level (`debug`) or a list such as
+/// `info,shadowmesh_net=trace`. A second call does nothing.
+pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
+    let filter =
+        EnvFilter::try_new(level).map_err(|error| format!("wrong log level `{level}`: {error}"))?;
+    let fmt = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    let _ = match format {
+        LogFormat::Text => registry
+            .with(fmt.map_event_format(|inner| Limited::new(format, inner)))
+            .try_init(),
+        LogFormat::Json => registry
+            .with(
+                fmt.json()
+                    .map_event_format(|inner| Limited::new(format, inner)),
+            )
+            .try_init(),
+    };
+    Ok(())
+}
+
+/// An event format that leaves out warnings over their budget.
+struct Limited<F> {
+    inner: F,
+    form: LogFormat,
+    budgets: Mutex<HashMap<Identifier, Budget>>,
+}
+
+impl<F> Limited<F> {
+    fn new(form: LogFormat, inner: F) -> Self {
+        Self {
+            inner,
+            form,
+            budgets: Mutex::default(),
+        }
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for Limited<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if *event.metadata().level() > Level::WARN {
+            return self.inner.format_event(context, writer, event);
+        }
+        let decision = {
+            // A panic while holding this lock cannot leave a budget half changed.
+            let mut budgets = self
+                .budgets
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            budgets
+                .entry(event.metadata().callsite())
+                .or_default()
+                .spend(Instant::now())
+        };
+        match decision {
+            Decision::LeaveOut => Ok(()),
+            Decision::Write { left_out: 0 } => self.inner.format_event(context, writer, event),
+            Decision::Write { left_out } => {
+                self.inner.format_event(context, writer.by_ref(), event)?;
+                // Not an event of its own: a formatter cannot raise one.
+                match self.form {
+                    LogFormat::Text => writeln!(writer, "  ({left_out} more like this left out)"),
+                    LogFormat::Json => {
+                        writeln!(writer, "{{\"level\":\"WARN\",\"left_out\":{left_out}}}")
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What one place in the code may still say.
+#[derive(Debug, Default)]
+struct Budget {
+    window_start: Option<Instant>,
+    written: u32,
+    left_out: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    Write { left_out: u64 },
+    LeaveOut,
+}
+
+impl Budget {
+    fn spend(&mut self, now: Instant) -> Decision {
+        let over = self
+            .window_start
+            .is_none_or(|start| now.duration_since(start) >= WINDOW);
+        if over {
+            self.window_start = Some(now);
+            self.written = 0;
+        }
+        if self.written >= BURST {
+            self.left_out += 1;
+            return Decision::LeaveOut;
+        }
+        self.written += 1;
+        Decision::Write {
+            left_out: std::mem::take(&mut self.left_out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::Arc;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    #[test]
+    fn a_warning_has_a_budget_and_tells_how_often_it_was_left_out() {
+        let start = Instant::now();
+        let mut budget = Budget::default();
+        for _ in 0..BURST {
+            assert_eq!(budget.spend(start), Decision::Write { left_out: 0 });
+        }
+        assert_eq!(budget.spend(start), Decision::LeaveOut);
+        assert_eq!(budget.spend(start), Decision::LeaveOut);
+        assert_eq!(
+            budget.spend(start + WINDOW),
+            Decision::Write { left_out: 2 }
+        );
+        assert_eq!(
+            budget.spend(start + WINDOW),
+            Decision::Write { left_out: 0 }
+        );
+    }
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Buffer {
+        type Writer = Self;
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[test]
+    fn a_flood_of_one_warning_writes_few_lines_and_leaves_other_levels_alone() {
+        let buffer = Buffer::default();
+        let layer = tracing_subscriber::fmt::layer()
+            .json()
+            .with_writer(buffer.clone())
+            .map_event_format(|inner| Limited::new(LogFormat::Json, inner));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for n in 0..1000 {
+                tracing::warn!(n, "flood");
+            }
+            tracing::warn!("another place");
+            for n in 0..50 {
+                tracing::info!(n, "said as often as wanted");
+            }
+        });
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("flood").count(), BURST as usize);
+        assert_eq!(text.matches("another place").count(), 1);
+        assert_eq!(text.matches("said as often").count(), 50);
+        for line in text.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+    }
+}
