@@ -17,11 +17,13 @@
 //! | [`probe`] | the sealed ping |
 //! | [`control`] | messages on the control stream |
 //! | [`ip`], [`prefix`], [`overlay`] | IP packets, prefixes, addresses derived from a [`PeerId`] |
+//! | [`offload`] | the super-packets of the TUN device: split and coalesce |
 #![forbid(unsafe_code)]
 
 pub mod control;
 pub mod inner;
 pub mod ip;
+pub mod offload;
 pub mod overlay;
 mod peer_id;
 pub mod prefix;
