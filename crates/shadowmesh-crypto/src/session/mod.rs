@@ -1,0 +1,32 @@
+//! The data keys of a session with one peer.
+//!
+//! [`KeyChain`] is the control side: it comes out of a finished handshake and moves from epoch to
+//! epoch. [`Sealer`] and [`Opener`] are what it hands to the data plane: immutable, shared by
+//! threads, without locks or allocation. [`ReplayWindow`] remembers which frames came.
+//!
+//! ```text
+//! TLS exporter -> epoch secret 0 -> keys of epoch 0
+//!                      | + fresh X25519 and ML-KEM-1024
+//!                 epoch secret 1 -> keys of epoch 1        (the secret of epoch 0 is gone)
+//!                      ...
+//! ```
+//!
+//! A stolen epoch key opens that epoch only: the next needs a key exchange the thief did not see.
+
+mod chain;
+mod frame;
+mod opener;
+mod replay;
+mod schedule;
+mod sealer;
+
+pub use chain::{ExportError, KeyChain, RekeyError, RekeyPending};
+pub(crate) use frame::FrameCipher;
+pub use opener::{OpenError, Opened, Opener};
+pub use replay::ReplayWindow;
+pub use sealer::Sealer;
+
+/// Counters end where QUIC's packet numbers do (RFC 9000 §12.3). Nobody gets there honestly, and a
+/// peer that pretends to is not followed, so no counter arithmetic can overflow.
+// PROTOCOL SM-SF-3
+const COUNTER_END: u64 = 1 << 62;

@@ -1,0 +1,85 @@
+//! The key schedule: from the handshake to the keys of every epoch.
+//!
+//! ```text
+//! chain 0   = TLS-Exporter("EXPORTER-shadowmesh session v1", context)
+//! chain n+1 = HKDF-Expand(HKDF-Extract(chain n, hybrid secret),
+//!                         "shadowmesh chain v1" ‖ epoch ‖ SHA-384(request share ‖ response share))
+//! key, IV   = HKDF-Expand(chain n, "shadowmesh key v1" | "shadowmesh iv v1" ‖ direction)
+//! header    = HKDF-Expand(chain 0, "shadowmesh header v1" ‖ direction)
+//! ```
+//!
+//! Direction is the side of the control connection that sends. The shares are bound into the chain
+//! because ML-KEM alone does not bind its ciphertext (as TLS binds them by its transcript).
+
+use aws_lc_rs::aead::quic::HeaderProtectionKey;
+use aws_lc_rs::{digest, hkdf};
+use quinn_proto::Side;
+
+use super::FrameCipher;
+use crate::cipher::Cipher;
+use crate::hybrid::HybridSecret;
+use crate::kdf::{self, Secret};
+
+/// The chain secret of one epoch. Wiped when dropped.
+pub(super) struct Chain(Secret);
+
+impl Chain {
+    /// Epoch 0, straight from the TLS exporter.
+    // PROTOCOL SM-EP-1
+    pub(super) fn from_exporter(secret: Secret) -> Self {
+        Self(secret)
+    }
+
+    /// The chain of the next epoch, `epoch`: needs a key exchange that this chain does not contain.
+    // PROTOCOL SM-EP-1
+    pub(super) fn next(
+        &self,
+        epoch: u32,
+        fresh: &HybridSecret,
+        request: &[u8],
+        response: &[u8],
+    ) -> Self {
+        let mut shares = digest::Context::new(&digest::SHA384);
+        shares.update(request);
+        shares.update(response);
+        let prk = kdf::extract(self.0.as_ref(), fresh.as_ref());
+        let shares = shares.finish();
+        let info: [&[u8]; 3] = [
+            b"shadowmesh chain v1",
+            &epoch.to_be_bytes(),
+            shares.as_ref(),
+        ];
+        Self(kdf::expand(&prk, &info))
+    }
+
+    /// The frame key of the direction in which `sender` sends.
+    pub(super) fn frame_cipher(&self, cipher: Cipher, sender: Side) -> FrameCipher {
+        let prk = self.prk();
+        let direction = [direction(sender)];
+        let key = kdf::expand(&prk, &[b"shadowmesh key v1", &direction]);
+        let iv = kdf::expand(&prk, &[b"shadowmesh iv v1", &direction]);
+        FrameCipher::new(cipher, &key, &iv)
+    }
+
+    /// The header protection key of a direction: taken from epoch 0 and kept for the session.
+    // PROTOCOL SM-SF-2
+    pub(super) fn header_key(&self, cipher: Cipher, sender: Side) -> HeaderProtectionKey {
+        let key = kdf::expand::<32>(
+            &self.prk(),
+            &[b"shadowmesh header v1", &[direction(sender)]],
+        );
+        HeaderProtectionKey::new(cipher.header_protection(), key.as_ref())
+            .expect("both header protections take 32-byte keys")
+    }
+
+    fn prk(&self) -> hkdf::Prk {
+        kdf::prk(&self.0)
+    }
+}
+
+fn direction(sender: Side) -> u8 {
+    match sender {
+        Side::Client => 0,
+        Side::Server => 1,
+    }
+}
