@@ -128,10 +128,10 @@ impl UdpLink {
     /// Returns the number of filled buffers; `WouldBlock` when nothing waits. HOT PATH.
     pub fn recv_batch(&self, batch: &mut RecvBatch) -> io::Result<usize> {
         batch.filled = 0;
-        let mut slices = batch
-            .buffers
-            .each_mut()
-            .map(|buffer| IoSliceMut::new(buffer));
+        let mut buffers = batch.storage.chunks_exact_mut(RECV_BUFFER_BYTES);
+        let mut slices: [_; quinn_udp::BATCH_SIZE] = std::array::from_fn(|_| {
+            IoSliceMut::new(buffers.next().expect("storage for every buffer"))
+        });
         batch.filled =
             self.state
                 .recv(UdpSockRef::from(&self.socket), &mut slices, &mut batch.meta)?;
@@ -190,18 +190,24 @@ impl AsFd for UdpLink {
 }
 
 /// Buffers for [`UdpLink::recv_batch`], kept and reused by the receiving thread (2 MiB).
+///
+/// One allocation, so that a place in a batch is one number: what is merged for the device comes
+/// from several buffers, and a list of offsets, unlike one of references, can be kept and reused.
 pub struct RecvBatch {
-    buffers: [Box<[u8]>; quinn_udp::BATCH_SIZE],
+    storage: Box<[u8]>,
     meta: [RecvMeta; quinn_udp::BATCH_SIZE],
     filled: usize,
 }
 
 impl RecvBatch {
+    /// Distance between the starts of two buffers in [`bytes`](Self::bytes).
+    pub const BUFFER_BYTES: usize = RECV_BUFFER_BYTES;
+
     /// An empty batch.
     #[expect(clippy::new_without_default, reason = "2 MiB are not taken by default")]
     pub fn new() -> Self {
         Self {
-            buffers: std::array::from_fn(|_| vec![0; RECV_BUFFER_BYTES].into_boxed_slice()),
+            storage: vec![0; RECV_BUFFER_BYTES * quinn_udp::BATCH_SIZE].into_boxed_slice(),
             meta: [RecvMeta::default(); quinn_udp::BATCH_SIZE],
             filled: 0,
         }
@@ -210,7 +216,8 @@ impl RecvBatch {
     /// The buffers of the last receive with what is known about each; the slice has exactly
     /// `len` bytes. Cut it into datagrams with `chunks_mut(stride)`.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Received, &mut [u8])> {
-        let filled = self.meta.iter().zip(&mut self.buffers).take(self.filled);
+        let buffers = self.storage.chunks_exact_mut(RECV_BUFFER_BYTES);
+        let filled = self.meta.iter().zip(buffers).take(self.filled);
         filled.map(|(meta, buffer)| {
             let received = Received {
                 remote: meta.addr,
@@ -221,6 +228,11 @@ impl RecvBatch {
             };
             (received, &mut buffer[..meta.len])
         })
+    }
+
+    /// All buffers in a row; the `n`th starts at `n * BUFFER_BYTES`.
+    pub fn bytes(&self) -> &[u8] {
+        &self.storage
     }
 }
 
