@@ -1,0 +1,113 @@
+//! Writes the configuration file of a laboratory node, in the words a user would use.
+//!
+//! Text and not the parsed type: the laboratory then also exercises the reading of configuration,
+//! and what it leaves behind under `--keep` is an example a user can copy.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use shadowmesh_wire::PeerId;
+
+/// What may differ between laboratory nodes.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// UDP addresses to bind.
+    pub listen: Vec<SocketAddr>,
+    /// Time between fresh key exchanges.
+    pub rekey_interval: Duration,
+    /// `auto`, `aes-256-gcm` or `chacha20-poly1305`.
+    pub cipher: String,
+    /// Own overlay addresses, as `10.100.1.5/16`; empty for the derived ones.
+    pub addresses: Vec<String>,
+    /// Name of the device.
+    pub device: String,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        let port = super::PORT;
+        Self {
+            listen: vec![
+                ([0, 0, 0, 0], port).into(),
+                (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
+            ],
+            rekey_interval: Duration::from_secs(120),
+            cipher: "auto".into(),
+            addresses: Vec::new(),
+            device: super::DEVICE.into(),
+        }
+    }
+}
+
+/// A `[[peer]]` of a laboratory node.
+#[derive(Debug, Clone)]
+pub struct PeerSettings {
+    /// Who.
+    pub id: PeerId,
+    /// What people call it.
+    pub name: String,
+    /// Where it may be reached; empty when only it can reach us.
+    pub addresses: Vec<SocketAddr>,
+    /// What is this peer's; empty for the addresses derived from its id.
+    pub allowed_ips: Vec<String>,
+}
+
+/// The whole file.
+pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings]) -> String {
+    let mut text = String::new();
+    let rekey_s = settings.rekey_interval.as_secs();
+    // Writing to a `String` cannot fail.
+    let _ = write!(
+        text,
+        "[node]\nstate_dir = {}\nlisten = {}\n\n\
+         [device]\nmode = \"tun\"\nname = {}\n",
+        quote(&state_dir.display().to_string()),
+        list(&settings.listen),
+        quote(&settings.device),
+    );
+    if !settings.addresses.is_empty() {
+        let _ = writeln!(text, "address = {}", list(&settings.addresses));
+    }
+    let _ = write!(
+        text,
+        "\n[session]\nrekey_interval = \"{rekey_s}s\"\ncipher = {}\n",
+        quote(&settings.cipher)
+    );
+    for peer in peers {
+        let _ = write!(
+            text,
+            "\n[[peer]]\nid = \"{}\"\nname = {}\naddress = {}\n",
+            peer.id,
+            quote(&peer.name),
+            list(&peer.addresses)
+        );
+        if !peer.allowed_ips.is_empty() {
+            let _ = writeln!(text, "allowed_ips = {}", list(&peer.allowed_ips));
+        }
+    }
+    text
+}
+
+fn list(items: &[impl ToString]) -> String {
+    let quoted: Vec<String> = items.iter().map(|item| quote(&item.to_string())).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+fn quote(text: &str) -> String {
+    toml::Value::String(text.into()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_quotes_in_it_survives() {
+        let text = render(Path::new("/tmp/a \"b\""), &NodeSettings::default(), &[]);
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table["node"]["state_dir"].as_str(), Some("/tmp/a \"b\""));
+        assert_eq!(table["session"]["rekey_interval"].as_str(), Some("120s"));
+    }
+}

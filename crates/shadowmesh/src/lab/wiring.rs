@@ -1,0 +1,81 @@
+//! Bridge, veth pairs and underlay addresses: everything a laboratory has instead of cables.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use shadowmesh_io::netlink::Handle;
+use shadowmesh_io::netns::Netns;
+
+use super::LabError;
+
+/// Name of the bridge in its namespace.
+pub const BRIDGE: &str = "bridge0";
+/// Name of a node's end of its cable.
+pub const CABLE: &str = "eth0";
+/// Prefix lengths of the underlay addresses.
+const UNDERLAY_LEN_V4: u8 = 24;
+const UNDERLAY_LEN_V6: u8 = 64;
+
+/// Underlay address of node `index` (from 0).
+pub fn underlay_v4(index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 77, host_number(index))
+}
+
+/// Underlay IPv6 address of node `index` (from 0).
+pub fn underlay_v6(index: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, host_number(index).into())
+}
+
+fn host_number(index: usize) -> u8 {
+    u8::try_from(index + 1).expect("the laboratory limits the number of its nodes")
+}
+
+/// A namespace with a bridge that is up.
+pub fn make_switch() -> Result<Netns, LabError> {
+    let switch = Netns::new()?;
+    switch.run(|| -> Result<(), LabError> {
+        let netlink = Handle::new()?;
+        skip_address_detection()?;
+        netlink.create_bridge(BRIDGE)?;
+        Ok(netlink.set_up(netlink.link_by_name(BRIDGE)?.index)?)
+    })?;
+    Ok(switch)
+}
+
+/// A new namespace with a cable to the bridge and the underlay addresses of node `index`.
+pub fn attach_namespace(switch: &Netns, index: usize) -> Result<Netns, LabError> {
+    let netns = Netns::new()?;
+    switch.run(|| plug_in(&netns, &format!("port{index}")))?;
+    netns.run(|| set_addresses(index))?;
+    Ok(netns)
+}
+
+/// In the switch: a cable from a new port of the bridge into `netns`.
+fn plug_in(netns: &Netns, port: &str) -> Result<(), LabError> {
+    let netlink = Handle::new()?;
+    netlink.create_veth(port, CABLE)?;
+    let near = netlink.link_by_name(port)?.index;
+    netlink.set_master(near, Some(netlink.link_by_name(BRIDGE)?.index))?;
+    netlink.set_up(near)?;
+    Ok(netlink.move_to_netns(netlink.link_by_name(CABLE)?.index, netns)?)
+}
+
+/// In the node's namespace: loopback and cable up, both addresses set.
+fn set_addresses(index: usize) -> Result<(), LabError> {
+    let netlink = Handle::new()?;
+    skip_address_detection()?;
+    netlink.set_up(netlink.link_by_name("lo")?.index)?;
+    let cable = netlink.link_by_name(CABLE)?.index;
+    netlink.add_address(cable, IpAddr::V4(underlay_v4(index)), UNDERLAY_LEN_V4)?;
+    netlink.add_address(cable, IpAddr::V6(underlay_v6(index)), UNDERLAY_LEN_V6)?;
+    Ok(netlink.set_up(cable)?)
+}
+
+/// Duplicate address detection would keep a fresh IPv6 address unusable for more than a second.
+fn skip_address_detection() -> io::Result<()> {
+    for scope in ["all", "default"] {
+        fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! Real processes on real devices, in network namespaces of their own.
+//!
+//! One file for each kind of promise; all of them see only what a user of the machine would see: an
+//! echo reply, a transferred file, an address on a device, a line of `status --json`.
+
+mod laboratory;
