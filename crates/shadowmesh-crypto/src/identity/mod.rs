@@ -51,7 +51,9 @@ impl Identity {
         Self::from_seeds(ml_dsa_seed, ed25519_seed)
     }
 
-    fn from_seeds(ml_dsa_seed: Seed, ed25519_seed: Seed) -> Self {
+    /// The identity these two secrets make: every 32 bytes are a seed. For whoever must have the
+    /// same identity twice without a file, as a simulated world that replays a run.
+    pub fn from_seeds(ml_dsa_seed: Seed, ed25519_seed: Seed) -> Self {
         let ml_dsa = PqdsaKeyPair::from_seed(&ML_DSA_87_SIGNING, ml_dsa_seed.as_ref())
             .expect("every 32-byte string is an ML-DSA seed (FIPS 204, algorithm 6)");
         let ed25519 = Ed25519KeyPair::from_seed_unchecked(ed25519_seed.as_ref())
