@@ -42,7 +42,13 @@ pub struct NodePeer {
 impl NodePeer {
     /// A peer of which nothing but the id is known.
     pub fn new(id: PeerId) -> Self {
-        Self { id, name: None, allowed_ips: Vec::new(), underlay: Vec::new(), known_key: None }
+        Self {
+            id,
+            name: None,
+            allowed_ips: Vec::new(),
+            underlay: Vec::new(),
+            known_key: None,
+        }
     }
 
     /// The name if there is one, else the id: for messages to people.
@@ -54,6 +60,9 @@ impl NodePeer {
 /// Why a set of peers and addresses cannot work. Each message says what to change.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
+    /// A setting of `net` is out of its range.
+    #[error(transparent)]
+    Net(#[from] shadowmesh_net::ConfigError),
     /// The node is its own peer.
     #[error("peer {0} is this node itself; remove it from the peers")]
     SelfAsPeer(PeerId),

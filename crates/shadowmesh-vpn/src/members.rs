@@ -23,9 +23,18 @@ pub struct Members {
 
 impl Members {
     /// Checks `addresses` and `peers` against each other and fills in what is derived.
-    pub fn new(own_id: PeerId, addresses: &[(IpAddr, u8)], peers: Vec<NodePeer>) -> Result<Self, ConfigError> {
+    pub fn new(
+        own_id: PeerId,
+        addresses: &[(IpAddr, u8)],
+        peers: Vec<NodePeer>,
+    ) -> Result<Self, ConfigError> {
         let own = own_addresses(&own_id, addresses)?;
-        let mut members = Self { own_id, own, peers: Vec::new(), routes: RouteTable::default() };
+        let mut members = Self {
+            own_id,
+            own,
+            peers: Vec::new(),
+            routes: RouteTable::default(),
+        };
         for peer in peers {
             members.check_id(&peer)?;
             members.peers.push(with_allowed_ips(peer));
@@ -45,7 +54,8 @@ impl Members {
     /// The same members without one of them.
     pub fn without(&self, id: &PeerId) -> Self {
         let peers = self.peers.iter().filter(|p| p.id != *id).cloned().collect();
-        Self::new(self.own_id, &self.own, peers).expect("a part of a set without conflicts has none")
+        Self::new(self.own_id, &self.own, peers)
+            .expect("a part of a set without conflicts has none")
     }
 
     /// Our own overlay addresses with their prefix lengths.
@@ -86,8 +96,15 @@ impl Members {
     fn check_own_addresses(&self) -> Result<(), ConfigError> {
         for peer in &self.peers {
             // A wider prefix around our own address (a default route, say) is no claim to it.
-            if let Some(host) = peer.allowed_ips.iter().find(|p| is_host(p) && self.is_own(p.addr())) {
-                return Err(ConfigError::OwnAddress { address: host.addr(), peer: peer.label() });
+            if let Some(host) = peer
+                .allowed_ips
+                .iter()
+                .find(|p| is_host(p) && self.is_own(p.addr()))
+            {
+                return Err(ConfigError::OwnAddress {
+                    address: host.addr(),
+                    peer: peer.label(),
+                });
             }
         }
         Ok(())
@@ -95,7 +112,8 @@ impl Members {
 
     fn build_routes(&self) -> Result<RouteTable<u32>, ConfigError> {
         let routes = self.peers.iter().zip(0u32..);
-        let routes = routes.flat_map(|(peer, index)| peer.allowed_ips.iter().map(move |prefix| (*prefix, index)));
+        let routes = routes
+            .flat_map(|(peer, index)| peer.allowed_ips.iter().map(move |prefix| (*prefix, index)));
         RouteTable::new(routes).map_err(|same| self.explain(same))
     }
 
@@ -107,9 +125,17 @@ impl Members {
         let (prefix, first, second) = (same.prefix, first.label(), second.label());
         // PROTOCOL SM-OV-1
         if both_derive && is_host(&prefix) && prefix.addr() == derived {
-            return ConfigError::DerivedCollision { address: derived, first, second };
+            return ConfigError::DerivedCollision {
+                address: derived,
+                first,
+                second,
+            };
         }
-        ConfigError::SamePrefix { prefix, first, second }
+        ConfigError::SamePrefix {
+            prefix,
+            first,
+            second,
+        }
     }
 }
 
@@ -117,7 +143,10 @@ impl Members {
 // PROTOCOL SM-OV-2
 /// The configured addresses, and the derived one of each IP version that has none. So a static IPv4
 /// address, the usual cure for a collision, leaves the IPv6 address where peers expect it.
-fn own_addresses(id: &PeerId, configured: &[(IpAddr, u8)]) -> Result<Vec<(IpAddr, u8)>, ConfigError> {
+fn own_addresses(
+    id: &PeerId,
+    configured: &[(IpAddr, u8)],
+) -> Result<Vec<(IpAddr, u8)>, ConfigError> {
     let mut own = configured.to_vec();
     for &(address, len) in &own {
         check_usable(address, len)?;
@@ -148,7 +177,10 @@ fn check_usable(address: IpAddr, len: u8) -> Result<(), ConfigError> {
 
 fn with_allowed_ips(mut peer: NodePeer) -> NodePeer {
     if peer.allowed_ips.is_empty() {
-        let derived = [IpAddr::from(derived_ipv4(&peer.id)), IpAddr::from(derived_ipv6(&peer.id))];
+        let derived = [
+            IpAddr::from(derived_ipv4(&peer.id)),
+            IpAddr::from(derived_ipv6(&peer.id)),
+        ];
         peer.allowed_ips = derived.map(IpPrefix::host).into();
     }
     peer
@@ -168,7 +200,10 @@ mod tests {
     }
 
     fn peer(n: u8, allowed_ips: &[&str]) -> NodePeer {
-        NodePeer { allowed_ips: allowed_ips.iter().map(|p| p.parse().unwrap()).collect(), ..NodePeer::new(id(n)) }
+        NodePeer {
+            allowed_ips: allowed_ips.iter().map(|p| p.parse().unwrap()).collect(),
+            ..NodePeer::new(id(n))
+        }
     }
 
     fn address(text: &str) -> IpAddr {
@@ -191,7 +226,13 @@ mod tests {
     #[test]
     fn without_configured_addresses_both_derived_ones_are_used() {
         let m = members(vec![peer(2, &[])]).unwrap();
-        assert_eq!(m.own_addresses(), [(derived_ipv4(&id(1)).into(), 16), (derived_ipv6(&id(1)).into(), 48)]);
+        assert_eq!(
+            m.own_addresses(),
+            [
+                (derived_ipv4(&id(1)).into(), 16),
+                (derived_ipv6(&id(1)).into(), 48)
+            ]
+        );
         assert_eq!(m.owner(derived_ipv4(&id(2)).into()), Some(0));
         assert_eq!(m.owner(derived_ipv6(&id(2)).into()), Some(0));
         assert_eq!(m.owner(address("10.100.200.200")), None);
@@ -206,10 +247,20 @@ mod tests {
 
     #[test]
     fn one_prefix_in_two_peers_is_refused_by_name() {
-        let named = NodePeer { name: Some("vps".into()), ..peer(2, &["10.7.0.0/16"]) };
+        let named = NodePeer {
+            name: Some("vps".into()),
+            ..peer(2, &["10.7.0.0/16"])
+        };
         let error = members(vec![named, peer(3, &["10.0.0.0/8", "10.7.0.0/16"])]).unwrap_err();
         let prefix = "10.7.0.0/16".parse().unwrap();
-        assert_eq!(error, ConfigError::SamePrefix { prefix, first: "vps".into(), second: id(3).to_string() });
+        assert_eq!(
+            error,
+            ConfigError::SamePrefix {
+                prefix,
+                first: "vps".into(),
+                second: id(3).to_string()
+            }
+        );
     }
 
     #[test]
@@ -223,8 +274,13 @@ mod tests {
     #[test]
     fn two_ids_that_derive_one_ipv4_address_are_reported_as_such() {
         let error = members(vec![peer(2, &[]), NodePeer::new(twin(2))]).unwrap_err();
-        assert!(matches!(error, ConfigError::DerivedCollision { address, .. } if address == IpAddr::from(derived_ipv4(&id(2)))));
-        let settled = NodePeer { id: twin(2), ..peer(2, &["10.100.77.1/32"]) };
+        assert!(
+            matches!(error, ConfigError::DerivedCollision { address, .. } if address == IpAddr::from(derived_ipv4(&id(2))))
+        );
+        let settled = NodePeer {
+            id: twin(2),
+            ..peer(2, &["10.100.77.1/32"])
+        };
         assert!(members(vec![peer(2, &[]), settled]).is_ok());
     }
 
@@ -232,25 +288,49 @@ mod tests {
     #[test]
     fn a_peer_with_our_own_address_is_refused_unless_it_is_a_wider_prefix() {
         let error = members(vec![NodePeer::new(twin(1))]).unwrap_err();
-        assert!(matches!(error, ConfigError::OwnAddress { address, .. } if address == IpAddr::from(derived_ipv4(&id(1)))));
+        assert!(
+            matches!(error, ConfigError::OwnAddress { address, .. } if address == IpAddr::from(derived_ipv4(&id(1))))
+        );
         assert!(members(vec![peer(2, &["0.0.0.0/0"])]).is_ok());
     }
 
     #[test]
     fn ourselves_a_peer_twice_and_unusable_addresses_are_refused() {
-        assert_eq!(members(vec![peer(1, &[])]).unwrap_err(), ConfigError::SelfAsPeer(id(1)));
+        assert_eq!(
+            members(vec![peer(1, &[])]).unwrap_err(),
+            ConfigError::SelfAsPeer(id(1))
+        );
         let twice = vec![peer(2, &[]), peer(2, &["10.0.0.0/8"])];
-        assert_eq!(members(twice).unwrap_err(), ConfigError::DuplicatePeer(id(2)));
-        for (text, len) in [("0.0.0.0", 8), ("127.0.0.1", 8), ("224.0.0.1", 8), ("10.0.0.1", 33), ("ff02::1", 64)] {
-            assert!(Members::new(id(1), &[(address(text), len)], vec![]).is_err(), "{text}/{len}");
+        assert_eq!(
+            members(twice).unwrap_err(),
+            ConfigError::DuplicatePeer(id(2))
+        );
+        for (text, len) in [
+            ("0.0.0.0", 8),
+            ("127.0.0.1", 8),
+            ("224.0.0.1", 8),
+            ("10.0.0.1", 33),
+            ("ff02::1", 64),
+        ] {
+            assert!(
+                Members::new(id(1), &[(address(text), len)], vec![]).is_err(),
+                "{text}/{len}"
+            );
         }
     }
 
     #[test]
     fn a_removed_peer_owns_nothing() {
-        let m = members(vec![peer(2, &["10.0.0.0/8"]), peer(3, &["10.7.0.0/16"])]).unwrap().without(&id(3));
+        let m = members(vec![peer(2, &["10.0.0.0/8"]), peer(3, &["10.7.0.0/16"])])
+            .unwrap()
+            .without(&id(3));
         assert_eq!(m.owner(address("10.7.1.1")), Some(0));
         assert!(m.peer(&id(3)).is_none());
-        assert_eq!(m.with(peer(3, &["10.7.0.0/16"])).unwrap().owner(address("10.7.1.1")), Some(1));
+        assert_eq!(
+            m.with(peer(3, &["10.7.0.0/16"]))
+                .unwrap()
+                .owner(address("10.7.1.1")),
+            Some(1)
+        );
     }
 }

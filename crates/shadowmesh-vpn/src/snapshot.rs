@@ -23,6 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
+use shadowmesh_crypto::OpenError;
 use shadowmesh_net::{DropReason, Forwarding, Outbound};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
@@ -68,8 +69,17 @@ pub enum Inbound {
 impl Snapshot {
     /// Puts together what may flow (`members`) and how (`forwarding`).
     pub fn new(version: u64, members: Arc<Members>, forwarding: Arc<Forwarding>) -> Self {
-        let outbound = members.peers().iter().map(|p| forwarding.outbound(&p.id).cloned()).collect();
-        Self { version, members, forwarding, outbound }
+        let outbound = members
+            .peers()
+            .iter()
+            .map(|p| forwarding.outbound(&p.id).cloned())
+            .collect();
+        Self {
+            version,
+            members,
+            forwarding,
+            outbound,
+        }
     }
 
     /// Counts up with every change.
@@ -87,17 +97,17 @@ impl Snapshot {
 
     /// The peer an IP packet from the device is for, as an index into the members.
     pub(crate) fn outbound_peer(&self, packet: &[u8]) -> Result<usize, DropReason> {
-        let packet = IpPacket::parse(packet).map_err(|_| DropReason::NotIp)?;
+        let packet = IpPacket::parse(packet).map_err(|_| DropReason::MalformedIpPacket)?;
         let (source, destination) = (packet.source(), packet.destination());
         if self.members.is_own(destination) {
             return Err(DropReason::OwnAddress);
         }
         if is_local_only(destination) {
-            return Err(DropReason::Multicast);
+            return Err(DropReason::NotUnicast);
         }
         let peer = self.members.owner(destination).ok_or(DropReason::NoRoute)?;
         if !self.members.is_own(source) {
-            return Err(DropReason::NotOurSource);
+            return Err(DropReason::ForeignSource);
         }
         Ok(peer)
     }
@@ -106,34 +116,47 @@ impl Snapshot {
     // PROTOCOL SM-SF-4
     /// Opens a datagram in place and judges what was inside. HOT PATH.
     pub fn inbound(&self, datagram: &mut [u8]) -> Inbound {
-        let session = sealed::receiver_index(datagram).and_then(|index| self.forwarding.inbound(index));
+        let session =
+            sealed::receiver_index(datagram).and_then(|index| self.forwarding.inbound(index));
         let Some(session) = session else {
             return Inbound::NotSealed;
         };
         let opened = {
             // A thread that panicked while it held the window left it valid: it is only bits.
-            let mut window = session.window.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut window = session
+                .window
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             session.opener.open(datagram, &mut window)
         };
         let opened = match opened {
             Ok(opened) => opened,
-            Err(error) => return Inbound::Dropped(error.into()),
+            Err(error) => return Inbound::Dropped(drop_reason(error)),
         };
-        session.traffic.count_in(datagram.len());
+        session.traffic.received(1, opened.inner.len() as u64);
         let range = opened.inner;
         if datagram.get(range.start) != Some(&(InnerType::IpPacket as u8)) {
-            return Inbound::Inner { peer: session.peer, range };
+            return Inbound::Inner {
+                peer: session.peer,
+                range,
+            };
         }
         let range = range.start + 1..range.end;
         match self.inbound_packet(&session.peer, &datagram[range.clone()]) {
-            Ok(()) => Inbound::Packet { peer: session.peer, range },
+            Ok(()) => Inbound::Packet {
+                peer: session.peer,
+                range,
+            },
             Err(reason) => Inbound::Dropped(reason),
         }
     }
 
     fn inbound_packet(&self, sealed_by: &PeerId, packet: &[u8]) -> Result<(), DropReason> {
-        let packet = IpPacket::parse(packet).map_err(|_| DropReason::NotIp)?;
-        let owner = self.members.owner(packet.source()).map(|index| &self.members.peers()[index].id);
+        let packet = IpPacket::parse(packet).map_err(|_| DropReason::MalformedIpPacket)?;
+        let owner = self
+            .members
+            .owner(packet.source())
+            .map(|index| &self.members.peers()[index].id);
         if owner != Some(sealed_by) {
             return Err(DropReason::SpoofedSource);
         }
@@ -148,6 +171,18 @@ impl Snapshot {
 fn is_local_only(destination: IpAddr) -> bool {
     match destination {
         IpAddr::V4(a) => a.is_multicast() || a == Ipv4Addr::BROADCAST || a.is_link_local(),
-        IpAddr::V6(a) => a.is_multicast() || a.is_unicast_link_local() || a == Ipv6Addr::UNSPECIFIED,
+        IpAddr::V6(a) => {
+            a.is_multicast() || a.is_unicast_link_local() || a == Ipv6Addr::UNSPECIFIED
+        }
+    }
+}
+
+fn drop_reason(error: OpenError) -> DropReason {
+    match error {
+        OpenError::TooShort => DropReason::SealTooShort,
+        OpenError::NoSuchEpoch => DropReason::SealNoEpoch,
+        OpenError::Forged => DropReason::SealForged,
+        OpenError::Replayed => DropReason::SealReplayed,
+        OpenError::TooOld => DropReason::SealTooOld,
     }
 }

@@ -20,12 +20,12 @@ impl Node {
             Inbound::NotSealed => self.net.handle_datagram(received, data, now),
             Inbound::Dropped(reason) => self.net.drops().count(reason),
         }
-        self.drain_net(now);
+        self.drain_net();
     }
 
     /// An inner frame that a data thread opened and that is no IP packet; its type byte first.
     pub fn handle_inner(&mut self, peer: &PeerId, inner: &[u8], now: Instant) {
         self.net.handle_inner(peer, inner, now);
-        self.drain_net(now);
+        self.drain_net();
     }
 }

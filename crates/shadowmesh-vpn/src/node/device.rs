@@ -18,7 +18,7 @@ impl Node {
             Err(DropReason::NoSession) => self.wait_for_session(packet, now),
             Err(reason) => self.net.drops().count(reason),
         }
-        self.drain_net(now);
+        self.drain_net();
     }
 
     /// Judges, seals and queues one packet.
@@ -30,38 +30,40 @@ impl Node {
     }
 
     fn wait_for_session(&mut self, packet: &[u8], now: Instant) {
-        let Ok(peer) = self.snapshot.outbound_peer(packet) else { return };
+        let Ok(peer) = self.snapshot.outbound_peer(packet) else {
+            return;
+        };
         let peer = self.members.peers()[peer].id;
         let lost = self.demand.push(peer, packet, now);
-        self.count_no_session(lost);
+        self.net
+            .drops()
+            .add(DropReason::WaitingQueueFull, lost as u64);
         self.net.connect(&peer, now);
     }
 
     /// The session with `peer` is up: sends what has waited for it.
-    pub(super) fn send_waiting(&mut self, peer: &PeerId, _now: Instant) {
-        for packet in self.demand.take(peer) {
+    pub(super) fn send_waiting(&mut self, peer: &PeerId) {
+        let waiting: Vec<_> = self.demand.take(peer).collect();
+        for packet in waiting {
             if let Err(reason) = self.send_packet(&packet) {
                 self.net.drops().count(reason);
             }
-        }
-    }
-
-    pub(super) fn count_no_session(&self, packets: usize) {
-        for _ in 0..packets {
-            self.net.drops().count(DropReason::NoSession);
         }
     }
 }
 
 /// One IP packet as one sealed frame.
 fn seal_packet(outbound: &Outbound, packet: &[u8]) -> Result<Transmit, DropReason> {
-    let counter = outbound.sealer.reserve(1).ok_or(DropReason::NoSession)?;
+    let counter = outbound
+        .sealer
+        .reserve(1)
+        .ok_or(DropReason::SealExhausted)?;
     let mut contents = vec![0; packet.len() + OVERHEAD];
     contents[HEADER_LEN] = InnerType::IpPacket as u8;
     let inner_end = contents.len() - TAG_LEN;
     contents[HEADER_LEN + 1..inner_end].copy_from_slice(packet);
     outbound.sealer.seal(counter, &mut contents);
-    outbound.traffic.count_out(contents.len());
+    outbound.traffic.sent(1, (packet.len() + 1) as u64);
     Ok(Transmit {
         remote: outbound.remote,
         local_ip: outbound.local_ip,

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use shadowmesh_net::{Net, NetEvent, PeerConfig, PingError, Transmit};
+use shadowmesh_net::{DropCounters, DropReason, Net, NetError, NetEvent, PeerConfig, Transmit};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
 
@@ -53,16 +53,23 @@ impl Node {
     pub fn new(config: NodeConfig, now: Instant) -> Result<Self, ConfigError> {
         let own_id = config.net.identity.peer_id();
         let members = Members::new(own_id, &config.addresses, config.peers)?;
-        let mut net = Net::new(config.net, now);
+        let mut net = Net::new(config.net, now)?;
         for peer in members.peers() {
             net.add_peer(net_peer(peer), now);
         }
         let members = Arc::new(members);
         let snapshot = Arc::new(Snapshot::new(0, members.clone(), net.forwarding()));
         let (transmits, to_device, events) = Default::default();
-        let mut node =
-            Self { net, members, snapshot, demand: DemandQueue::default(), transmits, to_device, events };
-        node.drain_net(now);
+        let mut node = Self {
+            net,
+            members,
+            snapshot,
+            demand: DemandQueue::default(),
+            transmits,
+            to_device,
+            events,
+        };
+        node.drain_net();
         Ok(node)
     }
 
@@ -71,7 +78,7 @@ impl Node {
         let members = self.members.with(peer.clone())?;
         self.members = Arc::new(members);
         self.net.add_peer(net_peer(&peer), now);
-        self.drain_net(now);
+        self.drain_net();
         self.renew_snapshot();
         Ok(())
     }
@@ -84,9 +91,11 @@ impl Node {
         }
         self.members = Arc::new(self.members.without(id));
         let waiting = self.demand.take(id).count();
-        self.count_no_session(waiting);
+        self.net
+            .drops()
+            .add(DropReason::RemovedPeer, waiting as u64);
         self.net.remove_peer(id, now);
-        self.drain_net(now);
+        self.drain_net();
         self.renew_snapshot();
         true
     }
@@ -94,39 +103,60 @@ impl Node {
     /// Starts a session with a peer unless there is one.
     pub fn connect(&mut self, id: &PeerId, now: Instant) {
         self.net.connect(id, now);
-        self.drain_net(now);
+        self.drain_net();
+    }
+
+    /// Starts a session with every peer that has an address: what a node does when it begins. Peers
+    /// that met it in an earlier life thus learn at once that it is back, even while they pause
+    /// between their own attempts.
+    pub fn connect_all(&mut self, now: Instant) {
+        let members = self.members.clone();
+        for peer in members.peers().iter().filter(|p| !p.underlay.is_empty()) {
+            self.net.connect(&peer.id, now);
+        }
+        self.drain_net();
     }
 
     /// Sends a probe through the tunnel; the answer comes as [`NetEvent::PingReply`] with this token.
-    pub fn ping(&mut self, id: &PeerId, now: Instant) -> Result<u64, PingError> {
+    pub fn ping(&mut self, id: &PeerId, now: Instant) -> Result<u64, NetError> {
         let token = self.net.ping(id, now);
-        self.drain_net(now);
+        self.drain_net();
         token
     }
 
     /// Sends a message on the control stream of the session with a peer.
     pub fn send_control(&mut self, id: &PeerId, message: ControlMessage, now: Instant) {
         self.net.send_control(id, message);
-        self.drain_net(now);
+        self.drain_net();
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         let expired = self.demand.expire(now);
-        self.count_no_session(expired);
+        self.net
+            .drops()
+            .add(DropReason::WaitingExpired, expired as u64);
         self.net.handle_timeout(now);
-        self.drain_net(now);
+        self.drain_net();
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next, and why.
     pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
-        let demand = self.demand.next_expiry().map(|at| (at, "a packet has waited too long for its session"));
-        [self.net.poll_timeout(), demand].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let demand = self
+            .demand
+            .next_expiry()
+            .map(|at| (at, "a packet has waited too long for its session"));
+        [self.net.poll_timeout(), demand]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
     }
 
     /// A datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front().or_else(|| self.net.poll_transmit())
+        self.transmits
+            .pop_front()
+            .or_else(|| self.net.poll_transmit())
     }
 
     /// An IP packet for the device.
@@ -139,20 +169,25 @@ impl Node {
         self.events.pop_front()
     }
 
+    /// What was dropped so far, by reason; the data threads count into it too.
+    pub fn drops(&self) -> &Arc<DropCounters> {
+        self.net.drops()
+    }
+
     /// The picture the data threads work on; a new one follows [`NodeEvent::SnapshotChanged`].
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.clone()
     }
 
     /// Takes what `net` has to say; to be called after every call into it.
-    fn drain_net(&mut self, now: Instant) {
+    fn drain_net(&mut self) {
         while let Some(event) = self.net.poll_event() {
             match event {
                 NetEvent::ForwardingChanged => self.renew_snapshot(),
                 NetEvent::PeerUp { peer, .. } => {
                     // The event may come before ForwardingChanged does.
                     self.renew_snapshot();
-                    self.send_waiting(&peer, now);
+                    self.send_waiting(&peer);
                     self.events.push_back(NodeEvent::Net(event));
                 }
                 event => self.events.push_back(NodeEvent::Net(event)),
@@ -162,11 +197,19 @@ impl Node {
 
     fn renew_snapshot(&mut self) {
         let version = self.snapshot.version() + 1;
-        self.snapshot = Arc::new(Snapshot::new(version, self.members.clone(), self.net.forwarding()));
+        self.snapshot = Arc::new(Snapshot::new(
+            version,
+            self.members.clone(),
+            self.net.forwarding(),
+        ));
         self.events.push_back(NodeEvent::SnapshotChanged);
     }
 }
 
 fn net_peer(peer: &NodePeer) -> PeerConfig {
-    PeerConfig { id: peer.id, addresses: peer.underlay.clone(), known_key: peer.known_key.clone() }
+    PeerConfig {
+        id: peer.id,
+        addresses: peer.underlay.clone(),
+        known_key: peer.known_key.clone(),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use shadowmesh_net::PeerStatus;
+use shadowmesh_net::{DropReason, PeerStatus};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 use thiserror::Error;
@@ -21,7 +21,7 @@ pub struct NodeStatus {
     /// The peers in the order of the configuration.
     pub peers: Vec<NodePeerStatus>,
     /// Packets and datagrams dropped since the start, by reason; reasons never met are left out.
-    pub drops: Vec<(&'static str, u64)>,
+    pub drops: Vec<(DropReason, u64)>,
 }
 
 /// A peer at one moment: what was configured, and how it goes.
@@ -37,7 +37,9 @@ pub struct NodePeerStatus {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ResolveError {
     /// Nothing fits.
-    #[error("no peer is called {0:?}; give a name, an id, or an overlay address of a configured peer")]
+    #[error(
+        "no peer is called {0:?}; give a name, an id, or an overlay address of a configured peer"
+    )]
     Unknown(String),
     /// More than one peer has that name.
     #[error("more than one peer is called {0:?}; give the id")]
@@ -50,13 +52,16 @@ impl Node {
         let mut by_peer = self.net.status();
         let peers = self.members.peers().iter().map(|peer| {
             let found = by_peer.iter().position(|status| status.peer == peer.id);
-            NodePeerStatus { config: peer.clone(), net: found.map(|at| by_peer.swap_remove(at)) }
+            NodePeerStatus {
+                config: peer.clone(),
+                net: found.map(|at| by_peer.swap_remove(at)),
+            }
         });
         NodeStatus {
             id: self.net.peer_id(),
             addresses: self.members.own_addresses().to_vec(),
             peers: peers.collect(),
-            drops: self.net.drops().nonzero(),
+            drops: self.net.drops().nonzero().collect(),
         }
     }
 
@@ -67,7 +72,10 @@ impl Node {
 
     /// The prefixes that lead into the mesh, for the host's routes.
     pub fn routes(&self) -> impl Iterator<Item = IpPrefix> {
-        self.members.peers().iter().flat_map(|p| p.allowed_ips.iter().copied())
+        self.members
+            .peers()
+            .iter()
+            .flat_map(|p| p.allowed_ips.iter().copied())
     }
 
     /// The peer somebody means by a name, an id, or an overlay address that is the peer's.
@@ -78,14 +86,20 @@ impl Node {
 
 fn resolve(members: &Members, text: &str) -> Result<PeerId, ResolveError> {
     let unknown = || ResolveError::Unknown(text.to_owned());
-    let mut named = members.peers().iter().filter(|p| p.name.as_deref() == Some(text));
+    let mut named = members
+        .peers()
+        .iter()
+        .filter(|p| p.name.as_deref() == Some(text));
     match (named.next(), named.next()) {
         (Some(peer), None) => return Ok(peer.id),
         (Some(_), Some(_)) => return Err(ResolveError::Ambiguous(text.to_owned())),
         (None, _) => {}
     }
     if let Ok(address) = text.parse() {
-        return members.owner(address).map(|index| members.peers()[index].id).ok_or_else(unknown);
+        return members
+            .owner(address)
+            .map(|index| members.peers()[index].id)
+            .ok_or_else(unknown);
     }
     let id = text.parse().map_err(|_| unknown())?;
     members.peer(&id).map(|p| p.id).ok_or_else(unknown)
@@ -98,16 +112,25 @@ mod tests {
     #[test]
     fn a_peer_is_found_by_name_id_and_address() {
         let id = |n| PeerId::from_bytes([n; 32]);
-        let named = |n, name: &str| NodePeer { name: Some(name.into()), ..NodePeer::new(id(n)) };
+        let named = |n, name: &str| NodePeer {
+            name: Some(name.into()),
+            ..NodePeer::new(id(n))
+        };
         let peers = vec![named(2, "vps"), named(3, "pi"), named(4, "pi")];
         let members = Members::new(id(1), &[], peers).unwrap();
         let address = members.peers()[1].allowed_ips[0].addr().to_string();
         assert_eq!(resolve(&members, "vps"), Ok(id(2)));
         assert_eq!(resolve(&members, &id(4).to_string()), Ok(id(4)));
         assert_eq!(resolve(&members, &address), Ok(id(3)));
-        assert_eq!(resolve(&members, "pi"), Err(ResolveError::Ambiguous("pi".into())));
+        assert_eq!(
+            resolve(&members, "pi"),
+            Err(ResolveError::Ambiguous("pi".into()))
+        );
         for nobody in ["nas", "192.0.2.1", &id(9).to_string()] {
-            assert_eq!(resolve(&members, nobody), Err(ResolveError::Unknown(nobody.into())));
+            assert_eq!(
+                resolve(&members, nobody),
+                Err(ResolveError::Unknown(nobody.into()))
+            );
         }
     }
 }
