@@ -21,8 +21,12 @@ pub(super) fn sum(bytes: &[u8]) -> u16 {
             *lane += u64::from(u32::from_ne_bytes(*word));
         }
     }
-    let (pairs, odd) = rest.as_chunks::<2>();
     let mut total: u64 = lanes.iter().sum();
+    let (words, rest) = rest.as_chunks::<4>();
+    for word in words {
+        total += u64::from(u32::from_ne_bytes(*word));
+    }
+    let (pairs, odd) = rest.as_chunks::<2>();
     for pair in pairs {
         total += u64::from(u16::from_ne_bytes(*pair));
     }

@@ -572,6 +572,22 @@ fn nothing_overtakes_a_fragment() {
     assert_eq!(delivered, packets);
 }
 
+// PROTOCOL SM-DV-1
+#[test]
+fn a_udp_checksum_of_zero_is_written_as_ffff() {
+    let (mut flow, ..) = mixed_flow(1);
+    flow.tcp = false;
+    let at = flow.header_len();
+    // Two bytes that bring the sum to zero: what the checksum is without them.
+    let without = flow.packet(0, 0, &[0; 100], 0);
+    let mut payload = vec![0; 200];
+    payload[..2].copy_from_slice(&without[at - 2..at]);
+    let (header, packet) = flow.super_packet(&payload, 100);
+    let segments = split_all(header, &packet);
+    assert_eq!(get_u16(&segments[0], at - 2), 0xffff);
+    assert_eq!(segments, flow.plain_path(&payload, 100));
+}
+
 #[test]
 fn super_packets_that_contradict_their_header_are_refused() {
     let (flow, ..) = mixed_flow(1);
