@@ -9,7 +9,7 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use crate::sys;
@@ -177,6 +177,13 @@ impl Waker {
             }
             any = true;
         }
+    }
+}
+
+/// For registering with an event loop.
+impl AsRawFd for Waker {
+    fn as_raw_fd(&self) -> RawFd {
+        self.receive.as_raw_fd()
     }
 }
 

@@ -3,6 +3,11 @@
 //! They take borrowed descriptors and typed values, so their callers need no `unsafe`. Everything
 //! here answers with the plain `errno`; the callers add what it means.
 
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "most callers are on Linux")
+)]
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 

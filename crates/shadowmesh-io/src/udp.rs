@@ -15,12 +15,13 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+#[cfg(target_os = "linux")]
 use crate::sys;
 
 /// What we ask for in each direction: 50 ms at 1 Gbit/s, enough for a control thread that is busy
@@ -183,6 +184,13 @@ impl UdpLink {
     }
 }
 
+/// For registering with an event loop.
+impl AsRawFd for UdpLink {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
 impl AsFd for UdpLink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -246,9 +254,10 @@ pub enum SendFault {
     Overrun,
     /// `EMSGSIZE`, or a run refused for it: a datagram exceeds what the interface can carry.
     TooBig,
-    /// No route, no such network, or the interface is down: this path cannot work now.
+    /// No route, no such network, or the interface is down: this path cannot work now. (IPv4
+    /// says the same when the address to send from is not ours.)
     Unreachable,
-    /// The address to send from is not (any more) ours.
+    /// The address to send from is not (any more) ours (IPv6).
     LocalAddressGone,
     /// The host's firewall refuses.
     Forbidden,

@@ -36,7 +36,8 @@ impl<F: FnMut(&Frame<'_>) + Send + 'static> FrameSink for F {
 
 /// A running capture.
 pub struct Capture<S> {
-    thread: JoinHandle<io::Result<(S, CaptureStats)>>,
+    /// `None` only once stopped.
+    thread: Option<JoinHandle<io::Result<(S, CaptureStats)>>>,
     control: Arc<StopSignal>,
 }
 
@@ -57,7 +58,7 @@ pub struct CaptureStats {
 
 impl<S: FrameSink> Capture<S> {
     /// Starts recording `interface` of the calling thread's namespace, both directions. What
-    /// passes after this returns is recorded.
+    /// passes after this returns is recorded. (On `lo` every frame passes twice.)
     pub fn start(interface: &str, sink: S) -> io::Result<Self> {
         let socket = open(interface)?;
         let waker = Waker::new()?;
@@ -69,16 +70,36 @@ impl<S: FrameSink> Capture<S> {
         let thread = std::thread::Builder::new()
             .name("capture".into())
             .spawn(move || record(&socket, sink, &theirs))?;
-        Ok(Self { thread, control })
+        Ok(Self {
+            thread: Some(thread),
+            control,
+        })
     }
 
     /// Ends the recording after what has passed so far, and returns the sink.
-    pub fn stop(self) -> io::Result<(S, CaptureStats)> {
-        self.control.stop.store(true, Ordering::Relaxed);
-        self.control.waker.wake();
-        self.thread
+    pub fn stop(mut self) -> io::Result<(S, CaptureStats)> {
+        self.control.stop();
+        let thread = self
+            .thread
+            .take()
+            .expect("only this method takes it, and takes self too");
+        thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// A capture that is dropped ends by itself; nobody waits for it.
+impl<S> Drop for Capture<S> {
+    fn drop(&mut self) {
+        self.control.stop();
+    }
+}
+
+impl StopSignal {
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.waker.wake();
     }
 }
 

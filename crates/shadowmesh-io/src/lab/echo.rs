@@ -1,6 +1,7 @@
 //! Pinging (ICMP echo, RFC 792 and RFC 4443), with every round trip kept.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -79,14 +80,9 @@ impl<'a> Run<'a> {
         let (socket, raw) = open(plan.target)?;
         socket.set_nonblocking(true)?;
         let start = Instant::now();
-        // Tells our answers from those of another run; an address in our own stack and the time
-        // will do, nobody is to be fooled.
-        let token = (&raw const start).addr() as u64
-            ^ u64::from(std::process::id()) << 40
-            ^ std::time::UNIX_EPOCH
-                .elapsed()
-                .unwrap_or_default()
-                .as_nanos() as u64;
+        // Tells our answers from those of another run; nobody is to be fooled, so the seed that
+        // the standard library draws for hashing will do.
+        let token = RandomState::new().hash_one(start);
         Ok(Self {
             plan,
             socket,

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::{NAME_LEN_MAX, Offloads, TunError};
@@ -81,6 +81,13 @@ impl Tun {
     }
 }
 
+/// For registering with an event loop.
+impl AsRawFd for Tun {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -117,7 +124,9 @@ fn open_driver() -> Result<File, TunError> {
         })
 }
 
-/// Binds the open file to a device, new or persistent, and returns the device's name.
+/// Binds the open file to a device, new or persistent, and returns the device's name. Never asks
+/// for a persistent one (TUNSETPERSIST): the kernel removes it with the process, however that ends.
+// PROTOCOL SM-DV-2
 fn attach(file: &File, wanted: Option<&str>) -> Result<String, TunError> {
     const ACTION: &str = "make the TUN device";
     let mut request = interface_request(wanted.unwrap_or(DEFAULT_NAME));

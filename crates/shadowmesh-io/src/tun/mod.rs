@@ -55,7 +55,8 @@ pub enum TunError {
     /// The process may not make devices.
     #[error(
         "no permission to {action}: run as root, or give the program the capability \
-         (setcap cap_net_admin+ep), or in a container add NET_ADMIN"
+         (setcap cap_net_admin+ep), or in a container add NET_ADMIN; without root /dev/net/tun \
+         must also be open to you (chmod 666 /dev/net/tun)"
     )]
     Permission {
         /// What was refused.
