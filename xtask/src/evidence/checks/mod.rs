@@ -1,10 +1,18 @@
 //! The registry of checks and what a check returns.
 
+mod bulk;
 mod demo;
+mod field;
+mod flow;
 mod fuzzing;
 mod handshake_cost;
+mod observer;
+mod pings;
 mod program;
 mod quic;
+mod recovery;
+mod throughput;
+mod wire;
 
 use crate::failure::Outcome;
 use serde_json::{Value, json};
@@ -31,6 +39,31 @@ pub const ALL: &[Check] = &[
         name: "handshake-cost",
         what: "CPU and bytes of a handshake on each side, beside classical X25519 + Ed25519",
         run: handshake_cost::run,
+    },
+    Check {
+        name: "pings",
+        what: "2,000 pings at 1 ms lose none, IPv4 and IPv6 inside and outside",
+        run: pings::run,
+    },
+    Check {
+        name: "wire",
+        what: "on the wire no plaintext, address or name, and nothing that is not QUIC version 1",
+        run: wire::run,
+    },
+    Check {
+        name: "recovery",
+        what: "after kill -9 of either side packets flow within 1.5 s of its restart",
+        run: recovery::run,
+    },
+    Check {
+        name: "throughput",
+        what: "one TCP stream through the tunnel, beside the bare veth",
+        run: throughput::run,
+    },
+    Check {
+        name: "bulk",
+        what: "4 GiB each way arrive unchanged while keys rotate every 10 s",
+        run: bulk::run,
     },
     Check {
         name: "fuzz",
