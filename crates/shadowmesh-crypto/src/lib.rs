@@ -25,6 +25,8 @@ mod hybrid;
 mod identity;
 mod kdf;
 mod session;
+#[cfg(test)]
+mod testing;
 mod tls;
 
 pub use cipher::{Cipher, choose, measure_speeds};

@@ -23,11 +23,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quinn_proto::crypto::Session;
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ClientSessionMemoryCache, ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::pki_types::CertificateDer;
-use rustls::server::ServerSessionMemoryCache;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ResolvesServerCert, ServerSessionMemoryCache};
 use shadowmesh_wire::PeerId;
 
 pub use certificate::{Certificate, CertificateError};
@@ -96,13 +98,19 @@ impl TlsConfigs {
         counters: Arc<HandshakeCounters>,
     ) -> Self {
         let provider = Arc::new(provider(&counters));
-        let server = Arc::new(server(&identity, &book, &counters, &provider));
+        let verifier = ClientVerifier::new(Arc::clone(&book), Arc::clone(&counters));
+        let certificate = ServerCertificate::new(&identity, Arc::clone(&counters));
+        let server = server_config(
+            Arc::clone(&provider),
+            Arc::new(verifier),
+            Arc::new(certificate),
+        );
         Self {
             identity,
             book,
             counters,
             provider,
-            server,
+            server: Arc::new(server),
             clients: Mutex::default(),
         }
     }
@@ -146,24 +154,11 @@ impl TlsConfigs {
         ));
         let verifier =
             ServerVerifier::new(server, Arc::clone(&self.book), Arc::clone(&self.counters));
-        let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("the provider's suites are all of TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(
-                Arc::clone(&certificate) as Arc<dyn rustls::client::ResolvesClientCert>
-            );
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        // The name would tell an observer whom we call; the verifier knows it anyway.
-        config.enable_sni = false;
-        // PROTOCOL SM-HS-11
-        config.enable_early_data = true;
-        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(
-            TICKETS_PER_SERVER_MAX,
-        )));
-        let config = QuicClientConfig::with_initial(Arc::new(config), initial_suite())
-            .expect("the Initial suite is the one of RFC 9001");
+        let config = client_config(
+            Arc::clone(&self.provider),
+            Arc::new(verifier),
+            Arc::clone(&certificate) as Arc<dyn ResolvesClientCert>,
+        );
         Client {
             config: Arc::new(config),
             certificate,
@@ -179,21 +174,39 @@ impl Debug for TlsConfigs {
     }
 }
 
-fn server(
-    identity: &Arc<Identity>,
-    book: &Arc<dyn PeerBook>,
-    counters: &Arc<HandshakeCounters>,
-    provider: &Arc<CryptoProvider>,
-) -> QuicServerConfig {
-    let verifier = ClientVerifier::new(Arc::clone(book), Arc::clone(counters));
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(provider))
+fn client_config(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+    certificate: Arc<dyn ResolvesClientCert>,
+) -> QuicClientConfig {
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider's suites are all of TLS 1.3")
-        .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(ServerCertificate::new(
-            identity,
-            Arc::clone(counters),
-        )));
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(certificate);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // The name would tell an observer whom we call; the verifier knows it anyway.
+    config.enable_sni = false;
+    // PROTOCOL SM-HS-11
+    config.enable_early_data = true;
+    config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(
+        TICKETS_PER_SERVER_MAX,
+    )));
+    QuicClientConfig::with_initial(Arc::new(config), initial_suite())
+        .expect("the Initial suite is the one of RFC 9001")
+}
+
+fn server_config(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    certificate: Arc<dyn ResolvesServerCert>,
+) -> QuicServerConfig {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider's suites are all of TLS 1.3")
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificate);
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Tickets that the server keeps, taken out when used, so each serves once. (Sealed tickets that
     // the client keeps could be sent again and again within their lifetime.)

@@ -1,1 +1,6 @@
-//! placeholder
+//! The handshake as its two ends and an attacker between them see it.
+
+mod authentication;
+mod certificates;
+mod key_exchange;
+mod resumption;
