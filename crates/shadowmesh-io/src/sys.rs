@@ -37,6 +37,8 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: integers are valid for every bit pattern.
 unsafe impl Plain for libc::c_int {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Plain for [u32; N] {}
 
 /// `setsockopt` with a plain value.
 pub(crate) fn set_option<T: Plain>(

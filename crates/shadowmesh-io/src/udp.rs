@@ -35,6 +35,12 @@ pub const GSO_BYTES_MAX: usize = 65_507;
 /// One receive buffer: GRO builds up to 65535 bytes, and a shorter buffer would cut them.
 const RECV_BUFFER_BYTES: usize = 65_536;
 
+/// Layout of `SO_MEMINFO` (linux/sock_diag.h, `SK_MEMINFO_*`): nine counters, drops the last.
+#[cfg(target_os = "linux")]
+const MEMINFO_WORDS: usize = 9;
+#[cfg(target_os = "linux")]
+const MEMINFO_DROPS: usize = 8;
+
 /// A run of datagrams to one peer.
 #[derive(Debug, Clone)]
 pub struct Transmit<'a> {
@@ -123,6 +129,29 @@ impl UdpLink {
             .state
             .recv_buffer_size(UdpSockRef::from(&self.socket))?;
         Ok((receive, self.state.send_buffer_size(socket)?))
+    }
+
+    /// How many datagrams the kernel has dropped since the socket was bound because its receive
+    /// buffer was full, that is, because we were too slow.
+    #[cfg(target_os = "linux")]
+    pub fn receive_drops(&self) -> io::Result<u32> {
+        let info = sys::get_option(
+            &self.socket,
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            [0u32; MEMINFO_WORDS],
+        )?;
+        Ok(info[MEMINFO_DROPS])
+    }
+
+    /// How many datagrams the kernel has dropped because we were too slow; this platform does
+    /// not say.
+    #[cfg(not(target_os = "linux"))]
+    pub fn receive_drops(&self) -> io::Result<u32> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this platform does not count dropped datagrams",
+        ))
     }
 
     /// Receives what is there, up to the batch's number of buffers, replacing its contents.
@@ -305,6 +334,8 @@ fn is_run(transmit: &Transmit<'_>, length: usize) -> bool {
 
 /// `EIO`: the route cannot (IPsec, a device without checksum offload). `EINVAL` also says so on
 /// some drivers, but mainly that a segment exceeds the MTU. Sending one segment alone tells.
+/// (After either, quinn-udp sends no ECN bits over IPv4 on this socket any more, which QUIC's ECN
+/// validation notices; the price of a caller that exceeds the MTU.)
 fn may_mean_no_gso(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
 }
@@ -400,5 +431,56 @@ mod tests {
         let error = link.recv_batch(&mut RecvBatch::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(SendFault::of(&error), SendFault::Full);
+    }
+
+    fn loopback_pair() -> (UdpLink, UdpLink) {
+        let bind = || UdpLink::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        (bind(), bind())
+    }
+
+    /// Everything that waits on the link now, as datagrams.
+    fn drain(link: &UdpLink) -> Vec<Vec<u8>> {
+        let (mut batch, mut found) = (RecvBatch::new(), Vec::new());
+        while link.recv_batch(&mut batch).is_ok() {
+            for (meta, bytes) in batch.iter_mut() {
+                found.extend(bytes.chunks(meta.stride).map(<[u8]>::to_vec));
+            }
+        }
+        found
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn where_gso_is_refused_the_run_goes_out_segment_by_segment() {
+        let (sender, receiver) = loopback_pair();
+        // The kernel does GSO only together with checksums, and answers EINVAL otherwise.
+        sys::set_option(&sender, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+        assert!(sender.max_gso_segments() > 1);
+        let contents: Vec<u8> = (0..95).collect();
+        let run = Transmit {
+            remote: receiver.local_addr(),
+            ..transmit(&contents, Some(10))
+        };
+        sender.send(&run).unwrap();
+        assert_eq!(sender.max_gso_segments(), 1);
+        assert_eq!(drain(&receiver), contents.chunks(10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn datagrams_lost_because_nobody_reads_are_counted() {
+        let (sender, receiver) = loopback_pair();
+        assert_eq!(receiver.receive_drops().unwrap(), 0);
+        let sent = 20_000;
+        for _ in 0..sent {
+            let one = Transmit {
+                remote: receiver.local_addr(),
+                ..transmit(b"x", None)
+            };
+            sender.send(&one).unwrap();
+        }
+        let drops = receiver.receive_drops().unwrap() as usize;
+        assert!(drops > 0, "the buffer took all");
+        assert_eq!(drain(&receiver).len() + drops, sent);
     }
 }

@@ -360,6 +360,9 @@ fn a_tun_device_hands_over_packets_takes_them_back_and_is_gone_with_its_owner() 
                 let link = handle.link_by_name("shadow0").unwrap();
                 assert_eq!((link.index, link.mtu, link.up), (tun.index(), 1420, true));
                 assert_eq!(link.kind.as_deref(), Some("tun"));
+                let addresses = handle.addresses().unwrap();
+                let own = addresses.iter().filter(|found| found.index == tun.index());
+                assert_eq!(own.count(), 0, "no link-local address");
                 handle
                     .add_address(tun.index(), "10.100.1.5".parse().unwrap(), 16)
                     .unwrap();

@@ -25,6 +25,9 @@ const REQUEST: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 const CREATE: u16 = REQUEST | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const DUMP: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
 
+/// `IFLA_INET6_ADDR_GEN_MODE` and `IN6_ADDR_GEN_MODE_NONE` of linux/if_link.h.
+const INET6_ADDR_GEN_MODE: u16 = 8;
+const ADDR_GEN_MODE_NONE: u8 = 1;
 /// `VETH_INFO_PEER` of linux/veth.h.
 const VETH_INFO_PEER: u16 = 1;
 /// The message text in an extended error (`NLMSGERR_ATTR_MSG` of linux/netlink.h).
@@ -91,6 +94,20 @@ impl Handle {
         let request = change_link(index).number(libc::IFLA_MTU, mtu);
         self.execute(
             format!("set the MTU of device number {index} to {mtu}"),
+            request,
+        )
+    }
+
+    /// Gives a device no IPv6 link-local address of its own, so that it neither solicits routers
+    /// nor advertises itself. For devices that are not yet up.
+    pub fn disable_link_local(&self, index: u32) -> Result<()> {
+        let request = change_link(index).nested(libc::IFLA_AF_SPEC, |families| {
+            families.nested(libc::AF_INET6 as u16, |inet6| {
+                inet6.attribute(INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE])
+            })
+        });
+        self.execute(
+            format!("turn off IPv6 link-local addresses of device number {index}"),
             request,
         )
     }

@@ -35,6 +35,9 @@ impl Handle {
     pub fn set_mtu(&self, _index: u32, _mtu: u32) -> Result<()> {
         match self.0 {}
     }
+    pub fn disable_link_local(&self, _index: u32) -> Result<()> {
+        match self.0 {}
+    }
     pub fn set_master(&self, _index: u32, _master: Option<u32>) -> Result<()> {
         match self.0 {}
     }

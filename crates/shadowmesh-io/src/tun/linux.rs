@@ -6,7 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::{NAME_LEN_MAX, Offloads, TunError};
+use crate::netlink::{Handle, NetlinkError, Refusal};
 use crate::sys;
+
+const DRIVER: &str = "/dev/net/tun";
 
 /// The first free number replaces `%d`.
 const DEFAULT_NAME: &str = "shadow%d";
@@ -39,7 +42,7 @@ impl Tun {
         if let Some(name) = name {
             check_name(name)?;
         }
-        let file = open_driver()?;
+        let file = open_driver(DRIVER)?;
         let name = attach(&file, name)?;
         let offloads = set_offloads(&file)?;
         let index = configure(&name, mtu)?;
@@ -107,13 +110,13 @@ fn check_name(name: &str) -> Result<(), TunError> {
     }
 }
 
-fn open_driver() -> Result<File, TunError> {
+fn open_driver(path: &str) -> Result<File, TunError> {
     const ACTION: &str = "open /dev/net/tun";
     OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
-        .open("/dev/net/tun")
+        .open(path)
         .map_err(|source| match source.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
             Some(libc::EACCES | libc::EPERM) => TunError::Permission { action: ACTION },
@@ -193,40 +196,29 @@ fn set_offload_flags(file: &File, flags: libc::c_uint) -> io::Result<()> {
 /// Sets the MTU, brings the device up and returns its index.
 fn configure(name: &str, mtu: u32) -> Result<u32, TunError> {
     let explain = |action| {
-        move |source: io::Error| match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => TunError::Permission { action },
-            Some(libc::EINVAL) => TunError::Mtu { mtu },
-            _ => TunError::Io { action, source },
+        move |error: NetlinkError| match error.refusal() {
+            Some(Refusal::Permission) => TunError::Permission { action },
+            Some(Refusal::Invalid) => TunError::Mtu { mtu },
+            _ => TunError::Io {
+                action,
+                source: io::Error::other(error),
+            },
         }
     };
-    // Any socket serves as the handle for interface ioctls.
-    let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)
-        .map_err(explain("open a socket to set up the device"))?;
-    let mut request = interface_request(name);
-    request.ifr_ifru.ifru_mtu = mtu as libc::c_int;
-    interface_ioctl(&socket, libc::SIOCSIFMTU, &mut request).map_err(explain("set the MTU"))?;
-
-    let mut request = interface_request(name);
-    interface_ioctl(&socket, libc::SIOCGIFFLAGS, &mut request).map_err(explain("bring it up"))?;
-    // SAFETY: SIOCGIFFLAGS has just filled `ifru_flags`, and integers are valid anyway.
-    unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
-    interface_ioctl(&socket, libc::SIOCSIFFLAGS, &mut request).map_err(explain("bring it up"))?;
-
-    let mut request = interface_request(name);
-    interface_ioctl(&socket, libc::SIOCGIFINDEX, &mut request).map_err(explain("find it"))?;
-    // SAFETY: SIOCGIFINDEX has just filled `ifru_ifindex`, and integers are valid anyway.
-    Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
-}
-
-fn interface_ioctl(
-    socket: &impl AsFd,
-    request: libc::Ioctl,
-    argument: &mut libc::ifreq,
-) -> io::Result<()> {
-    // SAFETY: the SIOC*IF* requests used here read and write one `ifreq`, which is live and
-    // exclusively borrowed; the descriptor is open because it is borrowed.
-    sys::check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), request, &raw mut *argument) })
-        .map(drop)
+    let handle = Handle::new().map_err(explain("set up the TUN device"))?;
+    let link = handle
+        .link_by_name(name)
+        .map_err(explain("find the TUN device"))?;
+    handle
+        .set_mtu(link.index, mtu)
+        .map_err(explain("set the MTU of the TUN device"))?;
+    // Before it is up, else the address is there already. A kernel without IPv6 has nothing to
+    // turn off.
+    let _ = handle.disable_link_local(link.index);
+    handle
+        .set_up(link.index)
+        .map_err(explain("bring up the TUN device"))?;
+    Ok(link.index)
 }
 
 /// An otherwise empty request for the device `name`, which has been checked to fit.
@@ -280,6 +272,15 @@ mod tests {
                 .err()
                 .expect("impossible MTU");
             assert!(matches!(error, TunError::Mtu { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_machine_without_the_driver_is_told_how_to_get_it() {
+        for missing in ["/dev/net/no-such-file", "/dev/no-such-folder/tun"] {
+            let error = open_driver(missing).expect_err(missing);
+            assert!(matches!(error, TunError::NoDriver), "{error:?}");
+            assert!(error.to_string().contains("modprobe tun"), "{error}");
         }
     }
 }
