@@ -21,5 +21,7 @@ pub mod bench;
 pub mod config;
 mod disk;
 pub mod engine;
+pub mod identity_file;
 pub mod lab;
 pub mod log;
+pub mod state;
