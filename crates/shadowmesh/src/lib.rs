@@ -10,6 +10,7 @@
 //! | [`config`] | file, environment and flags into one checked [`config::Config`] |
 //! | [`identity_file`], [`state`] | what the node keeps on disk |
 //! | [`admin`] | the Unix socket by which verbs talk to a running node |
+//! | [`demo`] | the whole mesh at work on one machine, measured |
 //! | [`engine`] | the threads between device and UDP socket |
 //! | [`bench`] | measuring: handshakes in-process, throughput and latency between two nodes |
 //! | [`lab`] | several real nodes on one machine, for the demo and the tests |
@@ -19,6 +20,7 @@
 pub mod admin;
 pub mod bench;
 pub mod config;
+pub mod demo;
 mod disk;
 pub mod engine;
 pub mod identity_file;
