@@ -1,6 +1,7 @@
 //! The virtio header in front of every packet of a TUN device opened with `IFF_VNET_HDR`.
 //!
-//! Fields are in the machine's byte order: that is what Linux uses for TUN unless told otherwise.
+//! Fields are little endian, as virtio 1 has them; `shadowmesh-io` tells the kernel so
+//! (`TUNSETVNETLE`).
 
 /// Bytes of the header (`struct virtio_net_hdr`, without the buffer count of its later forms).
 pub const VNET_HDR_LEN: usize = 10;
@@ -52,20 +53,20 @@ impl VnetHdr {
         Some(Self {
             flags,
             gso_type,
-            hdr_len: u16::from_ne_bytes([h0, h1]),
-            gso_size: u16::from_ne_bytes([g0, g1]),
-            csum_start: u16::from_ne_bytes([s0, s1]),
-            csum_offset: u16::from_ne_bytes([o0, o1]),
+            hdr_len: u16::from_le_bytes([h0, h1]),
+            gso_size: u16::from_le_bytes([g0, g1]),
+            csum_start: u16::from_le_bytes([s0, s1]),
+            csum_offset: u16::from_le_bytes([o0, o1]),
         })
     }
 
     /// The header as the device wants it.
     #[inline]
     pub fn to_bytes(&self) -> [u8; VNET_HDR_LEN] {
-        let [h0, h1] = self.hdr_len.to_ne_bytes();
-        let [g0, g1] = self.gso_size.to_ne_bytes();
-        let [s0, s1] = self.csum_start.to_ne_bytes();
-        let [o0, o1] = self.csum_offset.to_ne_bytes();
+        let [h0, h1] = self.hdr_len.to_le_bytes();
+        let [g0, g1] = self.gso_size.to_le_bytes();
+        let [s0, s1] = self.csum_start.to_le_bytes();
+        let [o0, o1] = self.csum_offset.to_le_bytes();
         [self.flags, self.gso_type, h0, h1, g0, g1, s0, s1, o0, o1]
     }
 
