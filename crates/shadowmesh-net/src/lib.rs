@@ -1,2 +1,44 @@
-//! placeholder
+//! Reaching peers: control connections, sessions and paths, as one machine without I/O.
+//!
+//! [`Net`] decides how a peer is reached and under which keys. It takes in datagrams and time, and
+//! gives out datagrams, events and a [`Forwarding`] snapshot for the threads that move packets. It
+//! opens no socket, reads no clock and starts no task; `now` and the seed of all randomness that is
+//! not a key are arguments. So many nodes run in one test, under one clock and one seed.
+//!
+//! The layers, from the wire up:
+//!
+//! - [`gate`] decides which first packets of strangers are worth any work at all;
+//! - `control` holds the QUIC connections (quinn-proto), their ids and their one control stream;
+//! - `session` turns an authenticated connection into data keys, renews them, and notices their end;
+//! - `paths` knows the real addresses. QUIC sees one constant address for each connection, so that
+//!   moving a peer to another way changes one field here and nothing there;
+//! - `net` is the dispatcher, one file for each kind of input.
+//!
+//! What is left to others: sealing and opening frames (the data plane, with what [`Forwarding`]
+//! names), what an IP packet is (`shadowmesh-vpn`; nothing here ever parses one), key bytes
+//! (`shadowmesh-crypto`), and all I/O (the program).
 #![forbid(unsafe_code)]
+
+mod config;
+mod control;
+mod drops;
+mod event;
+mod forwarding;
+pub mod gate;
+mod net;
+mod paths;
+mod peer;
+mod roster;
+mod session;
+mod timers;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{ConfigError, NetConfig, PeerConfig};
+pub use drops::{DropCounters, DropReason};
+pub use event::{
+    DownReason, NetEvent, PathInfo, PeerState, PeerStatus, Received, SessionStatus, Transmit,
+};
+pub use forwarding::{Forwarding, Inbound, Outbound, Traffic, TrafficTotals};
+pub use net::{Net, NetError};

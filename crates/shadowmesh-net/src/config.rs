@@ -1,0 +1,92 @@
+//! What `Net` is told at its start, and what it is told of each peer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shadowmesh_crypto::{Identity, PublicIdentity};
+use shadowmesh_wire::PeerId;
+
+/// Shortest interval between rekeys: below it, two exchanges could overlap on a slow path.
+// PROTOCOL SM-EP-4
+pub const REKEY_INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// Longest interval between rekeys: what a stolen key may open.
+// PROTOCOL SM-EP-4
+pub const REKEY_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Settings of a node, fixed for its life.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// Who we are.
+    pub identity: Arc<Identity>,
+    /// Seed of everything random that is not a key: connection ids, receiver indices, jitter. A
+    /// program takes it from the operating system, a test from its own seed.
+    pub seed: [u8; 32],
+    /// Different at every start, so that peers know that older sessions are dead.
+    pub boot: u64,
+    /// Wall-clock time since the Unix epoch at the `now` given to [`Net::new`](crate::Net::new).
+    /// Only the age of address tokens is measured by it.
+    pub unix_time: Duration,
+    /// How often a session gets new keys, if the peer does not want it more often.
+    pub rekey_interval: Duration,
+    /// Measured speeds of AES-256-GCM and ChaCha20-Poly1305 in MB/s; 0 refuses a cipher.
+    pub cipher_speeds: [u32; 2],
+    /// Largest inner packet of our device, told to peers.
+    pub mtu: u16,
+    /// Limit: unfinished incoming handshakes. Each holds about 60 KB.
+    pub handshakes_max: usize,
+}
+
+impl NetConfig {
+    /// Defaults for an identity: rekey every two minutes, both ciphers, MTU 1420.
+    pub fn new(identity: Arc<Identity>, seed: [u8; 32], boot: u64) -> Self {
+        Self {
+            identity,
+            seed,
+            boot,
+            unix_time: Duration::ZERO,
+            rekey_interval: Duration::from_secs(120),
+            cipher_speeds: [2, 1],
+            mtu: 1420,
+            handshakes_max: 512,
+        }
+    }
+
+    /// Whether all values are within their limits.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !(REKEY_INTERVAL_MIN..=REKEY_INTERVAL_MAX).contains(&self.rekey_interval) {
+            return Err(ConfigError::RekeyInterval(self.rekey_interval));
+        }
+        if self.cipher_speeds == [0, 0] {
+            return Err(ConfigError::NoCipher);
+        }
+        Ok(())
+    }
+}
+
+/// What we know of a peer beforehand.
+#[derive(Debug, Clone)]
+pub struct PeerConfig {
+    /// Who.
+    pub id: PeerId,
+    /// Where it may be reached. Empty: it must come to us. Only the first
+    /// [`ADDRESSES_MAX`] are used.
+    pub addresses: Vec<SocketAddr>,
+    /// Its full public key, when known from an earlier run.
+    pub known_key: Option<Arc<PublicIdentity>>,
+}
+
+/// Limit: addresses of one peer that are tried. All of them get every Initial until one answers,
+/// so this bounds what one attempt sends.
+pub const ADDRESSES_MAX: usize = 4;
+
+/// A value outside its limits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The rekey interval is too short or too long.
+    #[error("rekey interval {0:?} is not between 10 s and 60 min")]
+    RekeyInterval(Duration),
+    /// Both ciphers are refused.
+    #[error("no cipher is allowed: at least one of the two speeds must be above 0")]
+    NoCipher,
+}

@@ -1,0 +1,242 @@
+//! What [`Net`](crate::Net) takes in and gives out, as plain values.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shadowmesh_crypto::{Cipher, PublicIdentity};
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::control::ControlMessage;
+
+use crate::forwarding::TrafficTotals;
+
+/// Where a datagram came from, as the link saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// The sender's address.
+    pub remote: SocketAddr,
+    /// Our address it was sent to, if the operating system told.
+    pub local_ip: Option<IpAddr>,
+    /// The two ECN bits of the IP header, if the operating system told.
+    pub ecn: Option<u8>,
+}
+
+impl Received {
+    /// A datagram from `remote` of which nothing else is known.
+    pub fn from_remote(remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            local_ip: None,
+            ecn: None,
+        }
+    }
+}
+
+/// A datagram (or a run of equal-sized ones) to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub remote: SocketAddr,
+    /// Our address to send from, where the choice matters.
+    pub local_ip: Option<IpAddr>,
+    /// ECN bits to set.
+    pub ecn: Option<u8>,
+    /// Size of each datagram but the last, when `contents` holds more than one.
+    pub segment_size: Option<usize>,
+    /// The bytes.
+    pub contents: Vec<u8>,
+}
+
+/// Something the parent of [`Net`](crate::Net) should know.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum NetEvent {
+    /// The handshake that we started is complete on our side; the session follows as soon as the
+    /// peer has confirmed it.
+    Handshaken {
+        /// With whom.
+        peer: PeerId,
+        /// Time since our first Initial.
+        took: Duration,
+        /// Whether an earlier session was resumed.
+        resumed: bool,
+        /// Whether the peer took our early data.
+        early_data: bool,
+    },
+    /// A session is up: frames can be sealed for the peer. Also sent when a new session replaces
+    /// one that was up.
+    PeerUp {
+        /// With whom.
+        peer: PeerId,
+        /// Where its datagrams come from.
+        path: PathInfo,
+        /// Chosen for this session.
+        cipher: Cipher,
+    },
+    /// The peer has no session any more.
+    PeerDown {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: DownReason,
+    },
+    /// The session moved to a new epoch.
+    Rekeyed {
+        /// With whom.
+        peer: PeerId,
+        /// The epoch now used for sending.
+        epoch: u32,
+    },
+    /// The peer's datagrams now take another way.
+    PathChanged {
+        /// Whose.
+        peer: PeerId,
+        /// The new one.
+        path: PathInfo,
+    },
+    /// Answer to [`Net::ping`](crate::Net::ping).
+    PingReply {
+        /// Who answered.
+        peer: PeerId,
+        /// As returned by `ping`.
+        token: u64,
+        /// Round-trip time.
+        rtt: Duration,
+        /// The way it took.
+        path: PathInfo,
+    },
+    /// A peer's full public key was seen and verified; worth keeping across restarts.
+    LearnedKey(Arc<PublicIdentity>),
+    /// [`Net::forwarding`](crate::Net::forwarding) has a new value. Publish it before sending what
+    /// [`Net::poll_transmit`](crate::Net::poll_transmit) returns: the answers may already need it.
+    ForwardingChanged,
+    /// A control message that is not `Net`'s business.
+    Control {
+        /// From whom.
+        peer: PeerId,
+        /// What.
+        message: ControlMessage,
+    },
+}
+
+/// The way datagrams take to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathInfo {
+    /// Straight to this address.
+    Direct(SocketAddr),
+}
+
+impl PathInfo {
+    /// `direct`, for people and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            PathInfo::Direct(_) => "direct",
+        }
+    }
+
+    /// The address datagrams are sent to.
+    pub fn remote(&self) -> SocketAddr {
+        match self {
+            PathInfo::Direct(remote) => *remote,
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DownReason {
+    /// The peer said that it lost our keys.
+    Reset,
+    /// Nothing came back for too long.
+    Silent,
+    /// The peer closed it, leaving.
+    PeerLeft,
+    /// The peer closed it for another reason, or the connection failed.
+    ConnectionLost,
+    /// We removed the peer.
+    Removed,
+    /// We are shutting down.
+    Shutdown,
+}
+
+impl DownReason {
+    /// Short lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            DownReason::Reset => "reset",
+            DownReason::Silent => "silent",
+            DownReason::PeerLeft => "peer_left",
+            DownReason::ConnectionLost => "connection_lost",
+            DownReason::Removed => "removed",
+            DownReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// How far we are with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerState {
+    /// No session, and nobody asks for one.
+    Idle,
+    /// An attempt is under way.
+    Connecting,
+    /// The last attempt failed; the next one is set.
+    Waiting,
+    /// A session is up.
+    Up,
+}
+
+impl PeerState {
+    /// Short lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            PeerState::Idle => "idle",
+            PeerState::Connecting => "connecting",
+            PeerState::Waiting => "waiting",
+            PeerState::Up => "up",
+        }
+    }
+}
+
+/// One row of [`Net::status`](crate::Net::status).
+#[derive(Debug, Clone)]
+pub struct PeerStatus {
+    /// Who.
+    pub peer: PeerId,
+    /// How far.
+    pub state: PeerState,
+    /// The session, if up.
+    pub session: Option<SessionStatus>,
+    /// Frames and bytes over all sessions since the peer was added.
+    pub traffic: TrafficTotals,
+    /// What went wrong last, in words.
+    pub last_error: Option<String>,
+}
+
+/// The session part of [`PeerStatus`].
+#[derive(Debug, Clone)]
+pub struct SessionStatus {
+    /// The way datagrams take.
+    pub path: PathInfo,
+    /// Last measured round trip: by probe if there was one, else by QUIC.
+    pub rtt: Option<Duration>,
+    /// Cipher of the session.
+    pub cipher: Cipher,
+    /// Epoch used for sending.
+    pub epoch: u32,
+    /// Since the session is up.
+    pub age: Duration,
+    /// Since the last rekey, or since the session is up.
+    pub key_age: Duration,
+    /// Whether we opened the control connection.
+    pub initiated: bool,
+    /// Whether the handshake resumed an earlier one.
+    pub resumed: bool,
+    /// Our address as the peer sees it.
+    pub observed: Option<SocketAddr>,
+    /// Largest inner packet the peer takes.
+    pub mtu: u16,
+}

@@ -1,0 +1,160 @@
+//! What the data plane needs to know of sessions, as one immutable value.
+//!
+//! The threads that move packets hold an `Arc<Forwarding>` and never ask [`Net`](crate::Net)
+//! anything: it says under which key and to which address a frame for a peer goes, and which keys
+//! and window belong to a receiver index. `Net` publishes a new value whenever one of these facts
+//! changes; the old one, and with it old keys, goes when the last thread lets go of it. What
+//! changes for every frame (counters, replay windows, traffic) lives in atomics and mutexes inside,
+//! shared by successive values.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use shadowmesh_crypto::{Opener, ReplayWindow, Sealer};
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::sealed::ReceiverIndex;
+
+/// Immutable snapshot of all sessions, for the data plane.
+#[derive(Debug, Default, Clone)]
+pub struct Forwarding {
+    /// Limit: one entry for each peer with a session.
+    outbound: BTreeMap<PeerId, Arc<Outbound>>,
+    /// Limit: two entries for each peer, the session in use and the one it replaced.
+    inbound: HashMap<ReceiverIndex, Arc<Inbound>, BuildHasherDefault<IndexHasher>>,
+}
+
+/// How to send to one peer.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The peer this leads to.
+    pub peer: PeerId,
+    /// Seals in the current epoch.
+    pub sealer: Arc<Sealer>,
+    /// Where the datagrams go.
+    pub remote: SocketAddr,
+    /// Local address to send from, where the choice matters.
+    pub local_ip: Option<IpAddr>,
+    /// To be counted for each frame sent.
+    pub traffic: Arc<Traffic>,
+}
+
+/// How to receive under one receiver index.
+#[derive(Debug)]
+pub struct Inbound {
+    /// Who sends under this index.
+    pub peer: PeerId,
+    /// Opens frames of the current epoch and, during the overlap, of the one before.
+    pub opener: Arc<Opener>,
+    /// One window for all epochs of the session, because the counter runs on through epochs.
+    pub window: Arc<Mutex<ReplayWindow>>,
+    /// To be counted for each frame opened.
+    pub traffic: Arc<Traffic>,
+}
+
+/// Frames and bytes (of inner content) of one session. Also how `Net` notices silence.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    sent_frames: AtomicU64,
+    sent_bytes: AtomicU64,
+    received_frames: AtomicU64,
+    received_bytes: AtomicU64,
+}
+
+impl Forwarding {
+    /// How to send to `peer`, if there is a session.
+    pub fn outbound(&self, peer: &PeerId) -> Option<&Arc<Outbound>> {
+        self.outbound.get(peer)
+    }
+
+    /// How to open a frame under `index`, if it is one of ours. HOT PATH.
+    pub fn inbound(&self, index: ReceiverIndex) -> Option<&Arc<Inbound>> {
+        self.inbound.get(&index)
+    }
+
+    /// The peers that have a session, in order.
+    pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
+        self.outbound.keys()
+    }
+
+    pub(crate) fn insert_outbound(&mut self, outbound: Outbound) {
+        self.outbound.insert(outbound.peer, Arc::new(outbound));
+    }
+
+    pub(crate) fn insert_inbound(&mut self, index: ReceiverIndex, inbound: Inbound) {
+        self.inbound.insert(index, Arc::new(inbound));
+    }
+}
+
+impl Traffic {
+    /// Counts frames sent. HOT PATH: once for each batch.
+    pub fn sent(&self, frames: u64, bytes: u64) {
+        self.sent_frames.fetch_add(frames, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts authentic frames received. HOT PATH: once for each batch.
+    pub fn received(&self, frames: u64, bytes: u64) {
+        self.received_frames.fetch_add(frames, Ordering::Relaxed);
+        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The figures now.
+    pub fn totals(&self) -> TrafficTotals {
+        TrafficTotals {
+            sent_frames: self.sent_frames.load(Ordering::Relaxed),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            received_frames: self.received_frames.load(Ordering::Relaxed),
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A reading of [`Traffic`].
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct TrafficTotals {
+    /// Frames sealed and handed to the link.
+    pub sent_frames: u64,
+    /// Inner bytes of these.
+    pub sent_bytes: u64,
+    /// Frames opened.
+    pub received_frames: u64,
+    /// Inner bytes of these.
+    pub received_bytes: u64,
+}
+
+impl TrafficTotals {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            sent_frames: self.sent_frames + other.sent_frames,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            received_frames: self.received_frames + other.received_frames,
+            received_bytes: self.received_bytes + other.received_bytes,
+        }
+    }
+}
+
+/// Takes a receiver index as its own hash.
+///
+/// We draw the indices ourselves, uniformly; a stranger can choose what to look up but not what is
+/// stored, so it cannot make the table degenerate.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct IndexHasher(u64);
+
+impl Hasher for IndexHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}

@@ -1,0 +1,201 @@
+//! A datagram from the link that the data plane did not open.
+//!
+//! It is told by its id, without any cryptography: one of our QUIC connections, a session that the
+//! data plane does not know yet or any more, or nobody's. Only a first Initial with the right tag
+//! gets further without a known id; a short header with an unknown id may be the peer's word that
+//! it lost our keys, and is else answered by ours.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use quinn_proto::{DatagramEvent, EcnCodepoint};
+use shadowmesh_crypto::FirstContact;
+use shadowmesh_wire::sealed;
+
+use super::Net;
+use crate::control::{CID_LEN, Close, ConnKey, LongHeader, Owner};
+use crate::drops::DropReason;
+use crate::event::{DownReason, Received};
+use crate::paths::Path;
+
+impl Net {
+    /// A datagram came that is no frame of a session in [`Net::forwarding`].
+    pub fn handle_datagram(&mut self, received: Received, data: BytesMut, now: Instant) {
+        self.control.time.advance(now);
+        if sealed::is_long_header(&data) {
+            self.on_long_header(received, data, now);
+        } else {
+            self.on_short_header(received, data, now);
+        }
+        self.settle(now);
+    }
+
+    fn on_long_header(&mut self, received: Received, data: BytesMut, now: Instant) {
+        let Some(header) = LongHeader::parse(&data) else {
+            return self.drops.count(DropReason::MalformedDatagram);
+        };
+        let known = header
+            .destination
+            .try_into()
+            .ok()
+            .and_then(|id| self.control.cids.owner(u64::from_be_bytes(id)));
+        match known {
+            Some(Owner::Connection(key)) => {
+                let remote = self.virtual_remote(key, received.remote);
+                self.feed(received, remote, data, now);
+            }
+            // PROTOCOL SM-HS-7
+            _ if header.is_first()
+                && !FirstContact::verify(&self.peer_id(), header.destination) =>
+            {
+                self.drops.count(DropReason::FirstContactTag);
+            }
+            _ if header.starts_connection() => self.feed(received, received.remote, data, now),
+            _ => self.drops.count(DropReason::UnknownIndex),
+        }
+    }
+
+    fn on_short_header(&mut self, received: Received, data: BytesMut, now: Instant) {
+        let Some(id) = short_header_id(&data) else {
+            return self.drops.count(DropReason::MalformedDatagram);
+        };
+        match self.control.cids.owner(id) {
+            Some(Owner::Connection(key)) => {
+                let remote = self.virtual_remote(key, received.remote);
+                self.feed(received, remote, data, now);
+            }
+            Some(Owner::Session(_)) => self.drops.count(DropReason::StaleSnapshot),
+            Some(Owner::Removed(_)) => self.drops.count(DropReason::RemovedPeer),
+            None => self.on_unknown_id(received, data, now),
+        }
+    }
+
+    /// Nobody's id: the peer lost our keys, or we lost the sender's, or it is noise.
+    // PROTOCOL SM-SF-6
+    fn on_unknown_id(&mut self, received: Received, data: BytesMut, now: Instant) {
+        let lost = self.control.at_address(received.remote).find(|key| {
+            self.control.connections[key]
+                .session()
+                .is_some_and(|session| session.is_reset(&data))
+        });
+        if let Some(key) = lost {
+            tracing::debug!("peer lost the keys of our session");
+            return self.close(key, Close::Dead, DownReason::Reset, now);
+        }
+        self.drops.count(DropReason::UnknownIndex);
+        if !self.resets.allows(received.remote, now) {
+            return self.drops.count(DropReason::ResetLimit);
+        }
+        // QUIC looks for its own reset tokens by the address it knows the peer under.
+        let first = self.control.at_address(received.remote).next();
+        let remote = first.map_or(received.remote, |key| {
+            self.virtual_remote(key, received.remote)
+        });
+        self.feed(received, remote, data, now);
+    }
+
+    /// Hands a datagram to QUIC as if it came from `remote`.
+    fn feed(&mut self, received: Received, remote: SocketAddr, data: BytesMut, now: Instant) {
+        let mut answer = Vec::new();
+        let ecn = received.ecn.and_then(EcnCodepoint::from_bits);
+        let local_ip = received.local_ip;
+        let event = self
+            .control
+            .endpoint
+            .handle(now, remote, local_ip, ecn, data, &mut answer);
+        match event {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                let key = ConnKey(handle.0);
+                if let Some(connection) = self.control.connections.get_mut(&key) {
+                    connection.quic.handle_event(event);
+                    self.control.touched.insert(key);
+                    self.on_answered(key, received, now);
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(incoming, now),
+            Some(DatagramEvent::Response(transmit)) => {
+                // Answers go where the datagram really came from.
+                self.send_raw(
+                    Path {
+                        remote: received.remote,
+                        local_ip,
+                    },
+                    transmit.ecn,
+                    answer,
+                );
+                self.control.cids.discard_fresh();
+            }
+            None => {}
+        }
+    }
+
+    /// While several addresses are tried, the first that answers is the path.
+    fn on_answered(&mut self, key: ConnKey, received: Received, now: Instant) {
+        let path = Path::to(received.remote);
+        let moved = self
+            .control
+            .connections
+            .get_mut(&key)
+            .and_then(|connection| connection.paths.answered(path));
+        if let Some(path) = moved {
+            self.control.move_path(key, path, now);
+        }
+    }
+
+    fn virtual_remote(&self, key: ConnKey, real: SocketAddr) -> SocketAddr {
+        self.control
+            .connections
+            .get(&key)
+            .map_or(real, |connection| connection.virtual_remote)
+    }
+}
+
+/// The id of a short header with the fixed bit set.
+fn short_header_id(datagram: &[u8]) -> Option<u64> {
+    let (first, rest) = datagram.split_first()?;
+    let id = rest.first_chunk::<CID_LEN>()?;
+    (first & 0x40 != 0).then(|| u64::from_be_bytes(*id))
+}
+
+/// Sources share this many slots; a collision only delays a reset.
+const RESET_SLOTS: usize = 256;
+/// One source gets at most one reset in this time: enough to tell a peer at once, too few to be
+/// worth spoofing its address.
+const RESET_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Limits stateless resets for each source, so that noise from one place does not keep us from
+/// telling a peer elsewhere that we restarted.
+#[derive(Debug)]
+pub(super) struct ResetLimit {
+    key: u64,
+    sent_at: Vec<Option<Instant>>,
+}
+
+impl ResetLimit {
+    pub(super) fn new(key: u64) -> Self {
+        Self {
+            key,
+            sent_at: vec![None; RESET_SLOTS],
+        }
+    }
+
+    fn allows(&mut self, remote: SocketAddr, now: Instant) -> bool {
+        let slot = self.slot(remote);
+        if self.sent_at[slot].is_some_and(|at| now < at + RESET_INTERVAL) {
+            return false;
+        }
+        self.sent_at[slot] = Some(now);
+        true
+    }
+
+    fn slot(&self, remote: SocketAddr) -> usize {
+        let address = match remote.ip() {
+            std::net::IpAddr::V4(v4) => u128::from(v4.to_bits()),
+            std::net::IpAddr::V6(v6) => v6.to_bits() >> 64,
+        };
+        let mixed = (address as u64 ^ (address >> 64) as u64 ^ self.key)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 56) as usize % RESET_SLOTS
+    }
+}

@@ -1,0 +1,146 @@
+//! The content of a sealed frame that is not a packet: probes.
+//!
+//! A probe request is answered where it came from. It also is what proves and moves paths: a
+//! request from a new address makes us challenge that address, and the answer to the challenge
+//! makes it the path.
+
+use std::time::Instant;
+
+use rand::Rng;
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::control::ControlMessage;
+use shadowmesh_wire::inner::InnerType;
+use shadowmesh_wire::probe::{Probe, ProbeKind};
+
+use super::Net;
+use crate::control::ConnKey;
+use crate::drops::DropReason;
+use crate::event::{NetEvent, Received};
+use crate::paths::Path;
+
+impl Net {
+    /// The data plane opened a frame of `peer` whose content (type byte first) is not a packet.
+    // PROTOCOL SM-SF-7
+    pub fn handle_inner(&mut self, peer: &PeerId, received: Received, inner: &[u8], now: Instant) {
+        let Some(key) = self.peers.get(peer).and_then(|peer| peer.primary) else {
+            return self.drops.count(DropReason::RemovedPeer);
+        };
+        let Some((&kind, body)) = inner.split_first() else {
+            return self.drops.count(DropReason::InnerMalformed);
+        };
+        match InnerType::try_from(kind) {
+            Ok(InnerType::Probe) => self.on_probe(key, received, body, now),
+            Ok(InnerType::Padding) => {}
+            _ => self.drops.count(DropReason::InnerUnknown),
+        }
+        self.settle(now);
+    }
+
+    fn on_probe(&mut self, key: ConnKey, received: Received, body: &[u8], now: Instant) {
+        let Ok(probe) = Probe::decode(body) else {
+            return self.drops.count(DropReason::InnerMalformed);
+        };
+        let path = Path {
+            remote: received.remote,
+            local_ip: received.local_ip,
+        };
+        let connection = self.control.connections.get_mut(&key);
+        let Some(session) = connection.and_then(|connection| connection.session_mut()) else {
+            return;
+        };
+        session.liveness.heard(now);
+        match probe.kind {
+            ProbeKind::Request => {
+                let answer = session.seal_probe(probe.reply());
+                self.send_sealed(path, answer);
+                self.challenge(key, path, now);
+            }
+            ProbeKind::Reply => self.on_probe_reply(key, path, probe.token, now),
+        }
+    }
+
+    fn on_probe_reply(&mut self, key: ConnKey, path: Path, token: u64, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let proven = connection.paths.is_proof(token, path);
+        let Some(session) = connection.session_mut() else {
+            return;
+        };
+        let peer = session.peer;
+        if let Some((rtt, asked)) = session.ping_answered(token, now)
+            && asked
+        {
+            self.output.event(NetEvent::PingReply {
+                peer,
+                token,
+                rtt,
+                path: path.info(),
+            });
+        }
+        if proven {
+            self.move_path(key, path, now);
+        }
+    }
+
+    /// An authentic frame came from an address that is not the path: ask it for proof.
+    fn challenge(&mut self, key: ConnKey, path: Path, now: Instant) {
+        let token = self.rng.random();
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        if !connection.paths.challenge(path, token, now) {
+            return;
+        }
+        let Some(session) = connection.session_mut() else {
+            return;
+        };
+        session.ping_sent(token, false, now);
+        let request = session.seal_probe(Probe {
+            kind: ProbeKind::Request,
+            token,
+        });
+        self.send_sealed(path, request);
+    }
+
+    fn move_path(&mut self, key: ConnKey, path: Path, now: Instant) {
+        self.control.move_path(key, path, now);
+        self.output.forwarding_stale = true;
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let Some(id) = connection.peer else { return };
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.last_seen = Some(path.remote);
+        }
+        self.output.event(NetEvent::PathChanged {
+            peer: id,
+            path: path.info(),
+        });
+        self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);
+    }
+
+    /// Sends a probe request along the path. `asked`: the parent wants to hear of the answer.
+    pub(super) fn send_probe(&mut self, key: ConnKey, token: u64, asked: bool, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let path = connection.paths.current();
+        let Some(session) = connection.session_mut() else {
+            return;
+        };
+        session.ping_sent(token, asked, now);
+        let request = session.seal_probe(Probe {
+            kind: ProbeKind::Request,
+            token,
+        });
+        self.send_sealed(path, request);
+    }
+
+    fn send_sealed(&mut self, path: Path, sealed: Option<Vec<u8>>) {
+        match sealed {
+            Some(datagram) => self.send_raw(path, None, datagram),
+            None => self.drops.count(DropReason::SealExhausted),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What follows for the peer: connecting, session up, session down, connecting again.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::control::{ControlMessage, Hello};
+
+use super::Net;
+use crate::control::{Close, ConnKey, Connection, Phase};
+use crate::event::{DownReason, NetEvent};
+use crate::session::{Contender, LIVENESS_TICK, Session, newcomer_wins};
+use crate::timers::Timer;
+
+/// From the first Initial to the session. Ten tries of QUIC at ordinary round trips.
+pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// An attempt without any answer ends after this, so that a fresh one, and not one in deep backoff,
+/// meets a peer that comes back. Must exceed the longest round trip we mean to serve.
+const UNANSWERED_MAX: Duration = Duration::from_secs(2);
+/// How long a replaced session is still received on: what was under way when it was replaced.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long the old epoch stays open after both sides left it: longer than any queue on the path.
+pub(super) const OVERLAP: Duration = Duration::from_secs(3);
+/// A rekey takes two round trips; after this a new connection is made instead.
+pub(super) const REKEY_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Net {
+    /// Begins to connect, if there is anywhere to connect to.
+    pub(super) fn start_attempt(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let targets = peer.targets();
+        if peer.attempt.is_some() || targets.is_empty() {
+            return;
+        }
+        self.timers.stop(Timer::Connect(id));
+        match self.control.connect(id, &targets, peer.holds_our_key, now) {
+            Ok(key) => {
+                peer.attempt = Some(key);
+                self.timers.set(Timer::Handshake(key), now + UNANSWERED_MAX);
+                self.begin_as_client(key, now);
+            }
+            Err(error) => {
+                peer.last_error = Some(error.to_string());
+                self.schedule_attempt(id, now);
+            }
+        }
+    }
+
+    /// With keys of an earlier connection, Hello goes out with the first flight.
+    // PROTOCOL SM-HS-11
+    fn begin_as_client(&mut self, key: ConnKey, now: Instant) {
+        self.control.draw_index(key);
+        let connection = self.control.connections.get(&key);
+        if connection.is_some_and(|connection| connection.quic.has_0rtt()) {
+            self.open_stream(key, now);
+        }
+    }
+
+    /// An attempt failed or a session broke: when is the next one?
+    fn schedule_attempt(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.primary.is_some() || peer.targets().is_empty() {
+            return;
+        }
+        if let Some(wait) = peer.retry.failed(now, &mut self.rng) {
+            self.timers.set(Timer::Connect(id), now + wait);
+        }
+    }
+
+    /// Both Hellos are exchanged on an authenticated connection.
+    pub(super) fn establish(&mut self, key: ConnKey, hello: &Hello, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let (Some(id), Some(index)) = (connection.peer, connection.index) else {
+            return;
+        };
+        let session = Session::establish(
+            id,
+            connection.quic.crypto_session(),
+            connection.quic.side(),
+            (index, self.config.cipher_speeds),
+            hello,
+            now,
+        );
+        match session {
+            Ok(session) => connection.phase = Phase::Up(Box::new(session)),
+            Err(error) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.last_error = Some(error.to_string());
+                }
+                return self.close(key, Close::Protocol, DownReason::ConnectionLost, now);
+            }
+        }
+        self.timers.stop(Timer::Handshake(key));
+        self.timers.set(Timer::Liveness(key), now + LIVENESS_TICK);
+        self.set_rekey_timer(key, now);
+        self.enter(key, id, now);
+    }
+
+    /// A session is up: it becomes the one in use, or loses against the one that is.
+    // PROTOCOL SM-HS-13
+    fn enter(&mut self, key: ConnKey, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.attempt == Some(key) {
+            peer.attempt = None;
+        }
+        let incumbent = peer.primary;
+        let wins = match incumbent {
+            Some(old) => match (self.contender(key), self.contender(old)) {
+                (Some(newcomer), Some(incumbent)) => newcomer_wins(newcomer, incumbent),
+                _ => true,
+            },
+            None => true,
+        };
+        if !wins {
+            return self.linger(key, id, now);
+        }
+        self.use_session(key, id, now);
+        if let Some(old) = incumbent {
+            if self.boot_of(old) == self.boot_of(key) {
+                self.linger(old, id, now);
+            } else {
+                self.close(old, Close::Replaced, DownReason::Removed, now);
+            }
+        }
+        self.give_up_crossed_attempt(key, id, now);
+    }
+
+    fn use_session(&mut self, key: ConnKey, id: PeerId, now: Instant) {
+        self.timers.stop(Timer::Connect(id));
+        self.timers.stop(Timer::Linger(key));
+        let (Some(peer), Some(connection)) =
+            (self.peers.get_mut(&id), self.control.connections.get(&key))
+        else {
+            return;
+        };
+        let Some(session) = connection.session() else {
+            return;
+        };
+        let path = connection.paths.current();
+        peer.primary = Some(key);
+        peer.last_seen = Some(path.remote);
+        peer.last_error = None;
+        peer.retry.succeeded();
+        self.output.forwarding_stale = true;
+        self.output.event(NetEvent::PeerUp {
+            peer: id,
+            path: path.info(),
+            cipher: session.cipher,
+        });
+        self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);
+    }
+
+    /// Both sides connected at once, and the peer's connection will win: ours is of no use. Doing
+    /// this is also what lets the peer tell a crossing from a session that we lost.
+    fn give_up_crossed_attempt(&mut self, up: ConnKey, id: PeerId, now: Instant) {
+        let attempt = self.peers.get(&id).and_then(|peer| peer.attempt);
+        let theirs = self
+            .control
+            .connections
+            .get(&up)
+            .is_some_and(|connection| !connection.is_client());
+        if let Some(attempt) = attempt
+            && theirs
+            && id < self.peer_id()
+        {
+            self.close(attempt, Close::Replaced, DownReason::Removed, now);
+        }
+    }
+
+    /// A session that lost is received on for a moment more, then closed.
+    fn linger(&mut self, key: ConnKey, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let earlier = peer.lingering.replace(key);
+        self.output.forwarding_stale = true;
+        self.timers.set(Timer::Linger(key), now + LINGER);
+        if let Some(earlier) = earlier.filter(|&earlier| earlier != key) {
+            self.close(earlier, Close::Replaced, DownReason::Removed, now);
+        }
+    }
+
+    fn contender(&self, key: ConnKey) -> Option<Contender> {
+        let connection = self.control.connections.get(&key)?;
+        let session = connection.session()?;
+        let we_are_lower = self.peer_id() < session.peer;
+        Some(Contender {
+            boot: session.theirs.boot,
+            client_is_lower: connection.is_client() == we_are_lower,
+            started_at: connection.started_at,
+            established_at: session.established_at,
+        })
+    }
+
+    fn boot_of(&self, key: ConnKey) -> Option<u64> {
+        let session = self.control.connections.get(&key)?.session()?;
+        Some(session.theirs.boot)
+    }
+
+    /// The side that connected asks for new keys; the other asks a little later, in case it does
+    /// not. So the shorter of both intervals holds, and requests rarely cross.
+    // PROTOCOL SM-EP-4
+    pub(super) fn set_rekey_timer(&mut self, key: ConnKey, now: Instant) {
+        let interval = self.config.rekey_interval;
+        let wait = match self.control.connections.get(&key) {
+            Some(connection) if connection.is_client() => interval,
+            _ => interval + interval / 4,
+        };
+        self.timers.set(Timer::Rekey(key), now + wait);
+    }
+
+    /// A rekey did not come through, so the control connection is of no use: make another beside
+    /// it. It is keyed by a handshake of its own; the session goes on until it is up.
+    // PROTOCOL SM-EP-6
+    pub(super) fn on_rekey_stuck(&mut self, key: ConnKey, now: Instant) {
+        let Some(id) = self.control.connections.get(&key).and_then(|c| c.peer) else {
+            return;
+        };
+        tracing::debug!("rekey stuck, connecting anew");
+        self.timers
+            .set(Timer::RekeyStuck(key), now + REKEY_DEADLINE);
+        self.start_attempt(id, now);
+    }
+
+    /// Closes a connection and what stands on it.
+    pub(super) fn close(&mut self, key: ConnKey, why: Close, reason: DownReason, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        if !matches!(connection.phase, Phase::Closed) {
+            connection.quic.close(now, why.code(), Bytes::new());
+            self.control.touched.insert(key);
+        }
+        self.end(key, reason, now);
+    }
+
+    /// A connection is closed, by whomever: what that means for the peer.
+    pub(super) fn end(&mut self, key: ConnKey, reason: DownReason, now: Instant) {
+        self.control.unfinished.remove(&key);
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        self.timers.stop_session(key);
+        let phase = std::mem::replace(&mut connection.phase, Phase::Closed);
+        release_index(connection, &self.control.cids, key);
+        let Some(id) = connection.peer else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Phase::Up(session) = phase {
+            peer.past_traffic = peer.past_traffic.plus(session.traffic.totals());
+            self.output.forwarding_stale = true;
+        }
+        if peer.lingering == Some(key) {
+            peer.lingering = None;
+        }
+        if peer.attempt == Some(key) {
+            peer.attempt = None;
+            self.schedule_attempt(id, now);
+        } else if peer.primary == Some(key) {
+            peer.primary = None;
+            self.on_session_lost(id, reason, now);
+        }
+    }
+
+    /// The session in use is gone. One that lingers takes its place; else we connect at once,
+    /// unless that is not wanted.
+    fn on_session_lost(&mut self, id: PeerId, reason: DownReason, now: Instant) {
+        let final_end = matches!(
+            reason,
+            DownReason::Removed | DownReason::Shutdown | DownReason::PeerLeft
+        );
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(spare) = peer.lingering.take_if(|_| !final_end) {
+            return self.use_session(spare, id, now);
+        }
+        self.output.event(NetEvent::PeerDown { peer: id, reason });
+        if final_end {
+            peer.retry.persistent = false;
+        } else {
+            self.start_attempt(id, now);
+        }
+    }
+}
+
+fn release_index(connection: &mut Connection, cids: &crate::control::Cids, key: ConnKey) {
+    if let Some(index) = connection.index.take() {
+        cids.release(index.0, crate::control::Owner::Session(key));
+    }
+}

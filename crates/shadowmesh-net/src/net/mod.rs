@@ -1,0 +1,242 @@
+//! The dispatcher: every input of [`Net`] in a file of its own.
+//!
+//! | file | what comes in |
+//! |---|---|
+//! | `peers` | what the parent wants: peers added and removed, demand, ping, messages |
+//! | `datagram` | a datagram from the link that the data plane did not open |
+//! | `incoming` | the first packet of somebody who wants to connect |
+//! | `inner` | a sealed frame's content that is not a packet: probes |
+//! | `timeout` | time |
+//! | `quic` | what QUIC says of a connection: connected, lost, stream events |
+//! | `message` | a control message |
+//! | `lifecycle` | what follows for the peer: session up, session down, connecting again |
+//!
+//! Each ends in [`Net::settle`], which lets every touched connection say and send all it has, so
+//! that between two inputs nothing is half done.
+
+mod datagram;
+mod incoming;
+mod inner;
+mod lifecycle;
+mod message;
+mod output;
+mod peers;
+mod quic;
+mod timeout;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use shadowmesh_crypto::HandshakeCounters;
+use shadowmesh_wire::PeerId;
+
+use crate::config::{ConfigError, NetConfig};
+use crate::control::Control;
+use crate::drops::DropCounters;
+use crate::event::{NetEvent, PeerState, PeerStatus, SessionStatus, Transmit};
+use crate::forwarding::{Forwarding, TrafficTotals};
+use crate::gate::Gate;
+use crate::peer::Peer;
+use crate::roster::Roster;
+use crate::timers::{Timer, Timers};
+use datagram::ResetLimit;
+use output::Output;
+use peers::Removed;
+
+/// The state machine that reaches peers. See the crate's documentation.
+pub struct Net {
+    config: NetConfig,
+    roster: Arc<Roster>,
+    /// Limit: what the parent adds.
+    peers: BTreeMap<PeerId, Peer>,
+    removed: Removed,
+    control: Control,
+    gate: Gate,
+    resets: ResetLimit,
+    timers: Timers,
+    output: Output,
+    drops: Arc<DropCounters>,
+    counters: Arc<HandshakeCounters>,
+    rng: StdRng,
+}
+
+/// Why something asked of [`Net`] cannot be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetError {
+    /// No such peer was added.
+    #[error("no such peer")]
+    UnknownPeer,
+    /// There is no session with the peer now.
+    #[error("no session with this peer")]
+    NoSession,
+    /// The message does not fit a control message, or the peer does not read.
+    #[error("the control stream does not take the message")]
+    NotTaken,
+}
+
+impl Net {
+    /// A node without peers.
+    ///
+    /// # Errors
+    /// When a setting is outside its limits.
+    pub fn new(config: NetConfig, now: Instant) -> Result<Self, ConfigError> {
+        config.check()?;
+        let mut rng = StdRng::from_seed(config.seed);
+        let roster = Arc::new(Roster::default());
+        let counters = Arc::new(HandshakeCounters::default());
+        let control_seed = NetConfig {
+            seed: rng.random(),
+            ..config.clone()
+        };
+        Ok(Self {
+            control: Control::new(&control_seed, roster.clone(), counters.clone(), now),
+            gate: Gate::new(config.handshakes_max, now),
+            resets: ResetLimit::new(rng.random()),
+            config,
+            roster,
+            peers: BTreeMap::new(),
+            removed: Removed::default(),
+            timers: Timers::default(),
+            output: Output::default(),
+            drops: Arc::default(),
+            counters,
+            rng,
+        })
+    }
+
+    /// Who we are.
+    pub fn peer_id(&self) -> PeerId {
+        self.config.identity.peer_id()
+    }
+
+    /// When to call [`Net::handle_timeout`], and what for.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.timers.next().map(|(at, timer)| (at, timer.why()))
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.output.pop_transmit()
+    }
+
+    /// The next thing to know.
+    pub fn poll_event(&mut self) -> Option<NetEvent> {
+        self.output.pop_event()
+    }
+
+    /// The sessions as the data plane needs them. Changes with [`NetEvent::ForwardingChanged`].
+    pub fn forwarding(&self) -> Arc<Forwarding> {
+        self.output.forwarding.clone()
+    }
+
+    /// Drops by reason; to be shared with the data plane.
+    pub fn drops(&self) -> &Arc<DropCounters> {
+        &self.drops
+    }
+
+    /// How much expensive handshake work was done.
+    pub fn handshake_counters(&self) -> &Arc<HandshakeCounters> {
+        &self.counters
+    }
+
+    /// One row for each peer, in order of PeerId.
+    pub fn status(&self, now: Instant) -> Vec<PeerStatus> {
+        self.peers
+            .iter()
+            .map(|(&id, peer)| self.peer_status(id, peer, now))
+            .collect()
+    }
+
+    fn peer_status(&self, id: PeerId, peer: &Peer, now: Instant) -> PeerStatus {
+        let state = if peer.primary.is_some() {
+            PeerState::Up
+        } else if peer.attempt.is_some() {
+            PeerState::Connecting
+        } else if self.timers.get(Timer::Connect(id)).is_some() {
+            PeerState::Waiting
+        } else {
+            PeerState::Idle
+        };
+        let live = [peer.primary, peer.lingering]
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.control.connections.get(&key)?.session())
+            .fold(TrafficTotals::default(), |sum, session| {
+                sum.plus(session.traffic.totals())
+            });
+        PeerStatus {
+            peer: id,
+            state,
+            session: self.session_status(peer, now),
+            traffic: peer.past_traffic.plus(live),
+            last_error: peer.last_error.clone(),
+        }
+    }
+
+    fn session_status(&self, peer: &Peer, now: Instant) -> Option<SessionStatus> {
+        let connection = self.control.connections.get(&peer.primary?)?;
+        let session = connection.session()?;
+        Some(SessionStatus {
+            path: connection.paths.current().info(),
+            rtt: session.rtt.or_else(|| Some(connection.quic.rtt())),
+            cipher: session.cipher,
+            epoch: session.epochs.epoch(),
+            age: now.saturating_duration_since(session.established_at),
+            key_age: now.saturating_duration_since(session.epochs.changed_at),
+            initiated: connection.is_client(),
+            resumed: connection.resumed,
+            observed: connection.paths.observed,
+            mtu: session.theirs.mtu,
+        })
+    }
+
+    /// Lets every touched connection say and send what it has.
+    fn settle(&mut self, now: Instant) {
+        while let Some(key) = self.control.touched.pop_first() {
+            self.drive(key, now);
+        }
+        for key in self.roster.take_learned() {
+            self.output.event(NetEvent::LearnedKey(key));
+        }
+        if self.output.forwarding_stale {
+            let forwarding = self.build_forwarding();
+            self.output.publish(forwarding);
+        }
+    }
+
+    fn build_forwarding(&self) -> Forwarding {
+        let mut forwarding = Forwarding::default();
+        for peer in self.peers.values() {
+            let primary = peer
+                .primary
+                .and_then(|key| self.control.connections.get(&key));
+            if let Some(connection) = primary
+                && let Some(session) = connection.session()
+            {
+                forwarding.insert_outbound(session.outbound(connection.paths.current()));
+            }
+            for key in [peer.primary, peer.lingering].into_iter().flatten() {
+                if let Some(connection) = self.control.connections.get(&key)
+                    && let (Some(session), Some(index)) = (connection.session(), connection.index)
+                {
+                    forwarding.insert_inbound(index, session.inbound());
+                }
+            }
+        }
+        forwarding
+    }
+}
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Net")
+            .field("peer_id", &self.peer_id())
+            .field("peers", &self.peers)
+            .field("connections", &self.control.connections.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,54 @@
+//! What waits to be fetched by the parent.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::event::{NetEvent, Transmit};
+use crate::forwarding::Forwarding;
+
+/// Limit: datagrams waiting. One input makes a dozen; only a parent that does not fetch gets here.
+const TRANSMITS_MAX: usize = 8 * 1024;
+/// Limit: events waiting, for the same reason.
+const EVENTS_MAX: usize = 8 * 1024;
+
+/// Queues towards the parent, and the published snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<NetEvent>,
+    pub(super) forwarding: Arc<Forwarding>,
+    /// Something in `forwarding` is no longer so.
+    pub(super) forwarding_stale: bool,
+}
+
+impl Output {
+    /// False: the queue was full and the datagram is dropped.
+    #[must_use]
+    pub(super) fn transmit(&mut self, transmit: Transmit) -> bool {
+        if self.transmits.len() >= TRANSMITS_MAX {
+            return false;
+        }
+        self.transmits.push_back(transmit);
+        true
+    }
+
+    pub(super) fn event(&mut self, event: NetEvent) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        }
+    }
+
+    pub(super) fn publish(&mut self, forwarding: Forwarding) {
+        self.forwarding = Arc::new(forwarding);
+        self.forwarding_stale = false;
+        self.event(NetEvent::ForwardingChanged);
+    }
+
+    pub(super) fn pop_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    pub(super) fn pop_event(&mut self) -> Option<NetEvent> {
+        self.events.pop_front()
+    }
+}

@@ -1,0 +1,266 @@
+//! What QUIC says of a connection.
+
+use std::time::Instant;
+
+use quinn_proto::{ConnectionError, EcnCodepoint, Event, StreamEvent};
+use shadowmesh_crypto::{PeerBook, authenticated_peer};
+
+use super::Net;
+use crate::control::{Close, ConnKey, Phase, StreamError, is_initial};
+use crate::drops::DropReason;
+use crate::event::{DownReason, NetEvent, Transmit};
+use crate::paths::Path;
+use crate::timers::Timer;
+
+impl Net {
+    /// Lets a connection say and send all it has, and sets its timer.
+    pub(super) fn drive(&mut self, key: ConnKey, now: Instant) {
+        loop {
+            if self.exchange_endpoint_events(key) {
+                return self.on_drained(key, now);
+            }
+            let Some(connection) = self.control.connections.get_mut(&key) else {
+                return;
+            };
+            let Some(event) = connection.quic.poll() else {
+                break;
+            };
+            self.on_quic_event(key, event, now);
+        }
+        self.flush_stream(key, now);
+        self.transmit(key, now);
+        if self.exchange_endpoint_events(key) {
+            return self.on_drained(key, now);
+        }
+        let next = self
+            .control
+            .connections
+            .get_mut(&key)
+            .and_then(|connection| connection.quic.poll_timeout());
+        match next {
+            Some(at) => self.timers.set(Timer::Quic(key), at),
+            None => self.timers.stop(Timer::Quic(key)),
+        }
+    }
+
+    /// True: the connection has drained and is unknown to the endpoint.
+    fn exchange_endpoint_events(&mut self, key: ConnKey) -> bool {
+        let mut drained = false;
+        while let Some(connection) = self.control.connections.get_mut(&key)
+            && let Some(event) = connection.quic.poll_endpoint_events()
+        {
+            drained |= event.is_drained();
+            let reply = self.control.endpoint.handle_event(key.into(), event);
+            if let Some(reply) = reply {
+                connection.quic.handle_event(reply);
+                self.control.claim_fresh_cids(key);
+            }
+        }
+        drained
+    }
+
+    fn on_drained(&mut self, key: ConnKey, now: Instant) {
+        // Usually closed before; if not, this is how we learn of it.
+        self.end(key, DownReason::ConnectionLost, now);
+        self.timers.stop_connection(key);
+        self.control.remove(key);
+    }
+
+    fn on_quic_event(&mut self, key: ConnKey, event: Event, now: Instant) {
+        match event {
+            // Nothing can be decided before the other side is authenticated.
+            Event::HandshakeDataReady => {}
+            Event::Connected => self.on_connected(key, now),
+            Event::ConnectionLost { reason } => self.on_lost(key, &reason, now),
+            Event::Stream(event) => self.on_stream_event(key, event, now),
+            // QUIC datagrams are not negotiated.
+            Event::DatagramReceived | Event::DatagramsUnblocked => {}
+        }
+    }
+
+    /// TLS is complete. Resumption skips the certificate verifiers, so pin and membership are
+    /// checked here on every connection.
+    // PROTOCOL SM-HS-5
+    // PROTOCOL SM-OV-4
+    fn on_connected(&mut self, key: ConnKey, now: Instant) {
+        self.control.unfinished.remove(&key);
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let authenticated = authenticated_peer(connection.quic.crypto_session());
+        let expected = connection.peer;
+        let member = authenticated
+            .filter(|id| expected.is_none_or(|expected| expected == *id))
+            .filter(|id| self.roster.is_member(id) && self.peers.contains_key(id));
+        let Some(id) = member else {
+            tracing::debug!("connection of somebody who is not a member");
+            self.drops.count(DropReason::NotMember);
+            return self.close(key, Close::NotMember, DownReason::ConnectionLost, now);
+        };
+        connection.peer = Some(id);
+        connection.phase = Phase::Hello;
+        if connection.is_client() {
+            self.on_connected_as_client(key, now);
+        } else {
+            self.control.draw_index(key);
+            self.read_stream(key, now);
+        }
+    }
+
+    fn on_connected_as_client(&mut self, key: ConnKey, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let Some(peer) = connection.peer else { return };
+        let early_data = connection.quic.accepted_0rtt();
+        connection.resumed |= early_data;
+        self.output.event(NetEvent::Handshaken {
+            peer,
+            took: now.saturating_duration_since(connection.started_at),
+            resumed: connection.resumed,
+            early_data,
+        });
+        // PROTOCOL SM-HS-11
+        if connection.stream.is_open() && !early_data {
+            connection.stream.restart();
+        }
+        if !connection.stream.is_open() {
+            self.open_stream(key, now);
+        }
+    }
+
+    /// Opens the control stream and says Hello, as the side that connects.
+    pub(super) fn open_stream(&mut self, key: ConnKey, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        if connection.stream.open(&mut connection.quic) {
+            self.send_hello(key, now);
+        }
+    }
+
+    fn on_lost(&mut self, key: ConnKey, reason: &ConnectionError, now: Instant) {
+        tracing::debug!("control connection lost: {reason}");
+        let Some(connection) = self.control.connections.get(&key) else {
+            return;
+        };
+        let refused = connection.is_client() && !matches!(reason, ConnectionError::TimedOut);
+        if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
+            peer.last_error = Some(reason.to_string());
+            if refused && connection.session().is_none() {
+                // Perhaps it has forgotten our full key: say it all next time.
+                // PROTOCOL SM-HS-6
+                peer.holds_our_key = false;
+            }
+        }
+        let leaving = Close::Leaving.code();
+        let down = match reason {
+            ConnectionError::Reset => DownReason::Reset,
+            ConnectionError::ApplicationClosed(close) if close.error_code == leaving => {
+                DownReason::PeerLeft
+            }
+            _ => DownReason::ConnectionLost,
+        };
+        self.end(key, down, now);
+    }
+
+    fn on_stream_event(&mut self, key: ConnKey, event: StreamEvent, now: Instant) {
+        match event {
+            StreamEvent::Opened { .. } | StreamEvent::Readable { .. } => self.read_stream(key, now),
+            StreamEvent::Writable { .. } => self.flush_stream(key, now),
+            StreamEvent::Available { .. } => {
+                if let Some(connection) = self.control.connections.get(&key)
+                    && connection.is_client()
+                    && matches!(connection.phase, Phase::Hello)
+                    && !connection.stream.is_open()
+                {
+                    self.open_stream(key, now);
+                }
+            }
+            StreamEvent::Finished { .. } | StreamEvent::Stopped { .. } => {
+                self.on_stream_error(key, StreamError::Ended, now);
+            }
+        }
+    }
+
+    /// Reads messages, once the other side is authenticated.
+    // PROTOCOL SM-HS-11
+    fn read_stream(&mut self, key: ConnKey, now: Instant) {
+        loop {
+            let Some(connection) = self.control.connections.get_mut(&key) else {
+                return;
+            };
+            if !matches!(connection.phase, Phase::Hello | Phase::Up(_)) {
+                return;
+            }
+            if !connection.is_client() {
+                connection.stream.accept(&mut connection.quic);
+            }
+            match connection.stream.next(&mut connection.quic) {
+                Ok(Some(message)) => self.on_message(key, message, now),
+                Ok(None) => return,
+                Err(error) => return self.on_stream_error(key, error, now),
+            }
+        }
+    }
+
+    fn flush_stream(&mut self, key: ConnKey, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Closed) {
+            return;
+        }
+        if let Err(error) = connection.stream.flush(&mut connection.quic) {
+            self.on_stream_error(key, error, now);
+        }
+    }
+
+    pub(super) fn on_stream_error(&mut self, key: ConnKey, error: StreamError, now: Instant) {
+        tracing::debug!("control stream failed: {error}");
+        self.close(key, Close::Protocol, DownReason::ConnectionLost, now);
+    }
+
+    fn transmit(&mut self, key: ConnKey, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let mut datagram = Vec::new();
+        while let Some(transmit) = connection.quic.poll_transmit(now, 1, &mut datagram) {
+            // PROTOCOL SM-HS-8
+            let copies = if connection.double_initials && is_initial(&datagram) {
+                2
+            } else {
+                1
+            };
+            for path in connection.paths.targets() {
+                for _ in 0..copies {
+                    let sent =
+                        self.output
+                            .transmit(to_transmit(path, transmit.ecn, datagram.clone()));
+                    if !sent {
+                        self.drops.count(DropReason::TransmitBacklog);
+                    }
+                }
+            }
+            datagram.clear();
+        }
+    }
+
+    /// Queues one datagram that belongs to no connection, or is sealed.
+    pub(super) fn send_raw(&mut self, path: Path, ecn: Option<EcnCodepoint>, datagram: Vec<u8>) {
+        if !self.output.transmit(to_transmit(path, ecn, datagram)) {
+            self.drops.count(DropReason::TransmitBacklog);
+        }
+    }
+}
+
+fn to_transmit(path: Path, ecn: Option<EcnCodepoint>, contents: Vec<u8>) -> Transmit {
+    Transmit {
+        remote: path.remote,
+        local_ip: path.local_ip,
+        ecn: ecn.map(|ecn| ecn as u8),
+        segment_size: None,
+        contents,
+    }
+}

@@ -1,0 +1,107 @@
+//! Time passed.
+
+use std::time::Instant;
+
+use rand::Rng;
+use shadowmesh_wire::PeerId;
+
+use super::Net;
+use super::lifecycle::HANDSHAKE_MAX;
+use crate::control::{Close, ConnKey};
+use crate::event::DownReason;
+use crate::session::{LIVENESS_TICK, Pulse};
+use crate::timers::Timer;
+
+impl Net {
+    /// Does everything that is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.control.time.advance(now);
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Quic(key) => self.on_quic_timeout(key, now),
+                Timer::Handshake(key) => self.on_handshake_timeout(key, now),
+                Timer::Linger(key) => self.close(key, Close::Replaced, DownReason::Removed, now),
+                Timer::Liveness(key) => self.on_liveness_tick(key, now),
+                Timer::Rekey(key) => self.ask_rekey(key, now),
+                Timer::RekeyStuck(key) => self.on_rekey_stuck(key, now),
+                Timer::Retire(key) => self.on_retire(key),
+                Timer::Connect(peer) => self.on_connect_timeout(peer, now),
+                Timer::Forget => {
+                    if let Some(next) = self.removed.forget(&self.control.cids, now) {
+                        self.timers.set(Timer::Forget, next);
+                    }
+                }
+            }
+            self.settle(now);
+        }
+    }
+
+    fn on_quic_timeout(&mut self, key: ConnKey, now: Instant) {
+        if let Some(connection) = self.control.connections.get_mut(&key) {
+            connection.quic.handle_timeout(now);
+            self.control.touched.insert(key);
+        }
+    }
+
+    /// An attempt that nobody answered ends early, so that the next one finds a peer that just came
+    /// back; one that was answered has its full time.
+    fn on_handshake_timeout(&mut self, key: ConnKey, now: Instant) {
+        let Some(connection) = self.control.connections.get(&key) else {
+            return;
+        };
+        let deadline = connection.started_at + HANDSHAKE_MAX;
+        let answered = connection.quic.stats().udp_rx.datagrams > 0;
+        if answered && now < deadline {
+            return self.timers.set(Timer::Handshake(key), deadline);
+        }
+        if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
+            let error = if answered {
+                "handshake timed out"
+            } else {
+                "no answer"
+            };
+            peer.last_error = Some(error.to_owned());
+        }
+        self.close(key, Close::Dead, DownReason::Silent, now);
+    }
+
+    fn on_liveness_tick(&mut self, key: ConnKey, now: Instant) {
+        let connection = self.control.connections.get_mut(&key);
+        let Some(session) = connection.and_then(|connection| connection.session_mut()) else {
+            return;
+        };
+        let pulse = session.liveness.look(session.traffic.totals(), now);
+        let wants_rekey = session.epochs.sealer().wants_rekey();
+        if pulse == Pulse::Dead {
+            return self.close(key, Close::Dead, DownReason::Silent, now);
+        }
+        if pulse == Pulse::Probe {
+            let token = self.rng.random();
+            self.send_probe(key, token, false, now);
+        }
+        if wants_rekey {
+            self.ask_rekey(key, now);
+        }
+        self.timers.set(Timer::Liveness(key), now + LIVENESS_TICK);
+    }
+
+    // PROTOCOL SM-EP-3
+    fn on_retire(&mut self, key: ConnKey) {
+        let connection = self.control.connections.get_mut(&key);
+        if let Some(session) = connection.and_then(|connection| connection.session_mut())
+            && session.epochs.retire()
+        {
+            self.output.forwarding_stale = true;
+        }
+    }
+
+    fn on_connect_timeout(&mut self, peer: PeerId, now: Instant) {
+        let up = self
+            .peers
+            .get(&peer)
+            .is_none_or(|peer| peer.primary.is_some());
+        if !up {
+            self.start_attempt(peer, now);
+        }
+    }
+}

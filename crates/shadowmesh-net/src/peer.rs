@@ -1,0 +1,147 @@
+//! What `Net` keeps for each peer across its connections.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::config::{ADDRESSES_MAX, PeerConfig};
+use crate::control::ConnKey;
+use crate::forwarding::TrafficTotals;
+
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// As configured. Limit: [`ADDRESSES_MAX`].
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Where its last session was: how a node that knows no address finds a peer again.
+    pub(crate) last_seen: Option<SocketAddr>,
+    /// The connection whose session is used for sending.
+    pub(crate) primary: Option<ConnKey>,
+    /// A session replaced a moment ago, still received on. Limit: one.
+    pub(crate) lingering: Option<ConnKey>,
+    /// Our own attempt to connect, while under way. Limit: one.
+    pub(crate) attempt: Option<ConnKey>,
+    /// When to try again.
+    pub(crate) retry: Retry,
+    /// The peer said that it holds our full key, so the short certificate will do.
+    pub(crate) holds_our_key: bool,
+    /// Traffic of sessions that ended.
+    pub(crate) past_traffic: TrafficTotals,
+    /// What went wrong last.
+    pub(crate) last_error: Option<String>,
+}
+
+impl Peer {
+    pub(crate) fn new(config: PeerConfig) -> Self {
+        let mut addresses = config.addresses;
+        addresses.truncate(ADDRESSES_MAX);
+        Self {
+            addresses,
+            last_seen: None,
+            primary: None,
+            lingering: None,
+            attempt: None,
+            retry: Retry::default(),
+            holds_our_key: false,
+            past_traffic: TrafficTotals::default(),
+            last_error: None,
+        }
+    }
+
+    /// Where to try, the likeliest first.
+    pub(crate) fn targets(&self) -> Vec<SocketAddr> {
+        let mut targets: Vec<SocketAddr> = self.last_seen.into_iter().collect();
+        for address in &self.addresses {
+            if !targets.contains(address) {
+                targets.push(*address);
+            }
+        }
+        targets.truncate(ADDRESSES_MAX);
+        targets
+    }
+}
+
+/// First wait between attempts; the first attempt itself waits for nothing.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+/// Longest wait between attempts.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// While somebody wants to send, a peer that comes back must be found at once.
+const WAIT_MAX_WANTED: Duration = Duration::from_millis(200);
+/// How long one demand counts.
+const WANTED: Duration = Duration::from_secs(3);
+
+/// Decides when the next attempt is due.
+#[derive(Debug, Default)]
+pub(crate) struct Retry {
+    failures: u32,
+    wanted_at: Option<Instant>,
+    /// Whether we try again after a failure without being asked: after a session broke, until the
+    /// peer says goodbye.
+    pub(crate) persistent: bool,
+}
+
+impl Retry {
+    /// Somebody wants to reach the peer.
+    pub(crate) fn want(&mut self, now: Instant) {
+        self.wanted_at = Some(now);
+    }
+
+    /// Whether somebody wanted to reach the peer just now.
+    pub(crate) fn is_wanted(&self, now: Instant) -> bool {
+        self.wanted_at.is_some_and(|at| now < at + WANTED)
+    }
+
+    /// A session is up.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.persistent = true;
+    }
+
+    /// An attempt failed: how long to wait for the next. `None`: nobody asks for one.
+    pub(crate) fn failed(&mut self, now: Instant, rng: &mut StdRng) -> Option<Duration> {
+        if !self.persistent && !self.is_wanted(now) {
+            return None;
+        }
+        let exponent = self.failures.min(16);
+        self.failures = self.failures.saturating_add(1);
+        let wait = WAIT_MIN.saturating_mul(1 << exponent).min(WAIT_MAX);
+        // Jitter of a quarter: two nodes that lost each other do not keep meeting in the middle.
+        let wait = wait.mul_f64(rng.random_range(0.75..1.25));
+        Some(self.cap(wait, now))
+    }
+
+    /// Shortens a wait while the peer is wanted.
+    pub(crate) fn cap(&self, wait: Duration, now: Instant) -> Duration {
+        if self.is_wanted(now) {
+            wait.min(WAIT_MAX_WANTED)
+        } else {
+            wait
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn waits_double_up_to_five_seconds_and_stay_short_while_wanted() {
+        let now = Instant::now();
+        let mut rng = StdRng::from_seed([7; 32]);
+        let mut retry = Retry::default();
+        assert_eq!(retry.failed(now, &mut rng), None);
+        retry.succeeded();
+        let waits: Vec<_> = (0..10)
+            .map(|_| retry.failed(now, &mut rng).unwrap())
+            .collect();
+        assert!(waits[0] >= WAIT_MIN.mul_f64(0.75) && waits[0] <= WAIT_MIN.mul_f64(1.25));
+        assert!(waits[2] > waits[0] && waits[9] >= WAIT_MAX.mul_f64(0.75));
+        assert!(waits.iter().all(|wait| *wait <= WAIT_MAX.mul_f64(1.25)));
+        retry.want(now);
+        assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
+        assert!(retry.failed(now + WANTED, &mut rng).unwrap() > WAIT_MAX_WANTED);
+    }
+}

@@ -1,0 +1,67 @@
+//! Who is a member, and whose full key we hold: what the TLS verifiers ask.
+//!
+//! Shared between `Net`, which writes it, and the verifiers inside the QUIC connections, which only
+//! ever ask on the same thread; the mutex is for the compiler and never waited for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use shadowmesh_crypto::{PeerBook, PublicIdentity};
+use shadowmesh_wire::PeerId;
+
+/// The members and their keys.
+#[derive(Debug, Default)]
+pub(crate) struct Roster(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Limit: one for each configured peer.
+    members: BTreeMap<PeerId, Option<Arc<PublicIdentity>>>,
+    /// Keys learned and not yet reported. Limit: one for each member, since a known key is not
+    /// learned again.
+    learned: Vec<Arc<PublicIdentity>>,
+}
+
+impl Roster {
+    /// Adds a member. A key it was added with before stays if none is given now.
+    pub(crate) fn add(&self, id: PeerId, key: Option<Arc<PublicIdentity>>) {
+        let key = key.filter(|key| key.peer_id() == id);
+        let mut inner = self.lock();
+        let entry = inner.members.entry(id).or_default();
+        if key.is_some() {
+            *entry = key;
+        }
+    }
+
+    /// Takes a member out, with its key.
+    pub(crate) fn remove(&self, id: &PeerId) {
+        self.lock().members.remove(id);
+    }
+
+    /// Keys learned since the last call.
+    pub(crate) fn take_learned(&self) -> Vec<Arc<PublicIdentity>> {
+        std::mem::take(&mut self.lock().learned)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl PeerBook for Roster {
+    fn is_member(&self, id: &PeerId) -> bool {
+        self.lock().members.contains_key(id)
+    }
+
+    fn public_identity(&self, id: &PeerId) -> Option<Arc<PublicIdentity>> {
+        self.lock().members.get(id).cloned().flatten()
+    }
+
+    fn learned(&self, key: Arc<PublicIdentity>) {
+        let mut inner = self.lock();
+        if let Some(entry @ None) = inner.members.get_mut(&key.peer_id()) {
+            *entry = Some(key.clone());
+            inner.learned.push(key);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Noticing that a peer has gone silent, by its traffic where there is some.
+//!
+//! Looked at once a second. Whoever sends and hears nothing back probes, and after three probes in
+//! vain takes the peer for dead: four to five seconds, not thirty. Whoever is idle sends a probe
+//! every ten seconds, which also keeps NAT mappings alive, and waits thirty.
+
+use std::time::{Duration, Instant};
+
+use crate::forwarding::TrafficTotals;
+
+/// How often a session is looked at.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// An idle session is probed this often. NAT mappings die in 30 to 120 s.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// An idle peer that was not heard of for so long is dead: three lost keep-alives.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Probes without an answer, while there is traffic, until the peer is dead.
+const UNANSWERED_MAX: u32 = 3;
+
+/// What the look says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pulse {
+    /// Nothing to do.
+    Fine,
+    /// Send a probe.
+    Probe,
+    /// The peer is gone.
+    Dead,
+}
+
+/// When the peer was last heard, and what was tried since.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    heard_at: Instant,
+    probed_at: Instant,
+    sent: u64,
+    received: u64,
+    /// Probes since traffic got no answer.
+    unanswered: u32,
+}
+
+impl Liveness {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            heard_at: now,
+            probed_at: now,
+            sent: 0,
+            received: 0,
+            unanswered: 0,
+        }
+    }
+
+    /// An authentic frame came.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard_at = now;
+        self.unanswered = 0;
+    }
+
+    /// Judges by what the data plane counted.
+    pub(crate) fn look(&mut self, totals: TrafficTotals, now: Instant) -> Pulse {
+        let spoke = totals.sent_frames != self.sent;
+        if totals.received_frames != self.received {
+            self.heard(now);
+        }
+        self.sent = totals.sent_frames;
+        self.received = totals.received_frames;
+
+        let silence = now.saturating_duration_since(self.heard_at);
+        if silence >= SILENCE_MAX || self.unanswered >= UNANSWERED_MAX {
+            return Pulse::Dead;
+        }
+        let answer_missing = self.unanswered > 0 || (spoke && silence >= TICK);
+        if answer_missing {
+            self.unanswered += 1;
+        }
+        let idle = now.saturating_duration_since(self.heard_at.max(self.probed_at)) >= KEEP_ALIVE;
+        if !answer_missing && !idle {
+            return Pulse::Fine;
+        }
+        self.probed_at = now;
+        Pulse::Probe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct World {
+        liveness: Liveness,
+        now: Instant,
+        totals: TrafficTotals,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self {
+                liveness: Liveness::new(now),
+                now,
+                totals: TrafficTotals::default(),
+            }
+        }
+
+        fn tick(&mut self, sent: u64, received: u64) -> Pulse {
+            self.now += TICK;
+            self.totals.sent_frames += sent;
+            self.totals.received_frames += received;
+            self.liveness.look(self.totals, self.now)
+        }
+    }
+
+    #[test]
+    fn traffic_without_an_answer_finds_a_dead_peer_in_five_seconds() {
+        let mut world = World::new();
+        assert_eq!(world.tick(100, 100), Pulse::Fine);
+        for _ in 0..3 {
+            assert_eq!(world.tick(100, 0), Pulse::Probe);
+        }
+        assert_eq!(world.tick(100, 0), Pulse::Dead);
+    }
+
+    #[test]
+    fn one_answer_to_a_probe_is_enough_for_traffic_in_one_direction() {
+        let mut world = World::new();
+        for _ in 0..100 {
+            if world.tick(1, 0) == Pulse::Probe {
+                world.liveness.heard(world.now);
+            }
+        }
+        assert_ne!(world.tick(1, 0), Pulse::Dead);
+    }
+
+    #[test]
+    fn an_idle_session_is_probed_every_ten_seconds_and_dead_after_thirty() {
+        let mut world = World::new();
+        let pulses: Vec<_> = (0..30).map(|_| world.tick(0, 0)).collect();
+        let probes = pulses.iter().filter(|p| **p == Pulse::Probe).count();
+        assert_eq!(
+            (probes, pulses[9], pulses[29]),
+            (2, Pulse::Probe, Pulse::Dead)
+        );
+    }
+}

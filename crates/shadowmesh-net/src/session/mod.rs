@@ -1,0 +1,184 @@
+//! Sessions: data keys with one peer, from the handshake to their end.
+//!
+//! A session belongs to one control connection and lives no longer. It is made once both sides
+//! have said Hello on the authenticated connection ([`Session::establish`]), moves from epoch to
+//! epoch ([`epochs`]), is watched for silence ([`liveness`]), and competes with another session of
+//! the same peer when both sides connected at once ([`precedence`]).
+
+mod epochs;
+mod liveness;
+mod precedence;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use quinn_proto::crypto;
+use shadowmesh_crypto::{Cipher, ExportError, KeyChain, ReplayWindow, choose};
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::control::Hello;
+use shadowmesh_wire::inner::InnerType;
+use shadowmesh_wire::probe::Probe;
+use shadowmesh_wire::sealed::{HEADER_LEN, ReceiverIndex, TAG_LEN};
+
+pub(crate) use epochs::{EpochError, Epochs, Step};
+pub(crate) use liveness::{Liveness, Pulse, TICK as LIVENESS_TICK};
+pub(crate) use precedence::{Contender, newcomer_wins};
+
+use crate::forwarding::{Inbound, Outbound, Traffic};
+use crate::paths::Path;
+
+/// Version of the protocol on top of QUIC.
+pub(crate) const PROTOCOL_VERSION: u16 = 1;
+
+/// Limit: pings under way in one session; the oldest is forgotten.
+const PINGS_MAX: usize = 64;
+
+/// A session with a peer.
+pub(crate) struct Session {
+    pub(crate) peer: PeerId,
+    pub(crate) epochs: Epochs,
+    pub(crate) liveness: Liveness,
+    /// What the peer said at the start.
+    pub(crate) theirs: Theirs,
+    pub(crate) cipher: Cipher,
+    pub(crate) established_at: Instant,
+    /// Last round trip measured by a probe.
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) traffic: Arc<Traffic>,
+    window: Arc<Mutex<ReplayWindow>>,
+    /// Probes under way. Limit: [`PINGS_MAX`].
+    pings: VecDeque<Ping>,
+}
+
+/// A probe request under way.
+struct Ping {
+    token: u64,
+    /// The parent asked for it, and wants to hear of the answer.
+    asked: bool,
+    sent_at: Instant,
+}
+
+/// The parts of the peer's Hello that stay of use.
+pub(crate) struct Theirs {
+    pub(crate) boot: u64,
+    pub(crate) reset_token: [u8; 16],
+    pub(crate) mtu: u16,
+}
+
+/// Why no session came out of two Hellos.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EstablishError {
+    #[error("peer speaks protocol version {0}, we speak {PROTOCOL_VERSION}")]
+    Version(u16),
+    #[error("no cipher that both sides allow")]
+    NoCipher,
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+impl Session {
+    /// Makes the session of an authenticated connection on which both Hellos were exchanged.
+    // PROTOCOL SM-CT-2
+    // PROTOCOL SM-EP-1
+    // PROTOCOL SM-SF-8
+    pub(crate) fn establish(
+        peer: PeerId,
+        quic: &dyn crypto::Session,
+        side: quinn_proto::Side,
+        ours: (ReceiverIndex, [u32; 2]),
+        hello: &Hello,
+        now: Instant,
+    ) -> Result<Self, EstablishError> {
+        if hello.version != PROTOCOL_VERSION {
+            return Err(EstablishError::Version(hello.version));
+        }
+        let (index, speeds) = ours;
+        let cipher = choose(speeds, hello.cipher_speeds).ok_or(EstablishError::NoCipher)?;
+        let chain = KeyChain::export(quic, side, cipher, index, hello.index)?;
+        Ok(Self {
+            peer,
+            epochs: Epochs::new(chain, now),
+            liveness: Liveness::new(now),
+            theirs: Theirs {
+                boot: hello.boot,
+                reset_token: hello.reset_token,
+                mtu: hello.mtu,
+            },
+            cipher,
+            established_at: now,
+            rtt: None,
+            traffic: Arc::default(),
+            window: Arc::new(Mutex::new(ReplayWindow::default())),
+            pings: VecDeque::new(),
+        })
+    }
+
+    /// How the data plane sends.
+    pub(crate) fn outbound(&self, path: Path) -> Outbound {
+        Outbound {
+            peer: self.peer,
+            sealer: self.epochs.sealer(),
+            remote: path.remote,
+            local_ip: path.local_ip,
+            traffic: self.traffic.clone(),
+        }
+    }
+
+    /// How the data plane receives.
+    pub(crate) fn inbound(&self) -> Inbound {
+        Inbound {
+            peer: self.peer,
+            opener: self.epochs.opener(),
+            window: self.window.clone(),
+            traffic: self.traffic.clone(),
+        }
+    }
+
+    /// Seals a probe. `None`: the epoch has no counters left.
+    pub(crate) fn seal_probe(&self, probe: Probe) -> Option<Vec<u8>> {
+        let body = probe.encode();
+        let mut datagram = vec![0; HEADER_LEN + 1 + body.len() + TAG_LEN];
+        datagram[HEADER_LEN] = InnerType::Probe.into();
+        datagram[HEADER_LEN + 1..][..body.len()].copy_from_slice(&body);
+        let sealer = self.epochs.sealer();
+        sealer.seal(sealer.reserve(1)?, &mut datagram);
+        Some(datagram)
+    }
+
+    /// Remembers a probe sent.
+    pub(crate) fn ping_sent(&mut self, token: u64, asked: bool, sent_at: Instant) {
+        if self.pings.len() >= PINGS_MAX {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(Ping {
+            token,
+            asked,
+            sent_at,
+        });
+    }
+
+    /// A probe came back: its round trip and whether the parent asked for it, if it is one of ours
+    /// and the first answer to it.
+    pub(crate) fn ping_answered(&mut self, token: u64, now: Instant) -> Option<(Duration, bool)> {
+        let at = self.pings.iter().position(|ping| ping.token == token)?;
+        let ping = self.pings.remove(at)?;
+        let rtt = now.saturating_duration_since(ping.sent_at);
+        self.rtt = Some(rtt);
+        Some((rtt, ping.asked))
+    }
+
+    /// Whether `datagram` ends in the token by which the peer says that it lost our keys.
+    // PROTOCOL SM-SF-6
+    pub(crate) fn is_reset(&self, datagram: &[u8]) -> bool {
+        let Some(tail) = datagram.last_chunk::<16>() else {
+            return false;
+        };
+        // Constant time: who guesses at the token must not learn how far the guess was right.
+        let differing = tail
+            .iter()
+            .zip(&self.theirs.reset_token)
+            .fold(0, |differing, (a, b)| differing | (a ^ b));
+        differing == 0
+    }
+}
