@@ -275,14 +275,18 @@ impl KeyChain {
             cipher: chain.frame_cipher(self.cipher, !self.side),
         };
         self.opener = Arc::new(self.opener.with(Arc::new(key)));
-        Arc::new(Sealer::new(
+        Arc::new(self.new_sealer(epoch, chain))
+    }
+
+    fn new_sealer(&self, epoch: u32, chain: &Chain) -> Sealer {
+        Sealer::new(
             epoch,
             self.cipher,
             chain.frame_cipher(self.cipher, self.side),
             Arc::clone(&self.send_header),
             self.theirs,
             Arc::clone(&self.counter),
-        ))
+        )
     }
 
     /// Makes `next` the current epoch. The old chain secret is wiped here: from now on nothing we
@@ -307,6 +311,20 @@ impl KeyChain {
         } else {
             Err(RekeyError::WrongEpoch { expected, found })
         }
+    }
+}
+
+#[cfg(test)]
+impl KeyChain {
+    /// As if that many frames had been sent.
+    pub(super) fn set_counter(&self, counter: u64) {
+        self.counter
+            .store(counter, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The sealer of the current epoch as if the epoch began at the counter of now.
+    pub(super) fn remade_sealer(&self) -> Sealer {
+        self.new_sealer(self.current.number, &self.current.chain)
     }
 }
 

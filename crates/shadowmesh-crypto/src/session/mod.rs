@@ -30,3 +30,6 @@ pub use sealer::Sealer;
 /// peer that pretends to is not followed, so no counter arithmetic can overflow.
 // PROTOCOL SM-SF-3
 const COUNTER_END: u64 = 1 << 62;
+
+#[cfg(test)]
+mod tests;

@@ -153,6 +153,15 @@ impl Opener {
     }
 }
 
+#[cfg(test)]
+impl Opener {
+    /// A look at the key of `epoch` that does not keep it.
+    pub(super) fn weak_key(&self, epoch: u32) -> Option<std::sync::Weak<EpochKey>> {
+        let key = self.keys.iter().flatten().find(|key| key.epoch == epoch)?;
+        Some(Arc::downgrade(key))
+    }
+}
+
 impl std::fmt::Debug for Opener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut epochs: Vec<u32> = self.keys.iter().flatten().map(|key| key.epoch).collect();
