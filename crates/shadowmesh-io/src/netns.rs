@@ -80,7 +80,8 @@ impl Netns {
         })
     }
 
-    /// Starts a program inside.
+    /// Starts a program inside. (It is started by a thread that then ends, so
+    /// `PR_SET_PDEATHSIG`, which looks at the parent thread, would end it at once.)
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         self.run(|| command.spawn())
     }

@@ -51,8 +51,8 @@ struct StopSignal {
 pub struct CaptureStats {
     /// Frames given to the sink.
     pub frames: u64,
-    /// Frames the kernel dropped because we were too slow. A capture that proves an absence needs
-    /// this to be 0.
+    /// Frames the kernel dropped because we were too slow, or could not describe. A capture that
+    /// proves an absence needs this to be 0.
     pub lost: u64,
 }
 
@@ -142,12 +142,18 @@ fn record<S: FrameSink>(
     loop {
         // Read the flag first: what passed before `stop` is in the socket by now.
         let stopping = control.stop.load(Ordering::Relaxed);
-        while let Some(frame) = receive(socket, &mut buffer)? {
-            sink.frame(&frame);
-            stats.frames += 1;
+        loop {
+            match receive(socket, &mut buffer)? {
+                Received::Frame(frame) => {
+                    sink.frame(&frame);
+                    stats.frames += 1;
+                }
+                Received::Unreadable => stats.lost += 1,
+                Received::Nothing => break,
+            }
         }
         if stopping {
-            stats.lost = lost(socket)?;
+            stats.lost += dropped(socket)?;
             return Ok((sink, stats));
         }
         poll::wait(
@@ -157,13 +163,26 @@ fn record<S: FrameSink>(
     }
 }
 
-fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<Option<Frame<'a>>> {
+enum Received<'a> {
+    Frame(Frame<'a>),
+    /// There was a frame, but the kernel could not hand it over.
+    Unreadable,
+    Nothing,
+}
+
+fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
     let received = sys::receive_from::<libc::sockaddr_ll>(socket, buffer, 0);
     let (length, from) = match received {
         Ok(received) => received,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
         // The interface went down or away; what it had is recorded.
-        Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {
+            return Ok(Received::Nothing);
+        }
+        // Linux before 6.2 has no words for UDP super-packets in the offload header.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            return Ok(Received::Unreadable);
+        }
         Err(error) => return Err(error),
     };
     let time = SystemTime::now()
@@ -174,7 +193,7 @@ fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<Option<Fram
         .ok_or_else(|| io::Error::other("a captured frame lacks its offload header"))?;
     // gso_type (without the ECN bit) and gso_size, in the machine's byte order.
     let cut = header[1] & 0x7f != 0;
-    Ok(Some(Frame {
+    Ok(Received::Frame(Frame {
         time,
         outgoing: from.sll_pkttype == libc::PACKET_OUTGOING,
         ethernet: from.sll_hatype != HARDWARE_NONE,
@@ -183,7 +202,7 @@ fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<Option<Fram
     }))
 }
 
-fn lost(socket: &OwnedFd) -> io::Result<u64> {
+fn dropped(socket: &OwnedFd) -> io::Result<u64> {
     let none = libc::tpacket_stats {
         tp_packets: 0,
         tp_drops: 0,

@@ -2,7 +2,7 @@
 //!
 //! Requests are synchronous: the kernel answers a routing request before `send` returns, so there
 //! is nothing to wait for and no reason for tasks. The few messages we need are encoded here
-//! ([`message`]): four fixed headers and a dozen attributes.
+//! (`message.rs`): four fixed headers and a dozen attributes.
 //!
 //! A [`Handle`] belongs to the network namespace it was opened in. Inside another one, open it
 //! there: `netns.run(Handle::new)`.
