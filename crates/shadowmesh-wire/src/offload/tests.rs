@@ -377,7 +377,13 @@ const MIXED_FLOWS: u16 = 20;
 fn mix(entries: &[(prop::sample::Index, u8, prop::sample::Index)]) -> Vec<Vec<u8>> {
     let mut flows: Vec<(Flow, usize, usize)> = (1..=MIXED_FLOWS).map(mixed_flow).collect();
     // Half of all packets belong to three flows, as in life.
-    let choose = |at: usize| if at % 2 == 0 { at / 2 % 3 } else { at / 2 };
+    let choose = |at: usize| {
+        if at.is_multiple_of(2) {
+            at / 2 % 3
+        } else {
+            at / 2
+        }
+    };
     let mut packets = Vec::new();
     for (flow, oddity, len) in entries {
         let (flow, number, offset) = &mut flows[choose(flow.index(usize::from(MIXED_FLOWS) * 2))];
@@ -408,12 +414,12 @@ fn mix(entries: &[(prop::sample::Index, u8, prop::sample::Index)]) -> Vec<Vec<u8
 
 fn mixed_flow(port: u16) -> (Flow, usize, usize) {
     let flow = Flow {
-        v6: port % 3 == 0,
-        tcp: port % 4 != 0,
+        v6: port.is_multiple_of(3),
+        tcp: !port.is_multiple_of(4),
         port,
         tos: 0,
         ttl: 64,
-        dont_fragment: port % 2 == 0,
+        dont_fragment: port.is_multiple_of(2),
         id: port.wrapping_mul(4000),
         sequence: u32::MAX - 500,
         ack: 1,
