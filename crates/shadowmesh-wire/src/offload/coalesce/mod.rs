@@ -27,7 +27,9 @@ pub use writes::{IOV_LEN_MAX, Pieces, Write};
 /// closed, which costs a merge and never a packet. The table is searched one by one, so it is short.
 const RUNS_MAX: usize = 16;
 
-/// Merges runs of TCP segments and UDP datagrams. See the [module](self) for how.
+/// Merges runs of TCP segments and UDP datagrams of a batch. Holds nothing back between batches,
+/// keeps no reference to the packets, and allocates only until its vectors have grown to the size
+/// of a batch. Packets of one flow keep their order; packets of different flows may change places.
 ///
 /// ```
 /// use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
