@@ -78,6 +78,10 @@ drop_reasons! {
     NotForUs = "not_for_us",
     /// An IP packet from the device whose source is not ours.
     ForeignSource = "foreign_source",
+    /// An IP packet from the device to our own address, which the host should have kept.
+    OwnAddress = "own_address",
+    /// An IP packet to a multicast, broadcast or link-local address: no peer owns these.
+    NotUnicast = "not_unicast",
     /// No peer owns the destination address.
     NoRoute = "no_route",
     /// The owner of the destination has no session yet.
