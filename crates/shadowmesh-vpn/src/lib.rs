@@ -14,7 +14,15 @@
 //! to `crypto`; this crate holds only handles that seal and open.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod demand;
+pub mod members;
+pub mod node;
 pub mod route_table;
+pub mod snapshot;
 
+pub use config::{ConfigError, NodeConfig, NodePeer};
+pub use members::Members;
+pub use node::{Node, NodeEvent, NodePeerStatus, NodeStatus};
 pub use route_table::RouteTable;
+pub use snapshot::{Inbound, Snapshot};

@@ -133,7 +133,7 @@ impl Snapshot {
             Ok(opened) => opened,
             Err(error) => return Inbound::Dropped(drop_reason(error)),
         };
-        session.traffic.received(1, opened.inner.len() as u64);
+        session.traffic.received(1, opened.inner.len() as u64 - 1);
         let range = opened.inner;
         if datagram.get(range.start) != Some(&(InnerType::IpPacket as u8)) {
             return Inbound::Inner {

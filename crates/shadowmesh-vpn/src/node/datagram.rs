@@ -16,7 +16,9 @@ impl Node {
     pub fn handle_datagram(&mut self, received: Received, mut data: BytesMut, now: Instant) {
         match self.snapshot.inbound(&mut data) {
             Inbound::Packet { range, .. } => self.to_device.push_back(data[range].to_vec()),
-            Inbound::Inner { peer, range } => self.net.handle_inner(&peer, &data[range], now),
+            Inbound::Inner { peer, range } => {
+                self.net.handle_inner(&peer, received, &data[range], now)
+            }
             Inbound::NotSealed => self.net.handle_datagram(received, data, now),
             Inbound::Dropped(reason) => self.net.drops().count(reason),
         }
@@ -24,8 +26,8 @@ impl Node {
     }
 
     /// An inner frame that a data thread opened and that is no IP packet; its type byte first.
-    pub fn handle_inner(&mut self, peer: &PeerId, inner: &[u8], now: Instant) {
-        self.net.handle_inner(peer, inner, now);
+    pub fn handle_inner(&mut self, peer: &PeerId, received: Received, inner: &[u8], now: Instant) {
+        self.net.handle_inner(peer, received, inner, now);
         self.drain_net();
     }
 }

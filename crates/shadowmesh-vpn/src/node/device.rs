@@ -63,7 +63,7 @@ fn seal_packet(outbound: &Outbound, packet: &[u8]) -> Result<Transmit, DropReaso
     let inner_end = contents.len() - TAG_LEN;
     contents[HEADER_LEN + 1..inner_end].copy_from_slice(packet);
     outbound.sealer.seal(counter, &mut contents);
-    outbound.traffic.sent(1, (packet.len() + 1) as u64);
+    outbound.traffic.sent(1, packet.len() as u64);
     Ok(Transmit {
         remote: outbound.remote,
         local_ip: outbound.local_ip,

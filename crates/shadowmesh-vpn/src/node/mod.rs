@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use shadowmesh_crypto::HandshakeCounters;
 use shadowmesh_net::{DropCounters, DropReason, Net, NetError, NetEvent, PeerConfig, Transmit};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
@@ -125,8 +126,20 @@ impl Node {
     }
 
     /// Sends a message on the control stream of the session with a peer.
-    pub fn send_control(&mut self, id: &PeerId, message: ControlMessage, now: Instant) {
-        self.net.send_control(id, message);
+    pub fn send_control(
+        &mut self,
+        id: &PeerId,
+        message: &ControlMessage,
+        now: Instant,
+    ) -> Result<(), NetError> {
+        let sent = self.net.send_control(id, message, now);
+        self.drain_net();
+        sent
+    }
+
+    /// Tells the peers that we leave; afterwards only `poll_transmit` is of use.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.net.shutdown(now);
         self.drain_net();
     }
 
@@ -152,11 +165,12 @@ impl Node {
             .min_by_key(|(at, _)| *at)
     }
 
-    /// A datagram to send.
+    /// A datagram to send. `net`'s come first: the frames that were waiting for a session must not
+    /// overtake the message that lets the peer open them.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits
-            .pop_front()
-            .or_else(|| self.net.poll_transmit())
+        self.net
+            .poll_transmit()
+            .or_else(|| self.transmits.pop_front())
     }
 
     /// An IP packet for the device.
@@ -172,6 +186,11 @@ impl Node {
     /// What was dropped so far, by reason; the data threads count into it too.
     pub fn drops(&self) -> &Arc<DropCounters> {
         self.net.drops()
+    }
+
+    /// Post-quantum work done so far, for whoever wants to see that a flood causes none.
+    pub fn handshake_counters(&self) -> &Arc<HandshakeCounters> {
+        self.net.handshake_counters()
     }
 
     /// The picture the data threads work on; a new one follows [`NodeEvent::SnapshotChanged`].

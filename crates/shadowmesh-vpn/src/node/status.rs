@@ -1,6 +1,7 @@
 //! What people want to know about a node and its peers, and how they name a peer.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use shadowmesh_net::{DropReason, PeerStatus};
 use shadowmesh_wire::PeerId;
@@ -48,8 +49,8 @@ pub enum ResolveError {
 
 impl Node {
     /// Everything at once.
-    pub fn status(&self) -> NodeStatus {
-        let mut by_peer = self.net.status();
+    pub fn status(&self, now: Instant) -> NodeStatus {
+        let mut by_peer = self.net.status(now);
         let peers = self.members.peers().iter().map(|peer| {
             let found = by_peer.iter().position(|status| status.peer == peer.id);
             NodePeerStatus {
