@@ -1,0 +1,289 @@
+//! A run in which the seed decides everything: how many hosts, what the links do to datagrams, who
+//! is killed, whose clock jumps, who throws whom out.
+//!
+//! Two things must hold whatever happens. *Safety*, at every moment: no packet comes out twice, at
+//! the wrong host, or from a peer that was thrown out. *Recovery*, at the end: once the network is
+//! sound and all hosts run, every pair that still knows each other exchanges packets without loss.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::Rng;
+use rand::seq::IndexedRandom;
+
+use crate::link::{LinkProfile, Loss};
+use crate::world::{HostConfig, HostId, World};
+
+const ROUNDS: usize = 30;
+/// Time for the nodes to notice that the network is sound again: longer than their longest patience
+/// with a silent peer and their longest pause between attempts.
+const HEALING: Duration = Duration::from_secs(45);
+
+/// What happened in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomFigures {
+    /// Packets handed to devices.
+    pub sent: usize,
+    /// Packets that came out.
+    pub delivered: usize,
+    /// Fingerprint of the run.
+    pub trace: u64,
+    /// Events in it.
+    pub events: u64,
+}
+
+/// Runs the scenario of a seed.
+///
+/// # Panics
+/// When safety or recovery is violated.
+pub fn run(seed: u64) -> RandomFigures {
+    let mut chaos = Chaos::new(seed);
+    for _ in 0..ROUNDS {
+        chaos.act();
+        chaos.traffic();
+        chaos.assert_safe();
+    }
+    chaos.assert_recovery();
+    let (sent, delivered) = chaos.world.ledger.totals();
+    let trace = chaos.world.trace();
+    RandomFigures {
+        sent,
+        delivered,
+        trace: trace.hash(),
+        events: trace.events(),
+    }
+}
+
+struct Chaos {
+    world: World,
+    hosts: Vec<HostId>,
+    /// Ordered pairs: the first lists the second.
+    lists: BTreeSet<(HostId, HostId)>,
+    /// Packets sent to somebody who did not list the sender.
+    forbidden: Vec<u64>,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let mut world = World::new(seed);
+        let count = world.rng().random_range(2..=5);
+        let hosts: Vec<_> = (0..count).map(|_| add_host(&mut world)).collect();
+        let mut lists = BTreeSet::new();
+        for (n, &a) in hosts.iter().enumerate() {
+            for &b in &hosts[n + 1..] {
+                world.introduce(a, b);
+                lists.extend([(a, b), (b, a)]);
+                let profile = any_link(&mut world);
+                world.link(a, b, profile);
+            }
+        }
+        for &host in &hosts {
+            world.start(host);
+        }
+        Self {
+            world,
+            hosts,
+            lists,
+            forbidden: Vec::new(),
+        }
+    }
+
+    fn any_host(&mut self) -> HostId {
+        *self
+            .hosts
+            .choose(self.world.rng())
+            .expect("there are hosts")
+    }
+
+    fn any_pair(&mut self) -> (HostId, HostId) {
+        loop {
+            let pair = (self.any_host(), self.any_host());
+            if pair.0 != pair.1 {
+                return pair;
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        match self.world.rng().random_range(0..10) {
+            0..=3 => {
+                let (from, to) = self.any_pair();
+                let profile = any_link(&mut self.world);
+                self.world.link_one_way(from, to, profile);
+            }
+            4 => {
+                let (a, b) = self.any_pair();
+                self.world.link(a, b, LinkProfile::default().losing(1.0));
+            }
+            5 | 6 => {
+                let host = self.any_host();
+                if self.world.host(host).is_up() {
+                    self.world.kill(host);
+                } else {
+                    self.world.start(host);
+                }
+            }
+            7 => {
+                let host = self.any_host();
+                let seconds = self.world.rng().random_range(1..600);
+                self.world.jump_clock(host, Duration::from_secs(seconds));
+            }
+            8 => {
+                let (who, whom) = self.any_pair();
+                self.throw_out_or_take_back(who, whom);
+            }
+            _ => {}
+        }
+    }
+
+    fn throw_out_or_take_back(&mut self, who: HostId, whom: HostId) {
+        let peer = self.world.peer_entry(whom);
+        let up = self.world.host(who).is_up();
+        if self.lists.remove(&(who, whom)) {
+            self.world.host_mut(who).peers.retain(|p| p.id != peer.id);
+            if up {
+                self.world
+                    .with_node(who, |node, now| node.remove_peer(&peer.id, now));
+            }
+        } else {
+            self.lists.insert((who, whom));
+            self.world.host_mut(who).peers.push(peer.clone());
+            if up {
+                self.world
+                    .with_node(who, |node, now| node.add_peer(peer, now))
+                    .expect("no conflict");
+            }
+        }
+    }
+
+    /// Packets between all pairs for up to two seconds.
+    fn traffic(&mut self) {
+        for _ in 0..self.world.rng().random_range(1..40) {
+            self.send_all();
+            let pause = self.world.rng().random_range(1..100);
+            self.world.run_for(Duration::from_millis(pause));
+        }
+    }
+
+    /// One packet for each ordered pair, of any size and IP version; returns those that must arrive
+    /// on a sound network.
+    fn send_all(&mut self) -> Vec<u64> {
+        let hosts = self.hosts.clone();
+        let pairs = hosts
+            .iter()
+            .flat_map(|a| hosts.iter().map(move |b| (*a, *b)))
+            .filter(|(a, b)| a != b);
+        let mut expected = Vec::new();
+        for (from, to) in pairs {
+            let (source, destination) = if self.world.rng().random() {
+                (self.world.ipv4(from), self.world.ipv4(to))
+            } else {
+                (self.world.ipv6(from), self.world.ipv6(to))
+            };
+            let len = self.world.rng().random_range(60..=1420);
+            let number = self.world.send_packet(from, to, source, destination, len);
+            match self.lists.contains(&(to, from)) {
+                false => self.forbidden.push(number),
+                true if self.lists.contains(&(from, to)) => expected.push(number),
+                true => {}
+            }
+        }
+        expected
+    }
+
+    fn assert_safe(&self) {
+        assert_eq!(self.world.ledger.violations(), Vec::<String>::new());
+        for number in &self.forbidden {
+            let entry = self.world.ledger.entry(*number);
+            assert!(
+                entry.delivered.is_empty(),
+                "{:?} took a packet of {:?}, whom it does not list",
+                entry.to,
+                entry.from
+            );
+        }
+    }
+
+    fn assert_recovery(&mut self) {
+        let hosts = self.hosts.clone();
+        for (n, &a) in hosts.iter().enumerate() {
+            for &b in &hosts[n + 1..] {
+                self.world
+                    .link(a, b, LinkProfile::round_trip(Duration::from_millis(40)));
+            }
+            if !self.world.host(a).is_up() {
+                self.world.start(a);
+            }
+        }
+        let end = self.world.now() + HEALING;
+        while self.world.now() < end {
+            self.send_all();
+            self.world.run_for(Duration::from_millis(250));
+        }
+        let expected: Vec<u64> = (0..20)
+            .flat_map(|_| {
+                let numbers = self.send_all();
+                self.world.run_for(Duration::from_millis(100));
+                numbers
+            })
+            .collect();
+        self.world.run_for(Duration::from_secs(5));
+        self.assert_safe();
+        for number in expected {
+            let entry = self.world.ledger.entry(number);
+            assert!(
+                self.world.ledger.arrived(number),
+                "on a sound network, {:?} lost a packet to {:?}",
+                entry.from,
+                entry.to
+            );
+        }
+    }
+}
+
+fn add_host(world: &mut World) -> HostId {
+    let rng = world.rng();
+    let config = HostConfig {
+        rekey_interval: Duration::from_secs(rng.random_range(10..30)),
+        cipher_speeds: [rng.random_range(100..9000), rng.random_range(100..9000)],
+        greet: rng.random(),
+        ..HostConfig::default()
+    };
+    world.add_host(config)
+}
+
+/// From a quiet LAN to a bad radio link.
+fn any_link(world: &mut World) -> LinkProfile {
+    let rng = world.rng();
+    let sometimes = |rng: &mut rand::rngs::StdRng, most: f64| {
+        if rng.random_bool(0.3) {
+            rng.random_range(0.0..most)
+        } else {
+            0.0
+        }
+    };
+    let loss = if rng.random_bool(0.3) {
+        let (enter, leave) = (rng.random_range(0.001..0.05), rng.random_range(0.05..0.5));
+        Loss::Bursts {
+            enter,
+            leave,
+            good: 0.0,
+            bad: 1.0,
+        }
+    } else {
+        Loss::Uniform(sometimes(rng, 0.3))
+    };
+    LinkProfile {
+        delay: Duration::from_millis(rng.random_range(0..150)),
+        rate: rng
+            .random_bool(0.3)
+            .then(|| rng.random_range(1_000_000..100_000_000)),
+        queue: Duration::from_millis(rng.random_range(10..300)),
+        loss,
+        reorder: sometimes(rng, 0.5),
+        reorder_delay: Duration::from_millis(rng.random_range(1..200)),
+        duplicate: sometimes(rng, 0.3),
+        corrupt: sometimes(rng, 0.2),
+        mtu: *[65_507, 1472, 1450].choose(rng).expect("not empty"),
+    }
+}

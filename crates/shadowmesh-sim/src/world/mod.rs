@@ -1,0 +1,479 @@
+//! The simulated world: hosts, the links between them, one clock, one seed.
+//!
+//! Nothing here waits: the world keeps a queue of what is to happen (a datagram arrives, a node
+//! wants to be woken), jumps to the next of these moments, and hands it to the node concerned. After
+//! every input a node is drained: its datagrams go through [links](crate::link) and come back as
+//! later arrivals, its IP packets go to the [`Ledger`].
+//!
+//! A [tap](World::tap) sits on all links at once: it sees every datagram and may change or swallow
+//! it. [`World::inject`] makes datagrams appear from anywhere. Together they are the attacker.
+
+mod host;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use shadowmesh_crypto::Identity;
+use shadowmesh_net::{Received, Transmit};
+use shadowmesh_vpn::{Node, NodePeer};
+use shadowmesh_wire::overlay::{derived_ipv4, derived_ipv6};
+
+use crate::ledger::Ledger;
+use crate::link::{Link, LinkProfile};
+use crate::packet;
+use crate::trace::{Trace, TraceEvent};
+pub use host::{Host, HostConfig};
+
+/// How many wake-ups at one instant are a machine that turns in circles.
+const WAKES_AT_ONE_INSTANT_MAX: u32 = 1_000;
+
+/// A host of a world, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId(pub usize);
+
+/// A datagram on its way, as an observer of the network sees it.
+#[derive(Clone, Debug)]
+pub struct Passing {
+    /// World time at which it was sent.
+    pub at: Duration,
+    /// Who sent it.
+    pub from: HostId,
+    /// Who is to get it.
+    pub to: HostId,
+    /// The sender's address.
+    pub remote: SocketAddr,
+    /// The UDP payload.
+    pub data: Vec<u8>,
+}
+
+/// Sees every datagram as it is sent; may change it; `false` swallows it.
+pub type Tap = Box<dyn FnMut(&mut Passing) -> bool>;
+
+/// The world.
+pub struct World {
+    /// Every packet sent with [`send`](Self::send) and what became of it.
+    pub ledger: Ledger,
+    /// What links are like that were not set one by one.
+    pub default_link: LinkProfile,
+    seed: u64,
+    rng: StdRng,
+    birth: Instant,
+    now: Duration,
+    hosts: Vec<Host>,
+    places: BTreeMap<SocketAddr, HostId>,
+    links: BTreeMap<(HostId, HostId), Link>,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    wakes_at_this_instant: u32,
+    tap: Option<Tap>,
+    trace: Trace,
+}
+
+/// Something that will happen; earlier first, and in the order scheduled within one instant.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Scheduled {
+    at: Duration,
+    order: u64,
+    what: Happening,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Arrival {
+        to: HostId,
+        from: Option<HostId>,
+        remote: SocketAddr,
+        data: Vec<u8>,
+    },
+    Wake {
+        host: HostId,
+        boot: u64,
+    },
+}
+
+impl World {
+    /// An empty world. Everything that follows is decided by the seed and by the code.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            ledger: Ledger::default(),
+            default_link: LinkProfile::default(),
+            seed,
+            rng: StdRng::seed_from_u64(seed),
+            birth: Instant::now(),
+            now: Duration::ZERO,
+            hosts: Vec::new(),
+            places: BTreeMap::new(),
+            links: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            wakes_at_this_instant: 0,
+            tap: None,
+            trace: Trace::default(),
+        }
+    }
+
+    /// The seed the world was made with.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Time since the world began.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// The fingerprint of the run so far.
+    pub fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    /// The world's dice, for scenarios that want to draw too.
+    pub fn rng(&mut self) -> &mut StdRng {
+        &mut self.rng
+    }
+
+    /// Adds a machine with an identity and an address of its own; it is down until [`start`](Self::start).
+    pub fn add_host(&mut self, config: HostConfig) -> HostId {
+        let id = HostId(self.hosts.len());
+        let [ml_dsa, ed25519]: [[u8; 32]; 2] = self.rng.random();
+        let identity = Identity::from_seeds(ml_dsa.into(), ed25519.into());
+        // Documentation and benchmark space (RFC 2544): clearly nobody's.
+        let number = u16::try_from(id.0 + 1).expect("a world holds fewer than 65535 hosts");
+        let [high, low] = number.to_be_bytes();
+        let address = SocketAddr::from(([198, 18, high, low], 4433));
+        self.hosts.push(Host::new(identity, address, config));
+        self.places.insert(address, id);
+        id
+    }
+
+    /// Two running hosts with the same settings that know each other.
+    pub fn pair(&mut self, config: HostConfig) -> (HostId, HostId) {
+        let (a, b) = (self.add_host(config.clone()), self.add_host(config));
+        self.introduce(a, b);
+        self.start(a);
+        self.start(b);
+        (a, b)
+    }
+
+    /// Lists each of the two hosts in the other's configuration; read at the next start.
+    pub fn introduce(&mut self, a: HostId, b: HostId) {
+        for (who, whom) in [(a, b), (b, a)] {
+            let peer = self.peer_entry(whom);
+            self.host_mut(who).peers.push(peer);
+        }
+    }
+
+    /// A configuration entry for a host: its id, its address, and what is its own.
+    pub fn peer_entry(&self, id: HostId) -> NodePeer {
+        let host = self.host(id);
+        NodePeer {
+            underlay: vec![host.address],
+            name: Some(format!("host{}", id.0)),
+            ..NodePeer::new(host.id())
+        }
+    }
+
+    /// Starts (or restarts) a host's node.
+    pub fn start(&mut self, id: HostId) {
+        let seed = self.rng.random();
+        let now = self.clock_of(id);
+        self.hosts[id.0].boot(seed, now, self.now);
+        self.drain(id);
+    }
+
+    /// Kills a host's node, as `kill -9` would: nothing more is sent.
+    pub fn kill(&mut self, id: HostId) {
+        self.hosts[id.0].node = None;
+    }
+
+    /// Sets the host's clock forward, as after a suspended laptop wakes: time passed that the
+    /// others have lived through and it has not.
+    pub fn jump_clock(&mut self, id: HostId, by: Duration) {
+        self.hosts[id.0].clock_ahead += by;
+        self.wake(id);
+    }
+
+    /// Sets both directions between two hosts.
+    pub fn link(&mut self, a: HostId, b: HostId, profile: LinkProfile) {
+        self.link_one_way(a, b, profile);
+        self.link_one_way(b, a, profile);
+    }
+
+    /// Sets one direction between two hosts.
+    pub fn link_one_way(&mut self, from: HostId, to: HostId, profile: LinkProfile) {
+        self.links
+            .entry((from, to))
+            .or_insert_with(|| Link::new(profile))
+            .profile = profile;
+    }
+
+    /// Puts an observer or attacker on all links; `None` takes it away.
+    pub fn tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap;
+    }
+
+    /// A datagram reaches `to` right now and claims to come from `remote`.
+    pub fn inject(&mut self, to: HostId, remote: SocketAddr, data: Vec<u8>) {
+        self.schedule(
+            self.now,
+            Happening::Arrival {
+                to,
+                from: None,
+                remote,
+                data,
+            },
+        );
+    }
+
+    /// A host.
+    pub fn host(&self, id: HostId) -> &Host {
+        &self.hosts[id.0]
+    }
+
+    /// A host, to change what it reads at the next start.
+    pub fn host_mut(&mut self, id: HostId) -> &mut Host {
+        &mut self.hosts[id.0]
+    }
+
+    /// All hosts' numbers.
+    pub fn host_ids(&self) -> impl Iterator<Item = HostId> + use<> {
+        (0..self.hosts.len()).map(HostId)
+    }
+
+    /// Does something with a running node and handles what follows from it.
+    pub fn with_node<R>(&mut self, id: HostId, act: impl FnOnce(&mut Node, Instant) -> R) -> R {
+        let now = self.clock_of(id);
+        let node = self.hosts[id.0].node.as_mut().expect("the host is running");
+        let result = act(node, now);
+        self.drain(id);
+        result
+    }
+
+    /// Sends the shortest numbered IPv4 packet from one host's device to another's address.
+    pub fn send(&mut self, from: HostId, to: HostId) -> u64 {
+        let (source, destination) = (self.ipv4(from), self.ipv4(to));
+        self.send_packet(from, to, source, destination, packet::len_min(&source))
+    }
+
+    /// Sends a numbered packet with these addresses and this length from a host's device. It is
+    /// booked as being for `to`.
+    pub fn send_packet(
+        &mut self,
+        from: HostId,
+        to: HostId,
+        source: IpAddr,
+        destination: IpAddr,
+        len: usize,
+    ) -> u64 {
+        let number = self.ledger.book(from, to, self.now);
+        let packet = packet::numbered(source, destination, number, len);
+        if self.host(from).is_up() {
+            self.with_node(from, |node, now| node.handle_device(&packet, now));
+        }
+        number
+    }
+
+    /// The derived IPv4 overlay address of a host.
+    pub fn ipv4(&self, id: HostId) -> IpAddr {
+        derived_ipv4(&self.host(id).id()).into()
+    }
+
+    /// The derived IPv6 overlay address of a host.
+    pub fn ipv6(&self, id: HostId) -> IpAddr {
+        derived_ipv6(&self.host(id).id()).into()
+    }
+
+    /// Sends a packet each way and waits until both have come out; false if they do not within
+    /// 20 s.
+    pub fn settle(&mut self, a: HostId, b: HostId) -> bool {
+        let numbers = [self.send(a, b), self.send(b, a)];
+        self.run_until(Duration::from_secs(20), |w| {
+            numbers.iter().all(|n| w.ledger.arrived(*n))
+        })
+    }
+
+    /// Lets `time` pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until `done` holds, at most for `limit`. Returns whether it came to hold.
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&World) -> bool) -> bool {
+        let end = self.now + limit;
+        while !done(self) {
+            if !self.step(end) {
+                self.now = end;
+                return done(self);
+            }
+        }
+        true
+    }
+
+    /// The next happening up to `end`; false if there is none.
+    fn step(&mut self, end: Duration) -> bool {
+        if self.queue.peek().is_none_or(|Reverse(next)| next.at > end) {
+            return false;
+        }
+        let Some(Reverse(next)) = self.queue.pop() else {
+            return false;
+        };
+        if next.at > self.now {
+            self.wakes_at_this_instant = 0;
+        }
+        self.now = next.at;
+        match next.what {
+            Happening::Arrival {
+                to,
+                from,
+                remote,
+                data,
+            } => self.arrive(to, from, remote, &data),
+            Happening::Wake { host, boot } if self.hosts[host.0].boots == boot => self.wake(host),
+            Happening::Wake { .. } => {}
+        }
+        true
+    }
+
+    fn arrive(&mut self, to: HostId, from: Option<HostId>, remote: SocketAddr, data: &[u8]) {
+        let source = from.map_or(usize::MAX, |f| f.0);
+        self.trace
+            .add(TraceEvent::Arrived, self.now, source, to.0, data.len());
+        if self.host(to).is_up() {
+            let received = Received::from_remote(remote);
+            self.with_node(to, |node, now| {
+                node.handle_datagram(received, BytesMut::from(data), now)
+            });
+        }
+    }
+
+    fn wake(&mut self, id: HostId) {
+        self.hosts[id.0].wake_at = None;
+        if !self.host(id).is_up() {
+            return;
+        }
+        self.wakes_at_this_instant += 1;
+        if self.wakes_at_this_instant > WAKES_AT_ONE_INSTANT_MAX {
+            let why = self.hosts[id.0]
+                .node
+                .as_mut()
+                .and_then(|n| n.poll_timeout());
+            panic!(
+                "seed {}: {id:?} wants to be woken again and again at {:?}: {why:?}",
+                self.seed, self.now
+            );
+        }
+        self.with_node(id, |node, now| node.handle_timeout(now));
+    }
+
+    /// Takes everything a node has to give and notes when it wants to be woken.
+    fn drain(&mut self, id: HostId) {
+        let clock = self.clock_of(id);
+        loop {
+            let Some(node) = self.hosts[id.0].node.as_mut() else {
+                return;
+            };
+            if let Some(transmit) = node.poll_transmit() {
+                self.transmit(id, &transmit);
+            } else if let Some(packet) = node.poll_device() {
+                self.trace
+                    .add(TraceEvent::Delivered, self.now, id.0, id.0, packet.len());
+                self.ledger.deliver(packet::number(&packet), id, self.now);
+            } else if let Some(event) = node.poll_event() {
+                self.hosts[id.0].note(event, self.now);
+            } else {
+                let at = node
+                    .poll_timeout()
+                    .map(|(at, _)| self.now + at.saturating_duration_since(clock));
+                return self.schedule_wake(id, at);
+            }
+        }
+    }
+
+    fn schedule_wake(&mut self, id: HostId, at: Option<Duration>) {
+        let host = &mut self.hosts[id.0];
+        let Some(at) = at else { return };
+        // An earlier wake-up that is already set will come by here again.
+        if host.wake_at.is_none_or(|set| at < set) {
+            host.wake_at = Some(at);
+            let boot = host.boots;
+            self.schedule(at, Happening::Wake { host: id, boot });
+        }
+    }
+
+    fn transmit(&mut self, from: HostId, transmit: &Transmit) {
+        let segment = transmit
+            .segment_size
+            .unwrap_or(transmit.contents.len())
+            .max(1);
+        for data in transmit.contents.chunks(segment) {
+            // A datagram to an address nobody has is gone, as on the internet.
+            let Some(&to) = self.places.get(&transmit.remote) else {
+                continue;
+            };
+            let remote = self.host(from).address;
+            let mut passing = Passing {
+                at: self.now,
+                from,
+                to,
+                remote,
+                data: data.to_vec(),
+            };
+            self.trace
+                .add(TraceEvent::Sent, self.now, from.0, to.0, data.len());
+            self.hosts[from.0].sent_bytes += data.len();
+            let passes = self.tap.as_mut().is_none_or(|tap| tap(&mut passing));
+            if passes {
+                self.carry(passing);
+            }
+        }
+    }
+
+    fn carry(&mut self, passing: Passing) {
+        let Passing {
+            from,
+            to,
+            remote,
+            data,
+            ..
+        } = passing;
+        let link = self
+            .links
+            .entry((from, to))
+            .or_insert_with(|| Link::new(self.default_link));
+        for arrival in link.send(data.len(), self.now, &mut self.rng) {
+            let mut data = data.clone();
+            if let Some(bit) = arrival.flipped_bit {
+                data[bit / 8] ^= 1 << (bit % 8);
+            }
+            self.schedule(
+                arrival.at,
+                Happening::Arrival {
+                    to,
+                    from: Some(from),
+                    remote,
+                    data,
+                },
+            );
+        }
+    }
+
+    fn schedule(&mut self, at: Duration, what: Happening) {
+        self.scheduled += 1;
+        self.queue.push(Reverse(Scheduled {
+            at,
+            order: self.scheduled,
+            what,
+        }));
+    }
+
+    fn clock_of(&self, id: HostId) -> Instant {
+        self.birth + self.now + self.hosts[id.0].clock_ahead
+    }
+}
