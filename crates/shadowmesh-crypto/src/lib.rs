@@ -24,15 +24,15 @@ mod first_contact;
 mod hybrid;
 mod identity;
 mod kdf;
+mod measure;
 mod session;
-#[cfg(test)]
-mod testing;
 mod tls;
 
-pub use cipher::{Cipher, choose, measure_speeds};
+pub use cipher::{Cipher, choose};
 pub use first_contact::FirstContact;
 pub use hybrid::HybridError;
 pub use identity::{Identity, IdentityFileError, PublicIdentity, PublicIdentityError};
+pub use measure::measure_speeds;
 pub use session::{
     ExportError, KeyChain, OpenError, Opened, Opener, RekeyError, RekeyPending, ReplayWindow,
     Sealer,

@@ -1,6 +1,5 @@
 //! The data plane as two peers and an attacker between them see it.
 
-mod export;
 mod frames;
 mod rekey;
 

@@ -3,4 +3,6 @@
 mod authentication;
 mod certificates;
 mod key_exchange;
+mod nodes;
 mod resumption;
+mod session_keys;

@@ -6,8 +6,8 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
 use super::super::*;
+use super::nodes::{Node, Pair, deliver, flight};
 use crate::composite::{ML_DSA_SIGNATURE_LEN, SIGNATURE_LEN};
-use crate::testing::{Node, Pair, deliver, flight};
 
 // PROTOCOL SM-HS-5
 #[test]

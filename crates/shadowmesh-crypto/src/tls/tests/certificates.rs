@@ -1,5 +1,5 @@
 use super::super::*;
-use crate::testing::{Node, Pair, deliver, flight};
+use super::nodes::{Node, Pair, deliver, flight};
 
 fn certificate(session: &dyn Session) -> Certificate {
     let chain = session.peer_identity().unwrap();

@@ -4,8 +4,8 @@ use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::crypto::{ActiveKeyExchange, CompletedKeyExchange, SharedSecret, SupportedKxGroup};
 
 use super::super::*;
+use super::nodes::{Node, Pair};
 use crate::hybrid::{KEM_LEN, SHARE_LEN};
-use crate::testing::{Node, Pair};
 
 /// Changes a share on its way out.
 type Change = fn(&mut Vec<u8>);

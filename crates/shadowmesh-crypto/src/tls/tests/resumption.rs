@@ -1,5 +1,5 @@
 use super::super::*;
-use crate::testing::{Node, Pair, deliver, flight, start_server};
+use super::nodes::{Node, Pair, deliver, flight, start_server};
 
 // PROTOCOL SM-HS-5
 #[test]

@@ -9,25 +9,26 @@ use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{Side, TransportError};
 use shadowmesh_wire::PeerId;
 
-use crate::{HandshakeCounters, Identity, PeerBook, PublicIdentity, TlsConfigs, server_name};
+use super::super::{HandshakeCounters, PeerBook, TlsConfigs, server_name};
+use crate::{Identity, PublicIdentity};
 
 /// QUIC version 1.
 const VERSION: u32 = 1;
 
 /// Members, each with its full key where it is held.
 #[derive(Debug, Default)]
-pub(crate) struct Book(Mutex<BTreeMap<PeerId, Option<Arc<PublicIdentity>>>>);
+pub(super) struct Book(Mutex<BTreeMap<PeerId, Option<Arc<PublicIdentity>>>>);
 
 impl Book {
-    pub(crate) fn add(&self, peer: PeerId) {
+    pub(super) fn add(&self, peer: PeerId) {
         self.0.lock().unwrap().entry(peer).or_default();
     }
 
-    pub(crate) fn remove(&self, peer: &PeerId) {
+    pub(super) fn remove(&self, peer: &PeerId) {
         self.0.lock().unwrap().remove(peer);
     }
 
-    pub(crate) fn forget_key(&self, peer: &PeerId) {
+    pub(super) fn forget_key(&self, peer: &PeerId) {
         self.0.lock().unwrap().insert(*peer, None);
     }
 }
@@ -49,15 +50,15 @@ impl PeerBook for Book {
     }
 }
 
-pub(crate) struct Node {
-    pub(crate) identity: Arc<Identity>,
-    pub(crate) book: Arc<Book>,
-    pub(crate) counters: Arc<HandshakeCounters>,
-    pub(crate) tls: TlsConfigs,
+pub(super) struct Node {
+    pub(super) identity: Arc<Identity>,
+    pub(super) book: Arc<Book>,
+    pub(super) counters: Arc<HandshakeCounters>,
+    pub(super) tls: TlsConfigs,
 }
 
 impl Node {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let identity = Arc::new(Identity::generate());
         let book = Arc::new(Book::default());
         let counters = Arc::new(HandshakeCounters::default());
@@ -75,23 +76,23 @@ impl Node {
     }
 
     /// Two nodes that may talk and have never met.
-    pub(crate) fn pair() -> (Self, Self) {
+    pub(super) fn pair() -> (Self, Self) {
         let (a, b) = (Self::new(), Self::new());
         a.book.add(b.id());
         b.book.add(a.id());
         (a, b)
     }
 
-    pub(crate) fn id(&self) -> PeerId {
+    pub(super) fn id(&self) -> PeerId {
         self.identity.peer_id()
     }
 
-    pub(crate) fn holds_key_of(&self, peer: &Self) -> bool {
+    pub(super) fn holds_key_of(&self, peer: &Self) -> bool {
         self.book.public_identity(&peer.id()).is_some()
     }
 
     /// ML-KEM work, signatures made, signatures checked since the last call.
-    pub(crate) fn work(&self) -> [u64; 3] {
+    pub(super) fn work(&self) -> [u64; 3] {
         [
             &self.counters.kem,
             &self.counters.sign,
@@ -102,15 +103,15 @@ impl Node {
 }
 
 /// Both ends of a connection.
-pub(crate) struct Pair {
-    pub(crate) client: Box<dyn Session>,
-    pub(crate) server: Box<dyn Session>,
+pub(super) struct Pair {
+    pub(super) client: Box<dyn Session>,
+    pub(super) server: Box<dyn Session>,
 }
 
 impl Pair {
     /// As the nodes would connect: the client shows the short certificate if the server holds its
     /// key.
-    pub(crate) fn new(client: &Node, server: &Node) -> Self {
+    pub(super) fn new(client: &Node, server: &Node) -> Self {
         Self::with(
             client.tls.client(server.id(), server.holds_key_of(client)),
             server.tls.server(),
@@ -118,7 +119,7 @@ impl Pair {
         )
     }
 
-    pub(crate) fn with(
+    pub(super) fn with(
         client: Arc<dyn ClientConfig>,
         server: Arc<dyn ServerConfig>,
         name: &PeerId,
@@ -130,7 +131,7 @@ impl Pair {
     }
 
     /// A finished handshake between two nodes.
-    pub(crate) fn finished(client: &Node, server: &Node) -> Self {
+    pub(super) fn finished(client: &Node, server: &Node) -> Self {
         let mut pair = Self::new(client, server);
         pair.run().expect("the handshake succeeds");
         assert!(!pair.client.is_handshaking() && !pair.server.is_handshaking());
@@ -138,7 +139,7 @@ impl Pair {
     }
 
     /// Runs the handshake to its end, or to the first error: whose, and what.
-    pub(crate) fn run(&mut self) -> Result<(), (Side, TransportError)> {
+    pub(super) fn run(&mut self) -> Result<(), (Side, TransportError)> {
         loop {
             let to_server = flight(&mut *self.client);
             deliver(&mut *self.server, &to_server).map_err(|error| (Side::Server, error))?;
@@ -151,18 +152,18 @@ impl Pair {
     }
 }
 
-pub(crate) fn start_client(config: Arc<dyn ClientConfig>, name: &PeerId) -> Box<dyn Session> {
+pub(super) fn start_client(config: Arc<dyn ClientConfig>, name: &PeerId) -> Box<dyn Session> {
     config
         .start_session(VERSION, &server_name(name), &parameters())
         .expect("the version is ours")
 }
 
-pub(crate) fn start_server(config: Arc<dyn ServerConfig>) -> Box<dyn Session> {
+pub(super) fn start_server(config: Arc<dyn ServerConfig>) -> Box<dyn Session> {
     config.start_session(VERSION, &parameters())
 }
 
 /// Everything a side has to say right now, cut where its keys change.
-pub(crate) fn flight(session: &mut dyn Session) -> Vec<Vec<u8>> {
+pub(super) fn flight(session: &mut dyn Session) -> Vec<Vec<u8>> {
     let mut flight = Vec::new();
     loop {
         let mut bytes = Vec::new();
@@ -176,7 +177,7 @@ pub(crate) fn flight(session: &mut dyn Session) -> Vec<Vec<u8>> {
     }
 }
 
-pub(crate) fn deliver(session: &mut dyn Session, flight: &[Vec<u8>]) -> Result<(), TransportError> {
+pub(super) fn deliver(session: &mut dyn Session, flight: &[Vec<u8>]) -> Result<(), TransportError> {
     flight
         .iter()
         .try_for_each(|bytes| session.read_handshake(bytes).map(drop))
