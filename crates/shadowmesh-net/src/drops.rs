@@ -39,6 +39,8 @@ drop_reasons! {
     HandshakeSource = "handshake_source",
     /// The table of unfinished handshakes is full.
     HandshakeTable = "handshake_table",
+    /// A handshake that failed: not a member, a wrong pin, a bad signature.
+    HandshakeFailed = "handshake_failed",
     /// A completed handshake of somebody who is not (or no longer) a member.
     NotMember = "not_member",
     /// A short header whose id belongs to nobody; answered by a stateless reset.

@@ -153,6 +153,8 @@ pub enum DownReason {
     Silent,
     /// The peer closed it, leaving.
     PeerLeft,
+    /// The peer does not, or no longer, take us as a member.
+    Refused,
     /// The peer closed it for another reason, or the connection failed.
     ConnectionLost,
     /// We removed the peer.
@@ -168,6 +170,7 @@ impl DownReason {
             DownReason::Reset => "reset",
             DownReason::Silent => "silent",
             DownReason::PeerLeft => "peer_left",
+            DownReason::Refused => "refused",
             DownReason::ConnectionLost => "connection_lost",
             DownReason::Removed => "removed",
             DownReason::Shutdown => "shutdown",

@@ -172,6 +172,7 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::harness::start;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     const A: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -183,7 +184,7 @@ mod tests {
     // PROTOCOL SM-HS-9
     #[test]
     fn a_burst_is_served_then_everybody_unproven_gets_retry_until_it_is_quiet() {
-        let start = Instant::now();
+        let start = start();
         let mut gate = Gate::new(100, start);
         for n in 0..BURST {
             assert_eq!(gate.judge(spoofed(n), false, 0, start), Verdict::Accept);
@@ -204,7 +205,7 @@ mod tests {
     // PROTOCOL SM-HS-10
     #[test]
     fn one_source_is_limited_and_a_whole_ipv6_64_is_one_source() {
-        let now = Instant::now();
+        let now = start();
         let mut gate = Gate::new(100, now);
         let host = |n| IpAddr::V6(Ipv6Addr::from((0x2001_0db8_u128 << 96) + n));
         for n in 0..u128::from(SOURCE_BURST) {
@@ -220,7 +221,7 @@ mod tests {
     // PROTOCOL SM-HS-10
     #[test]
     fn a_full_table_of_handshakes_takes_nobody() {
-        let now = Instant::now();
+        let now = start();
         let mut gate = Gate::new(3, now);
         assert_eq!(gate.judge(A, true, 2, now), Verdict::Accept);
         assert_eq!(gate.judge(A, true, 3, now), Verdict::TableFull);
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_table_of_sources_is_bounded() {
-        let now = Instant::now();
+        let now = start();
         let mut gate = Gate::new(100, now);
         for n in 0..SOURCES_MAX as u32 + 100 {
             gate.judge(spoofed(n), true, 0, now + Duration::from_micros(n.into()));

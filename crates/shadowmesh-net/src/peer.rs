@@ -125,11 +125,12 @@ impl Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::harness::start;
     use rand::SeedableRng;
 
     #[test]
     fn waits_double_up_to_five_seconds_and_stay_short_while_wanted() {
-        let now = Instant::now();
+        let now = start();
         let mut rng = StdRng::from_seed([7; 32]);
         let mut retry = Retry::default();
         assert_eq!(retry.failed(now, &mut rng), None);

@@ -123,11 +123,12 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::harness::start;
     use std::time::Duration;
 
     #[test]
     fn a_timer_has_one_deadline_and_fires_once_in_order() {
-        let start = Instant::now();
+        let start = start();
         let at = |ms| start + Duration::from_millis(ms);
         let (a, b) = (Timer::Quic(ConnKey(1)), Timer::Rekey(ConnKey(1)));
         let mut timers = Timers::default();
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_session_timers_end_without_the_one_quic_drains_by() {
-        let now = Instant::now();
+        let now = start();
         let mut timers = Timers::default();
         for timer in Timer::of_connection(ConnKey(1)) {
             timers.set(timer, now);

@@ -94,6 +94,20 @@ impl Cids {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.lock().owners.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_connections(&self) -> Vec<u64> {
+        let table = self.lock();
+        let ids = table.owners.iter();
+        ids.filter(|(_, owner)| matches!(owner, Owner::Connection(_)))
+            .map(|(&id, _)| id)
+            .collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().expect("no holder of this lock panics")
     }

@@ -107,6 +107,11 @@ impl Connection {
         }
     }
 
+    /// Whether anything came from the other side.
+    pub(crate) fn was_answered(&self) -> bool {
+        self.quic.stats().udp_rx.datagrams > 0
+    }
+
     /// Remembers ids that now lead here, and lets go of the oldest.
     pub(super) fn own_cids(&mut self, fresh: Vec<u64>, cids: &Cids, key: ConnKey) {
         self.cids.extend(fresh);

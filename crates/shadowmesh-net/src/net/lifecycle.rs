@@ -158,8 +158,10 @@ impl Net {
         self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);
     }
 
-    /// Both sides connected at once, and the peer's connection will win: ours is of no use. Doing
-    /// this is also what lets the peer tell a crossing from a session that we lost.
+    /// Both sides connected at once, and the peer's connection won before ours was even answered.
+    /// Giving ours up is what lets the peer tell a crossing from a session that we lost: no Initial
+    /// of ours arrives there after its session is up. An attempt that was answered goes on, because
+    /// the peer may already send on it; it loses and lingers.
     fn give_up_crossed_attempt(&mut self, up: ConnKey, id: PeerId, now: Instant) {
         let attempt = self.peers.get(&id).and_then(|peer| peer.attempt);
         let theirs = self
@@ -167,9 +169,14 @@ impl Net {
             .connections
             .get(&up)
             .is_some_and(|connection| !connection.is_client());
+        let unanswered = |key| {
+            let connection: Option<&Connection> = self.control.connections.get(&key);
+            connection.is_some_and(|connection| !connection.was_answered())
+        };
         if let Some(attempt) = attempt
             && theirs
             && id < self.peer_id()
+            && unanswered(attempt)
         {
             self.close(attempt, Close::Replaced, DownReason::Removed, now);
         }
@@ -276,7 +283,7 @@ impl Net {
     fn on_session_lost(&mut self, id: PeerId, reason: DownReason, now: Instant) {
         let final_end = matches!(
             reason,
-            DownReason::Removed | DownReason::Shutdown | DownReason::PeerLeft
+            DownReason::Removed | DownReason::Shutdown | DownReason::PeerLeft | DownReason::Refused
         );
         let Some(peer) = self.peers.get_mut(&id) else {
             return;

@@ -240,3 +240,43 @@ impl std::fmt::Debug for Net {
             .finish_non_exhaustive()
     }
 }
+
+/// What tests look at from inside.
+#[cfg(test)]
+impl Net {
+    pub(crate) fn open_connections(&self) -> usize {
+        self.control.connections.len()
+    }
+
+    /// Ids in the table that belong to no connection that exists.
+    pub(crate) fn remembered_ids(&self) -> usize {
+        self.control.cids.len()
+    }
+
+    /// QUIC ids of all connections.
+    pub(crate) fn control_ids(&self) -> Vec<u64> {
+        self.control.cids.of_connections()
+    }
+
+    /// The connection in use with the nth peer.
+    pub(crate) fn primary_key(&self, peer: usize) -> crate::control::ConnKey {
+        let peer = self.peers.values().nth(peer).expect("the test added it");
+        peer.primary.expect("the test connected it")
+    }
+
+    pub(crate) fn close_as_dead(
+        &mut self,
+        key: crate::control::ConnKey,
+        reason: crate::DownReason,
+        now: Instant,
+    ) {
+        self.close(key, crate::control::Close::Dead, reason, now);
+        self.settle(now);
+    }
+
+    /// Asks the first peer for new keys before their time.
+    pub(crate) fn ask_rekey_now(&mut self, now: Instant) {
+        self.ask_rekey(self.primary_key(0), now);
+        self.settle(now);
+    }
+}

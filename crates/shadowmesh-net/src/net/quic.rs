@@ -144,6 +144,10 @@ impl Net {
         let Some(connection) = self.control.connections.get(&key) else {
             return;
         };
+        if !connection.is_client() && connection.peer.is_none() {
+            // PROTOCOL SM-OV-4
+            self.drops.count(DropReason::HandshakeFailed);
+        }
         let refused = connection.is_client() && !matches!(reason, ConnectionError::TimedOut);
         if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
             peer.last_error = Some(reason.to_string());
@@ -153,15 +157,7 @@ impl Net {
                 peer.holds_our_key = false;
             }
         }
-        let leaving = Close::Leaving.code();
-        let down = match reason {
-            ConnectionError::Reset => DownReason::Reset,
-            ConnectionError::ApplicationClosed(close) if close.error_code == leaving => {
-                DownReason::PeerLeft
-            }
-            _ => DownReason::ConnectionLost,
-        };
-        self.end(key, down, now);
+        self.end(key, down_reason(reason), now);
     }
 
     fn on_stream_event(&mut self, key: ConnKey, event: StreamEvent, now: Instant) {
@@ -252,6 +248,18 @@ impl Net {
         if !self.output.transmit(to_transmit(path, ecn, datagram)) {
             self.drops.count(DropReason::TransmitBacklog);
         }
+    }
+}
+
+fn down_reason(reason: &ConnectionError) -> DownReason {
+    match reason {
+        ConnectionError::Reset => DownReason::Reset,
+        ConnectionError::ApplicationClosed(close) => match close.error_code {
+            code if code == Close::Leaving.code() => DownReason::PeerLeft,
+            code if code == Close::NotMember.code() => DownReason::Refused,
+            _ => DownReason::ConnectionLost,
+        },
+        _ => DownReason::ConnectionLost,
     }
 }
 

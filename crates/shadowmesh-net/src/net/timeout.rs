@@ -50,7 +50,7 @@ impl Net {
             return;
         };
         let deadline = connection.started_at + HANDSHAKE_MAX;
-        let answered = connection.quic.stats().udp_rx.datagrams > 0;
+        let answered = connection.was_answered();
         if answered && now < deadline {
             return self.timers.set(Timer::Handshake(key), deadline);
         }

@@ -121,6 +121,7 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::harness::start;
 
     fn path(port: u16) -> Path {
         Path::to(([192, 0, 2, 1], port).into())
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_path_is_proven_only_by_the_token_it_was_sent_and_from_itself() {
-        let now = Instant::now();
+        let now = start();
         let mut paths = Paths::new(path(1), &[]);
         assert!(!paths.challenge(path(1), 5, now));
         assert!(paths.challenge(path(2), 6, now));

@@ -85,6 +85,7 @@ impl Liveness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::harness::start;
 
     struct World {
         liveness: Liveness,
@@ -94,7 +95,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let now = Instant::now();
+            let now = start();
             Self {
                 liveness: Liveness::new(now),
                 now,

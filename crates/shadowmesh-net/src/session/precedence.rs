@@ -6,7 +6,8 @@
 //! - A connection that was begun after the other session was up: whoever began it had lost that
 //!   session, since nobody connects to a peer it has a session with. The newcomer wins. This cannot
 //!   be a mere crossing: a node that becomes the server of the lower PeerId gives up its own
-//!   attempt (`Net::give_up_crossed_attempt`).
+//!   attempt if that was not answered yet (`Net::give_up_crossed_attempt`), and one that was
+//!   answered arrived before the other session was up.
 //! - Begun while the other was not yet up: they crossed. The one whose client is the lower PeerId
 //!   wins; with the same client, the later one.
 
@@ -40,19 +41,17 @@ pub(crate) fn newcomer_wins(newcomer: Contender, incumbent: Contender) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::harness::start;
     use std::time::Duration;
 
     fn contender(boot: u64, lower: bool, started: u64, established: u64) -> Contender {
-        let start = *START;
         Contender {
             boot,
             client_is_lower: lower,
-            started_at: start + Duration::from_secs(started),
-            established_at: start + Duration::from_secs(established),
+            started_at: start() + Duration::from_secs(started),
+            established_at: start() + Duration::from_secs(established),
         }
     }
-
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
 
     // PROTOCOL SM-HS-13
     #[test]

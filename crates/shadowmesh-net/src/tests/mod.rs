@@ -1,1 +1,12 @@
-//! Net in virtual time.
+//! `Net` in virtual time, with one scenario file for each behaviour.
+
+mod early_data;
+mod flood;
+mod glare;
+mod handshake;
+pub(crate) mod harness;
+mod hostile;
+mod membership;
+mod paths;
+mod rekey;
+mod restart;

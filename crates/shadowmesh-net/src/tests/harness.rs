@@ -1,0 +1,342 @@
+//! A few nodes, one clock, one queue: the smallest world in which `Net` can be watched.
+//!
+//! The data plane of each node is played as the engine plays it: frames of known sessions are
+//! opened by the snapshot, everything else goes to `Net`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use shadowmesh_crypto::Identity;
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::inner::InnerType;
+use shadowmesh_wire::sealed::{HEADER_LEN, TAG_LEN, receiver_index};
+
+use crate::{DropReason, Net, NetConfig, NetEvent, PeerConfig, Received};
+
+/// Where the virtual clock begins; the value itself means nothing.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an Instant can be had in no other way"
+)]
+pub(crate) fn start() -> Instant {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    *START
+}
+
+pub(crate) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// What a datagram is, as far as the sender knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// From [`World::send`].
+    Data,
+    /// From `Net`.
+    Control,
+}
+
+/// A datagram under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Flight {
+    pub(crate) from: usize,
+    pub(crate) source: SocketAddr,
+    pub(crate) target: SocketAddr,
+    pub(crate) kind: Kind,
+    pub(crate) data: Vec<u8>,
+}
+
+pub(crate) struct Node {
+    pub(crate) net: Net,
+    pub(crate) address: SocketAddr,
+    pub(crate) config: NetConfig,
+    pub(crate) events: Vec<(Instant, NetEvent)>,
+    pub(crate) packets: Vec<Vec<u8>>,
+}
+
+type Drop = Box<dyn FnMut(&Flight) -> bool>;
+
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) nodes: Vec<Node>,
+    /// One-way delay of every datagram.
+    pub(crate) delay: Duration,
+    /// True: lost.
+    pub(crate) lost: Drop,
+    /// Everything that was sent, lost or not.
+    pub(crate) log: Vec<Flight>,
+    queue: BTreeMap<(Instant, u64), Flight>,
+    sequence: u64,
+    pub(crate) rng: StdRng,
+}
+
+impl World {
+    /// `n` nodes that do not know each other, in ascending order of PeerId.
+    pub(crate) fn new(n: usize, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut identities: Vec<_> = (0..n)
+            .map(|_| {
+                Arc::new(Identity::from_seeds(
+                    rng.random::<[u8; 32]>().into(),
+                    rng.random::<[u8; 32]>().into(),
+                ))
+            })
+            .collect();
+        identities.sort_by_key(|identity| identity.peer_id());
+        let nodes = identities
+            .into_iter()
+            .enumerate()
+            .map(|(at, identity)| Node::new(identity, at, rng.random()))
+            .collect();
+        Self {
+            now: start(),
+            nodes,
+            delay: ms(5),
+            lost: Box::new(|_| false),
+            log: Vec::new(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            rng,
+        }
+    }
+
+    /// Two nodes that know each other's keys' names and addresses.
+    pub(crate) fn pair(seed: u64) -> Self {
+        let mut world = Self::new(2, seed);
+        world.introduce(0, 1, true);
+        world.introduce(1, 0, true);
+        world
+    }
+
+    pub(crate) fn id(&self, node: usize) -> PeerId {
+        self.nodes[node].net.peer_id()
+    }
+
+    /// Makes `other` a peer of `node`.
+    pub(crate) fn introduce(&mut self, node: usize, other: usize, with_address: bool) {
+        let address = with_address.then_some(self.nodes[other].address);
+        let config = PeerConfig {
+            id: self.id(other),
+            addresses: address.into_iter().collect(),
+            known_key: None,
+        };
+        let now = self.now;
+        self.nodes[node].net.add_peer(config, now);
+    }
+
+    pub(crate) fn connect(&mut self, node: usize, other: usize) {
+        let id = self.id(other);
+        self.nodes[node].net.connect(&id, self.now);
+        self.collect(node);
+    }
+
+    /// Both connected and settled, from `node` to `other`.
+    pub(crate) fn join(&mut self, node: usize, other: usize) {
+        self.connect(node, other);
+        assert!(self.run_until(ms(5_000), |world| world.is_up(node, other)));
+        self.run(ms(500));
+        assert!(self.is_up(other, node));
+    }
+
+    pub(crate) fn is_up(&self, node: usize, other: usize) -> bool {
+        let forwarding = self.nodes[node].net.forwarding();
+        forwarding.outbound(&self.id(other)).is_some()
+    }
+
+    /// Starts a node anew, with another boot and nothing in memory but its identity.
+    pub(crate) fn restart(&mut self, node: usize) {
+        let config = &mut self.nodes[node].config;
+        config.boot += 1;
+        config.seed = self.rng.random();
+        let config = config.clone();
+        self.nodes[node].net = Net::new(config, self.now).unwrap();
+    }
+
+    /// Sends an IP packet's worth of bytes through the session. False: there is none.
+    pub(crate) fn send(&mut self, node: usize, other: usize, payload: &[u8]) -> bool {
+        let forwarding = self.nodes[node].net.forwarding();
+        let Some(outbound) = forwarding.outbound(&self.id(other)) else {
+            return false;
+        };
+        let mut datagram = vec![0; HEADER_LEN];
+        datagram.push(InnerType::IpPacket.into());
+        datagram.extend_from_slice(payload);
+        datagram.extend_from_slice(&[0; TAG_LEN]);
+        let counter = outbound.sealer.reserve(1).unwrap();
+        outbound.sealer.seal(counter, &mut datagram);
+        outbound.traffic.sent(1, payload.len() as u64);
+        let target = outbound.remote;
+        self.dispatch(node, target, Kind::Data, datagram);
+        true
+    }
+
+    /// Puts a datagram on the wire as if it came from `source`.
+    pub(crate) fn inject(&mut self, source: SocketAddr, target: SocketAddr, data: Vec<u8>) {
+        let flight = Flight {
+            from: usize::MAX,
+            source,
+            target,
+            kind: Kind::Control,
+            data,
+        };
+        self.enqueue(flight);
+    }
+
+    fn dispatch(&mut self, from: usize, target: SocketAddr, kind: Kind, data: Vec<u8>) {
+        let source = self.nodes[from].address;
+        let flight = Flight {
+            from,
+            source,
+            target,
+            kind,
+            data,
+        };
+        self.log.push(flight.clone());
+        if !(self.lost)(&flight) {
+            self.enqueue(flight);
+        }
+    }
+
+    fn enqueue(&mut self, flight: Flight) {
+        self.sequence += 1;
+        self.queue
+            .insert((self.now + self.delay, self.sequence), flight);
+    }
+
+    /// Fetches what a node has to send and to say.
+    pub(crate) fn collect(&mut self, node: usize) {
+        while let Some(event) = self.nodes[node].net.poll_event() {
+            let now = self.now;
+            self.nodes[node].events.push((now, event));
+        }
+        while let Some(transmit) = self.nodes[node].net.poll_transmit() {
+            self.dispatch(node, transmit.remote, Kind::Control, transmit.contents);
+        }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, duration: Duration) {
+        self.run_until(duration, |_| false);
+    }
+
+    /// Lets time pass until `done`; false if that does not happen within `limit`.
+    pub(crate) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + limit;
+        for node in 0..self.nodes.len() {
+            self.collect(node);
+        }
+        while !done(self) {
+            let arrival = self.queue.keys().next().map(|&(at, _)| at);
+            let timeout = self
+                .nodes
+                .iter()
+                .filter_map(|node| node.net.poll_timeout().map(|(at, _)| at))
+                .min();
+            let next = [arrival, timeout].into_iter().flatten().min();
+            match next {
+                Some(at) if at <= end => self.step(at.max(self.now)),
+                _ => {
+                    self.now = end;
+                    return done(self);
+                }
+            }
+        }
+        true
+    }
+
+    fn step(&mut self, at: Instant) {
+        self.now = at;
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > at {
+                break;
+            }
+            let flight = entry.remove();
+            self.arrive(flight);
+        }
+        for node in 0..self.nodes.len() {
+            if let Some((due, _)) = self.nodes[node].net.poll_timeout()
+                && due <= at
+            {
+                self.nodes[node].net.handle_timeout(at);
+                self.collect(node);
+            }
+        }
+    }
+
+    fn arrive(&mut self, flight: Flight) {
+        let target = self
+            .nodes
+            .iter()
+            .position(|node| node.address == flight.target);
+        if let Some(node) = target {
+            self.nodes[node].receive(flight, self.now);
+            self.collect(node);
+        }
+    }
+
+    pub(crate) fn count(&self, node: usize, wanted: impl Fn(&NetEvent) -> bool) -> usize {
+        let events = &self.nodes[node].events;
+        events.iter().filter(|(_, event)| wanted(event)).count()
+    }
+
+    pub(crate) fn drops(&self, node: usize, reason: DropReason) -> u64 {
+        self.nodes[node].net.drops().get(reason)
+    }
+
+    /// Sends a packet each way and says whether both arrived.
+    pub(crate) fn traffic_flows(&mut self, a: usize, b: usize) -> bool {
+        let before = (self.nodes[a].packets.len(), self.nodes[b].packets.len());
+        let sent = self.send(a, b, b"from a") && self.send(b, a, b"from b");
+        self.run(self.delay + ms(1));
+        sent && self.nodes[a].packets.len() == before.0 + 1
+            && self.nodes[b].packets.len() == before.1 + 1
+    }
+}
+
+impl Node {
+    fn new(identity: Arc<Identity>, at: usize, seed: [u8; 32]) -> Self {
+        let config = NetConfig {
+            rekey_interval: Duration::from_secs(10),
+            unix_time: Duration::from_secs(1_800_000_000),
+            ..NetConfig::new(identity, seed, 1)
+        };
+        Self {
+            net: Net::new(config.clone(), start()).unwrap(),
+            address: ([192, 0, 2, at as u8 + 1], 4433).into(),
+            config,
+            events: Vec::new(),
+            packets: Vec::new(),
+        }
+    }
+
+    fn receive(&mut self, flight: Flight, now: Instant) {
+        let received = Received::from_remote(flight.source);
+        let forwarding = self.net.forwarding();
+        let inbound = receiver_index(&flight.data).and_then(|index| forwarding.inbound(index));
+        let Some(inbound) = inbound else {
+            let data = BytesMut::from(&flight.data[..]);
+            return self.net.handle_datagram(received, data, now);
+        };
+        let mut data = flight.data;
+        let opened = inbound
+            .opener
+            .open(&mut data, &mut inbound.window.lock().unwrap());
+        match opened {
+            Ok(opened) => {
+                let inner = &data[opened.inner];
+                inbound.traffic.received(1, inner.len() as u64);
+                if inner[0] == u8::from(InnerType::IpPacket) {
+                    self.packets.push(inner[1..].to_vec());
+                } else {
+                    self.net.handle_inner(&inbound.peer, received, inner, now);
+                }
+            }
+            Err(_) => self.net.drops().count(DropReason::SealForged),
+        }
+    }
+}

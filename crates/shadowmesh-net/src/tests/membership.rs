@@ -1,0 +1,114 @@
+//! Who is no member gets nothing.
+
+use super::harness::{World, ms};
+use crate::{DownReason, DropReason, NetEvent};
+
+// PROTOCOL SM-OV-4
+// PROTOCOL SM-OV-5
+#[test]
+fn an_unlisted_peer_gets_no_session() {
+    let mut world = World::new(2, 1);
+    world.introduce(0, 1, true);
+    world.connect(0, 1);
+    world.run(ms(15_000));
+    assert!(!world.is_up(0, 1) && !world.is_up(1, 0));
+    assert!(world.drops(1, DropReason::HandshakeFailed) >= 1);
+    assert!(world.nodes[1].events.is_empty());
+    assert!(world.nodes[0].net.status(world.now)[0].last_error.is_some());
+    assert_eq!(world.nodes[1].net.open_connections(), 0);
+}
+
+// PROTOCOL SM-HS-5
+#[test]
+fn somebody_else_at_the_address_of_a_peer_is_refused() {
+    let mut world = World::new(3, 2);
+    world.introduce(2, 0, false);
+    // Node 0 wants node 1, but node 2 sits at its address. It gets no answer at all, because the
+    // first packet is not tagged for node 2.
+    world.introduce(0, 1, true);
+    world.nodes.swap(1, 2);
+    let address = world.nodes[2].address;
+    world.nodes[1].address = address;
+    world.nodes[2].address = ([198, 51, 100, 1], 1).into();
+    let id = world.id(2);
+    world.nodes[0].net.connect(&id, world.now);
+    world.run(ms(15_000));
+    assert!(world.drops(1, DropReason::FirstContactTag) > 0);
+    assert_eq!(world.count(0, |e| matches!(e, NetEvent::PeerUp { .. })), 0);
+}
+
+// PROTOCOL SM-HS-5
+// PROTOCOL SM-OV-4
+// PROTOCOL SM-OV-5
+#[test]
+fn a_removed_peer_loses_its_session_at_once_and_its_frames_are_counted() {
+    let mut world = World::pair(3);
+    world.join(0, 1);
+    let id = world.id(0);
+    // The removed peer hears nothing of it.
+    world.lost = Box::new(|flight| flight.from == 1);
+    world.nodes[1].net.remove_peer(&id, world.now);
+    world.collect(1);
+    for _ in 0..10 {
+        assert!(world.send(0, 1, b"still there?"));
+    }
+    world.run(ms(10));
+    assert_eq!(world.drops(1, DropReason::RemovedPeer), 10);
+    assert!(world.nodes[1].packets.is_empty());
+    let removed = world.count(1, |event| {
+        matches!(
+            event,
+            NetEvent::PeerDown {
+                reason: DownReason::Removed,
+                ..
+            }
+        )
+    });
+    assert_eq!(removed, 1);
+    // After a while nothing of it is remembered.
+    world.nodes[0].net.shutdown(world.now);
+    world.run(ms(120_000));
+    assert_eq!(world.nodes[1].net.remembered_ids(), 0);
+}
+
+// PROTOCOL SM-HS-5
+#[test]
+fn a_removed_peer_cannot_resume() {
+    let mut world = World::pair(4);
+    world.join(0, 1);
+    let id = world.id(0);
+    world.nodes[1].net.remove_peer(&id, world.now);
+    world.collect(1);
+    world.run(ms(500));
+    assert!(!world.is_up(0, 1));
+    let attempts = |world: &World| {
+        world.count(0, |event| {
+            matches!(event, NetEvent::Handshaken { resumed: true, .. })
+        })
+    };
+    for _ in 0..20 {
+        world.connect(0, 1);
+        world.run(ms(500));
+    }
+    // It did resume as far as TLS goes, and that was not enough.
+    assert!(attempts(&world) >= 1);
+    assert!(world.drops(1, DropReason::NotMember) >= 1);
+    for node in 0..2 {
+        let ups = world.count(node, |e| matches!(e, NetEvent::PeerUp { .. }));
+        assert_eq!(ups, 1, "only the one before");
+    }
+}
+
+// PROTOCOL SM-HS-5
+#[test]
+fn a_peer_that_is_added_again_is_welcome_again() {
+    let mut world = World::pair(5);
+    world.join(0, 1);
+    let id = world.id(0);
+    world.nodes[1].net.remove_peer(&id, world.now);
+    world.collect(1);
+    world.run(ms(500));
+    world.introduce(1, 0, false);
+    world.join(0, 1);
+    assert!(world.traffic_flows(0, 1));
+}

@@ -1,0 +1,57 @@
+//! Peers that move.
+
+use super::harness::{World, ms};
+use crate::NetEvent;
+
+#[test]
+fn a_peer_that_changes_its_address_keeps_its_session() {
+    for mover in [0, 1] {
+        let mut world = World::pair(1);
+        world.join(0, 1);
+        let old = world.nodes[mover].address;
+        world.nodes[mover].address = ([198, 51, 100, 7], 7777).into();
+        // Under traffic from the mover; replies go to the old address and are lost at first.
+        for _ in 0..30 {
+            world.send(mover, 1 - mover, b"packet");
+            world.run(ms(100));
+        }
+        assert_ne!(world.nodes[mover].address, old);
+        assert!(world.traffic_flows(0, 1), "mover {mover}");
+        let moved = world.count(1 - mover, |e| matches!(e, NetEvent::PathChanged { .. }));
+        assert_eq!(moved, 1);
+        for node in 0..2 {
+            assert_eq!(
+                world.count(node, |e| matches!(e, NetEvent::PeerDown { .. })),
+                0
+            );
+        }
+        // The control connection moved with it: keys still change over it.
+        world.run(ms(15_000));
+        assert!(world.count(0, |e| matches!(e, NetEvent::Rekeyed { .. })) >= 1);
+        assert_eq!(world.count(0, |e| matches!(e, NetEvent::PeerUp { .. })), 1);
+    }
+}
+
+#[test]
+fn frames_resent_from_elsewhere_do_not_move_the_path() {
+    let mut world = World::pair(2);
+    world.join(0, 1);
+    let id = world.id(1);
+    world.log.clear();
+    // The probe request is held back and arrives only from the attacker's address.
+    world.lost = Box::new(|flight| flight.from == 0);
+    world.nodes[0].net.ping(&id, world.now).unwrap();
+    world.collect(0);
+    world.lost = Box::new(|_| false);
+    let probe = world.log.pop().unwrap();
+    let attacker = ([203, 0, 113, 9], 9).into();
+    world.inject(attacker, probe.target, probe.data);
+    world.run(ms(100));
+    let to_attacker = world.log.iter().filter(|f| f.target == attacker).count();
+    assert_eq!(to_attacker, 2, "one answer and one challenge");
+    assert_eq!(
+        world.count(1, |e| matches!(e, NetEvent::PathChanged { .. })),
+        0
+    );
+    assert!(world.traffic_flows(0, 1));
+}
