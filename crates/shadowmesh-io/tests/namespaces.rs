@@ -44,6 +44,13 @@ impl Pair {
                 }
             });
         }
+        for (netns, name) in [(&here, "here"), (&there, "there")] {
+            netns.run(|| {
+                let handle = Handle::new().unwrap();
+                let link = handle.link_by_name(name).unwrap();
+                handle.wait_for_carrier(link.index, PATIENCE).unwrap();
+            });
+        }
         Self { here, there }
     }
 }
@@ -200,7 +207,11 @@ fn addresses_and_routes_come_and_go_and_refusals_say_why() {
                 handle.set_mtu(left.index, 1400).unwrap();
                 handle.set_up(left.index).unwrap();
                 let left = handle.link_by_index(left.index).unwrap();
-                assert_eq!((left.up, left.mtu), (true, 1400));
+                assert_eq!((left.up, left.carrier, left.mtu), (true, false, 1400));
+                let error = handle
+                    .wait_for_carrier(left.index, Duration::from_millis(20))
+                    .unwrap_err();
+                assert!(error.to_string().contains("no carrier"), "{error}");
 
                 let prefixes =
                     ["10.50.0.0/16", "fd50::/32"].map(|text| text.split_once('/').unwrap());

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::message::{self, Message, Request, attributes, messages, u16_at, u32_at};
 use super::{Address, Link, NetlinkError, Refusal, Route, TABLE_MAIN};
@@ -14,6 +14,13 @@ type Result<T> = std::result::Result<T, NetlinkError>;
 
 /// The kernel answers before our send returns; a lost answer must still not hang the program.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `IF_OPER_UP` of linux/if.h. (`IFF_RUNNING` will not do: it is also set while the state is still
+/// unknown.)
+const OPERATIONAL: u8 = 6;
+
+/// How often to look for a carrier.
+const CARRIER_POLL: Duration = Duration::from_millis(1);
 
 /// The kernel builds dumps in parts of at most 32 KiB.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -80,6 +87,24 @@ impl Handle {
         let up = libc::IFF_UP as u32;
         let request = Request::new(libc::RTM_NEWLINK, REQUEST, &link_header(index, up, up));
         self.execute(format!("bring up device number {index}"), request)
+    }
+
+    /// Waits until a device that is up, and the other end of its cable with it, passes packets.
+    ///
+    /// The kernel notices a carrier in a worker of its own, up to a second after both ends are
+    /// up, and until then drops every packet without a word; a lost first ARP request then costs
+    /// another second and whatever queued behind it.
+    pub fn wait_for_carrier(&self, index: u32, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        while !self.link_by_index(index)?.carrier {
+            if Instant::now() >= deadline {
+                return Err(NetlinkError::NoCarrier { index });
+            }
+            std::thread::sleep(CARRIER_POLL);
+        }
+        // The state shows a moment before the queue opens, both under the lock that every change
+        // takes: one more change that changes nothing, and the queue is open.
+        self.set_up(index)
     }
 
     /// Takes a device down.
@@ -398,11 +423,13 @@ fn new_link(name: &str) -> Request {
 }
 
 fn parse_link(body: &[u8]) -> Option<Link> {
+    let flags = u32_at(body, 8)?;
     let mut link = Link {
         index: u32_at(body, 4)?,
         name: String::new(),
         mtu: 0,
-        up: u32_at(body, 8)? & libc::IFF_UP as u32 != 0,
+        up: flags & libc::IFF_UP as u32 != 0,
+        carrier: false,
         kind: None,
         master: None,
         ethernet: None,
@@ -412,6 +439,7 @@ fn parse_link(body: &[u8]) -> Option<Link> {
         match kind {
             libc::IFLA_IFNAME => link.name = message::text(value),
             libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            libc::IFLA_OPERSTATE => link.carrier = value == [OPERATIONAL],
             libc::IFLA_MASTER => link.master = u32_at(value, 0),
             libc::IFLA_ADDRESS if ethernet => link.ethernet = value.try_into().ok(),
             libc::IFLA_LINKINFO => {

@@ -48,6 +48,9 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether the kernel has noticed a carrier (operational state "up", RFC 2863), so that
+    /// packets pass. Stays false for devices that have no such thing: loopback, TUN.
+    pub carrier: bool,
     /// The driver's kind (`veth`, `bridge`, `tun`, ...), if it has one.
     pub kind: Option<String>,
     /// The bridge it belongs to.
@@ -131,6 +134,12 @@ pub enum NetlinkError {
     /// No netlink on this platform.
     #[error("addresses and routes are set on Linux only so far")]
     Unsupported,
+    /// The device is up but stays without carrier.
+    #[error("device number {index} has no carrier: is the other end of its cable up?")]
+    NoCarrier {
+        /// The device.
+        index: u32,
+    },
     /// The socket failed.
     #[error("cannot talk to the kernel about links, addresses and routes (netlink): {0}")]
     Socket(#[from] io::Error),

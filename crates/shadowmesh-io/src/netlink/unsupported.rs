@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use super::{Address, Link, NetlinkError, Route};
 
@@ -27,6 +28,9 @@ impl Handle {
         match self.0 {}
     }
     pub fn set_up(&self, _index: u32) -> Result<()> {
+        match self.0 {}
+    }
+    pub fn wait_for_carrier(&self, _index: u32, _timeout: Duration) -> Result<()> {
         match self.0 {}
     }
     pub fn set_down(&self, _index: u32) -> Result<()> {
