@@ -17,8 +17,9 @@ const X25519_LEN: usize = 32;
 /// Length of a share, either way.
 pub(crate) const SHARE_LEN: usize = KEM_LEN + X25519_LEN;
 
-/// The shared secret: 32 bytes of ML-KEM, 32 bytes of X25519.
-pub(crate) type HybridSecret = Zeroizing<[u8; 64]>;
+/// The shared secret: 32 bytes of ML-KEM, 32 bytes of X25519. Boxed, so that it is wiped where it is
+/// and never moves.
+pub(crate) type HybridSecret = Box<Zeroizing<[u8; 64]>>;
 
 /// Why a key exchange failed. All but the last are the peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +115,7 @@ fn agree(
     private: EphemeralPrivateKey,
     public: &[u8],
 ) -> Result<HybridSecret, HybridError> {
-    let mut secret = HybridSecret::new([0; 64]);
+    let mut secret = Box::new(Zeroizing::new([0; 64]));
     secret[..32].copy_from_slice(kem);
     let public = agreement::UnparsedPublicKey::new(&X25519, public);
     // AWS-LC refuses an all-zero result, as RFC 7748 §6.1 wants it.

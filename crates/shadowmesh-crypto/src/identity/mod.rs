@@ -103,7 +103,8 @@ impl Identity {
     /// restarted node can tell the peers of its former life that their sessions are gone.
     // PROTOCOL SM-SF-6
     pub fn reset_key(&self) -> Arc<dyn HmacKey> {
-        let key = kdf::expand::<32>(&self.derive(), &[b"stateless reset"]);
+        let mut key = Zeroizing::new([0; 32]);
+        kdf::expand(&self.derive(), &[b"stateless reset"], key.as_mut());
         Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()))
     }
 
@@ -111,7 +112,8 @@ impl Identity {
     /// token given before a restart is still good after it.
     // PROTOCOL SM-HS-12
     pub fn token_key(&self) -> Arc<dyn HandshakeTokenKey> {
-        let key = kdf::expand::<{ kdf::SECRET_LEN }>(&self.derive(), &[b"address token"]);
+        let mut key = kdf::blank();
+        kdf::expand(&self.derive(), &[b"address token"], key.as_mut_slice());
         Arc::new(kdf::prk(&key))
     }
 

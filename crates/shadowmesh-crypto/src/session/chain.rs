@@ -19,7 +19,7 @@ use super::schedule::Chain;
 use super::{Opener, Sealer};
 use crate::cipher::Cipher;
 use crate::hybrid::{self, HybridError, Initiator};
-use crate::kdf::{SECRET_LEN, Secret};
+use crate::kdf::{self, Secret};
 
 /// TLS exporter label (RFC 8446 §7.5; the prefix is RFC 5705's for private use).
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-shadowmesh session v1";
@@ -112,8 +112,8 @@ impl KeyChain {
         context[0] = cipher.code();
         context[1..9].copy_from_slice(&client.0.to_be_bytes());
         context[9..].copy_from_slice(&server.0.to_be_bytes());
-        let mut secret = Secret::new([0; SECRET_LEN]);
-        quic.export_keying_material(secret.as_mut(), EXPORTER_LABEL, &context)
+        let mut secret = kdf::blank();
+        quic.export_keying_material(secret.as_mut_slice(), EXPORTER_LABEL, &context)
             .map_err(|_| ExportError)?;
         Ok(Self::from_secret(secret, side, cipher, theirs))
     }

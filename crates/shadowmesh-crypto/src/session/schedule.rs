@@ -14,6 +14,7 @@
 use aws_lc_rs::aead::quic::HeaderProtectionKey;
 use aws_lc_rs::{digest, hkdf};
 use quinn_proto::Side;
+use zeroize::Zeroizing;
 
 use super::FrameCipher;
 use crate::cipher::Cipher;
@@ -42,32 +43,34 @@ impl Chain {
         let mut shares = digest::Context::new(&digest::SHA384);
         shares.update(request);
         shares.update(response);
-        let prk = kdf::extract(self.0.as_ref(), fresh.as_ref());
+        let prk = kdf::extract(self.0.as_slice(), fresh.as_slice());
         let shares = shares.finish();
         let info: [&[u8]; 3] = [
             b"shadowmesh chain v1",
             &epoch.to_be_bytes(),
             shares.as_ref(),
         ];
-        Self(kdf::expand(&prk, &info))
+        let mut next = kdf::blank();
+        kdf::expand(&prk, &info, next.as_mut_slice());
+        Self(next)
     }
 
     /// The frame key of the direction in which `sender` sends.
     pub(super) fn frame_cipher(&self, cipher: Cipher, sender: Side) -> FrameCipher {
         let prk = self.prk();
         let direction = [direction(sender)];
-        let key = kdf::expand(&prk, &[b"shadowmesh key v1", &direction]);
-        let iv = kdf::expand(&prk, &[b"shadowmesh iv v1", &direction]);
+        let (mut key, mut iv) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 12]));
+        kdf::expand(&prk, &[b"shadowmesh key v1", &direction], key.as_mut());
+        kdf::expand(&prk, &[b"shadowmesh iv v1", &direction], iv.as_mut());
         FrameCipher::new(cipher, &key, &iv)
     }
 
     /// The header protection key of a direction: taken from epoch 0 and kept for the session.
     // PROTOCOL SM-SF-2
     pub(super) fn header_key(&self, cipher: Cipher, sender: Side) -> HeaderProtectionKey {
-        let key = kdf::expand::<32>(
-            &self.prk(),
-            &[b"shadowmesh header v1", &[direction(sender)]],
-        );
+        let mut key = Zeroizing::new([0; 32]);
+        let info: [&[u8]; 2] = [b"shadowmesh header v1", &[direction(sender)]];
+        kdf::expand(&self.prk(), &info, key.as_mut());
         HeaderProtectionKey::new(cipher.header_protection(), key.as_ref())
             .expect("both header protections take 32-byte keys")
     }

@@ -8,7 +8,7 @@ use shadowmesh_wire::sealed::{OVERHEAD, ReceiverIndex};
 
 use super::*;
 use crate::Cipher;
-use crate::kdf::{SECRET_LEN, Secret};
+use crate::kdf;
 
 const CLIENT: ReceiverIndex = ReceiverIndex(0xc1c1_c1c1_c1c1_c1c1);
 const SERVER: ReceiverIndex = ReceiverIndex(0x5e5e_5e5e_5e5e_5e5e);
@@ -52,9 +52,13 @@ fn open(
 
 /// Both ends of a session keyed with a fixed secret.
 fn session(cipher: Cipher) -> (End, End) {
-    let end = |side, theirs| End {
-        chain: KeyChain::from_secret(Secret::new([42; SECRET_LEN]), side, cipher, theirs),
-        window: ReplayWindow::new(),
+    let end = |side, theirs| {
+        let mut secret = kdf::blank();
+        secret.fill(42);
+        End {
+            chain: KeyChain::from_secret(secret, side, cipher, theirs),
+            window: ReplayWindow::new(),
+        }
     };
     (end(Side::Client, SERVER), end(Side::Server, CLIENT))
 }
