@@ -49,6 +49,11 @@ impl Ledger {
         }
     }
 
+    /// Every packet's account, in the order sent.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
     /// One packet's account.
     pub fn entry(&self, number: u64) -> &Entry {
         &self.entries[&number]

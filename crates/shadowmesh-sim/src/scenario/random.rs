@@ -5,7 +5,7 @@
 //! the wrong host, or from a peer that was thrown out. *Recovery*, at the end: once the network is
 //! sound and all hosts run, every pair that still knows each other exchanges packets without loss.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::Rng;
@@ -59,8 +59,8 @@ struct Chaos {
     hosts: Vec<HostId>,
     /// Ordered pairs: the first lists the second.
     lists: BTreeSet<(HostId, HostId)>,
-    /// Packets sent to somebody who did not list the sender.
-    forbidden: Vec<u64>,
+    /// For each ordered pair, when the first did not list the second: from, until.
+    estranged: BTreeMap<(HostId, HostId), Vec<(Duration, Duration)>>,
 }
 
 impl Chaos {
@@ -84,7 +84,7 @@ impl Chaos {
             world,
             hosts,
             lists,
-            forbidden: Vec::new(),
+            estranged: BTreeMap::new(),
         }
     }
 
@@ -139,7 +139,10 @@ impl Chaos {
     fn throw_out_or_take_back(&mut self, who: HostId, whom: HostId) {
         let peer = self.world.peer_entry(whom);
         let up = self.world.host(who).is_up();
+        let now = self.world.now();
+        let times = self.estranged.entry((who, whom)).or_default();
         if self.lists.remove(&(who, whom)) {
+            times.push((now, Duration::MAX));
             self.world.host_mut(who).peers.retain(|p| p.id != peer.id);
             if up {
                 self.world
@@ -147,6 +150,7 @@ impl Chaos {
             }
         } else {
             self.lists.insert((who, whom));
+            times.last_mut().expect("it was thrown out before").1 = now;
             self.world.host_mut(who).peers.push(peer.clone());
             if up {
                 self.world
@@ -182,10 +186,11 @@ impl Chaos {
             };
             let len = self.world.rng().random_range(60..=1420);
             let number = self.world.send_packet(from, to, source, destination, len);
-            match self.lists.contains(&(to, from)) {
-                false => self.forbidden.push(number),
-                true if self.lists.contains(&(from, to)) => expected.push(number),
-                true => {}
+            if [(from, to), (to, from)]
+                .iter()
+                .all(|pair| self.lists.contains(pair))
+            {
+                expected.push(number);
             }
         }
         expected
@@ -193,13 +198,17 @@ impl Chaos {
 
     fn assert_safe(&self) {
         assert_eq!(self.world.ledger.violations(), Vec::<String>::new());
-        for number in &self.forbidden {
-            let entry = self.world.ledger.entry(*number);
+        for entry in self.world.ledger.entries() {
+            let estranged = self.estranged.get(&(entry.to, entry.from));
+            let estranged = |at| {
+                estranged
+                    .is_some_and(|t| t.iter().any(|(from, until)| (*from..*until).contains(&at)))
+            };
+            let taken = entry.delivered.iter().any(|(_, at)| estranged(*at));
             assert!(
-                entry.delivered.is_empty(),
-                "{:?} took a packet of {:?}, whom it does not list",
-                entry.to,
-                entry.from
+                !taken,
+                "{:?} took a packet of {:?}, whom it does not list: {entry:?}",
+                entry.to, entry.from
             );
         }
     }

@@ -288,12 +288,12 @@ impl World {
         derived_ipv6(&self.host(id).id()).into()
     }
 
-    /// Sends a packet each way and waits until both have come out; false if they do not within
-    /// 20 s.
+    /// Sends a packet from `a` to `b` and, when it has come out, one back; false if either takes
+    /// more than 20 s. Without a session before, `a` is the one that connects.
     pub fn settle(&mut self, a: HostId, b: HostId) -> bool {
-        let numbers = [self.send(a, b), self.send(b, a)];
-        self.run_until(Duration::from_secs(20), |w| {
-            numbers.iter().all(|n| w.ledger.arrived(*n))
+        [(a, b), (b, a)].into_iter().all(|(from, to)| {
+            let number = self.send(from, to);
+            self.run_until(Duration::from_secs(20), |w| w.ledger.arrived(number))
         })
     }
 
