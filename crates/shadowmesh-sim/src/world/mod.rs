@@ -288,12 +288,16 @@ impl World {
         derived_ipv6(&self.host(id).id()).into()
     }
 
-    /// Sends a packet from `a` to `b` and, when it has come out, one back; false if either takes
-    /// more than 20 s. Without a session before, `a` is the one that connects.
+    /// Sends from `a` to `b` until a packet comes out, and then back; false if either takes more
+    /// than 20 s. Without a session before, `a` is the one that connects.
     pub fn settle(&mut self, a: HostId, b: HostId) -> bool {
+        const TRIES: u32 = 40;
+        const PATIENCE: Duration = Duration::from_millis(500);
         [(a, b), (b, a)].into_iter().all(|(from, to)| {
-            let number = self.send(from, to);
-            self.run_until(Duration::from_secs(20), |w| w.ledger.arrived(number))
+            (0..TRIES).any(|_| {
+                let number = self.send(from, to);
+                self.run_until(PATIENCE, |w| w.ledger.arrived(number))
+            })
         })
     }
 
@@ -335,7 +339,8 @@ impl World {
                 remote,
                 data,
             } => self.arrive(to, from, remote, &data),
-            Happening::Wake { host, boot } if self.hosts[host.0].boots == boot => self.wake(host),
+            Happening::Wake { host, boot } if self.is_due(host, boot) => self.wake(host),
+            // Of a former life, or replaced by an earlier one.
             Happening::Wake { .. } => {}
         }
         true
@@ -353,6 +358,11 @@ impl World {
         }
     }
 
+    fn is_due(&self, id: HostId, boot: u64) -> bool {
+        let host = self.host(id);
+        host.boots == boot && host.wake_at == Some(self.now)
+    }
+
     fn wake(&mut self, id: HostId) {
         self.hosts[id.0].wake_at = None;
         if !self.host(id).is_up() {
@@ -360,12 +370,15 @@ impl World {
         }
         self.wakes_at_this_instant += 1;
         if self.wakes_at_this_instant > WAKES_AT_ONE_INSTANT_MAX {
-            let why = self.hosts[id.0]
+            let clock = self.clock_of(id);
+            let timeout = self.hosts[id.0]
                 .node
                 .as_mut()
                 .and_then(|n| n.poll_timeout());
+            let why = timeout.map(|(at, why)| (why, clock.saturating_duration_since(at)));
             panic!(
-                "seed {}: {id:?} wants to be woken again and again at {:?}: {why:?}",
+                "seed {}: {id:?} wants to be woken again and again at {:?}; the timer and how long \
+                 it is overdue: {why:?}",
                 self.seed, self.now
             );
         }
@@ -399,7 +412,7 @@ impl World {
     fn schedule_wake(&mut self, id: HostId, at: Option<Duration>) {
         let host = &mut self.hosts[id.0];
         let Some(at) = at else { return };
-        // An earlier wake-up that is already set will come by here again.
+        // An earlier wake-up that is already set will come by here again; a later one is replaced.
         if host.wake_at.is_none_or(|set| at < set) {
             host.wake_at = Some(at);
             let boot = host.boots;
