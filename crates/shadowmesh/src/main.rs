@@ -1,4 +1,8 @@
 //! Entry point of the program; see the library of the same name.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shadowmesh::cli::main()
+}

@@ -5,7 +5,7 @@
 //! lock              held by the running node, with its process id as text
 //! admin.sock        where verbs reach the running node (admin)
 //! keys/sm1….key     full public keys of peers, so that a restarted node may use the short certificate
-//! leftovers.json    what the node changed on the host and must take back, even after kill -9
+//! host.json         what the node set on the host and must take away, even after kill -9 (engine::journal)
 //! ```
 //!
 //! One directory belongs to one running node. The lock is the kernel's (`flock`), so it is gone with
@@ -18,7 +18,6 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use shadowmesh_crypto::PublicIdentity;
 use shadowmesh_wire::PeerId;
 
@@ -89,17 +88,6 @@ pub struct StateDir {
 #[derive(Debug)]
 pub struct StateLock {
     _file: File,
-}
-
-/// What a node changed on the host, written before the change and cleared after taking it back.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leftovers {
-    /// Name of the device the node made.
-    pub device: Option<String>,
-    /// Addresses it set, as `10.100.1.5/16`.
-    pub addresses: Vec<String>,
-    /// Routes it set through the device, as `10.100.1.6/32`.
-    pub routes: Vec<String>,
 }
 
 impl StateDir {
@@ -223,42 +211,8 @@ impl StateDir {
         disk::replace(&path, &key.to_bytes()).map_err(io)
     }
 
-    /// What an earlier run did not take back.
-    pub fn leftovers(&self) -> Option<Leftovers> {
-        let bytes = fs::read(self.leftovers_path()).ok()?;
-        serde_json::from_slice(&bytes).ok()
-    }
-
-    /// Writes down what this run is about to change.
-    pub fn record_leftovers(&self, leftovers: &Leftovers) -> Result<(), StateError> {
-        let path = self.leftovers_path();
-        let text = serde_json::to_vec_pretty(leftovers).expect("plain strings serialise");
-        disk::replace(&path, &text).map_err(|error| StateError::Io {
-            doing: "write",
-            path: path.clone(),
-            error,
-        })
-    }
-
-    /// Everything is taken back.
-    pub fn clear_leftovers(&self) -> Result<(), StateError> {
-        let path = self.leftovers_path();
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StateError::Io {
-                doing: "remove",
-                path,
-                error,
-            }),
-            _ => Ok(()),
-        }
-    }
-
     fn keys_dir(&self) -> PathBuf {
         self.path.join("keys")
-    }
-
-    fn leftovers_path(&self) -> PathBuf {
-        self.path.join("leftovers.json")
     }
 }
 
@@ -334,20 +288,5 @@ mod tests {
         fs::write(&path, forger.public().to_bytes()).unwrap();
         assert!(state.peer_keys(&[peer.peer_id()]).is_empty());
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn leftovers_are_kept_until_cleared() {
-        let (_keep, state) = fresh();
-        assert_eq!(state.leftovers(), None);
-        let leftovers = Leftovers {
-            device: Some("shadow0".into()),
-            ..Default::default()
-        };
-        state.record_leftovers(&leftovers).unwrap();
-        assert_eq!(state.leftovers(), Some(leftovers));
-        state.clear_leftovers().unwrap();
-        state.clear_leftovers().unwrap();
-        assert_eq!(state.leftovers(), None);
     }
 }

@@ -29,6 +29,8 @@ const CONNECTIONS_MAX: usize = 32;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The engine answers between two batches; longer means it hangs.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stopping node lets verbs read their last answer.
+const LAST_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Asking a peer may include connecting to it.
 const BENCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest measurement a peer is asked for.
@@ -71,12 +73,16 @@ impl AdminServer {
         })
     }
 
-    /// Serves until dropped.
-    pub async fn run(self) {
+    /// Serves until told to stop; answers under way are still given.
+    pub async fn run(self, mut stop: oneshot::Receiver<()>) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let place = places.clone().acquire_owned().await.expect("never closed");
-            let stream = match self.listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = &mut stop => break,
+            };
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     // Out of descriptors, most likely: wait for some to be closed.
@@ -97,6 +103,8 @@ impl AdminServer {
                 drop(place);
             });
         }
+        let all = places.acquire_many(CONNECTIONS_MAX as u32);
+        let _ = timeout(LAST_ANSWER_TIMEOUT, all).await;
     }
 }
 
@@ -389,13 +397,12 @@ mod tests {
             runtime.block_on(async {
                 let (commands, inbox) = mpsc::channel(super::super::COMMAND_QUEUE_MAX);
                 let server = AdminServer::bind(&state_dir, config, commands).unwrap();
-                let server = tokio::spawn(server.run());
+                let (stop_server, stop) = oneshot::channel();
+                let server = tokio::spawn(server.run(stop));
                 ready.send(()).unwrap();
                 answer_until_down(inbox).await;
-                // The verb still reads its last answer.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                server.abort();
-                let _ = server.await;
+                stop_server.send(()).unwrap();
+                server.await.unwrap();
             });
         });
         bound.recv().unwrap();

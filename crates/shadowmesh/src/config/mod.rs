@@ -34,7 +34,7 @@ pub(crate) use suggest::nearest;
 use layers::Layers;
 
 /// Read when no `--config` and no `SHADOWMESH_CONFIG` names another; it may be missing.
-pub const CONFIG_PATH_DEFAULT: &str = "/etc/shadowmesh/shadowmesh.toml";
+pub const CONFIG_PATH_DEFAULT: &str = "/etc/shadowmesh.toml";
 /// A larger file is not a configuration; the limit keeps a slip (`--config /dev/zero`) harmless.
 const FILE_LEN_MAX: u64 = 4 << 20;
 
@@ -67,7 +67,7 @@ pub struct DeviceConfig {
     pub mode: DeviceMode,
     /// Name of the device; `None` takes the first free `shadowN`.
     pub name: Option<String>,
-    /// Overlay addresses; empty means the two derived from the PeerId.
+    /// Overlay addresses; an IP version without one gets the address derived from the PeerId.
     pub address: Vec<OverlayAddress>,
     /// Largest IP packet of the device, in bytes.
     pub mtu: u16,
@@ -172,8 +172,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     let warnings = layers.apply_variables(&sources.variables, &mut problems);
     layers.apply_flags(&sources.flags, &mut problems);
     let config = assemble::assemble(&layers, &mut problems);
-    if !problems.is_empty() {
-        return Err(ConfigError { problems }.into());
+    if let Some(error) = ConfigError::of(problems) {
+        return Err(error.into());
     }
     Ok(Loaded {
         config,
@@ -183,16 +183,32 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     })
 }
 
+/// Only where the node keeps its state: what verbs need to find a running node, whatever else in the
+/// configuration has become wrong since it started.
+pub fn load_state_dir(sources: &Sources) -> Result<PathBuf, LoadError> {
+    let file = read_file(sources.file.as_deref())?;
+    let mut problems = Vec::new();
+    let mut layers = match &file {
+        Some((path, text)) => file::parse(path, text, &mut problems),
+        None => Layers::default(),
+    };
+    // A file that is not TOML at all may hide a state_dir; any other problem is not in the way.
+    let unreadable = layers == Layers::default() && !problems.is_empty();
+    layers.apply_variables(&sources.variables, &mut Vec::new());
+    layers.apply_flags(&sources.flags, &mut Vec::new());
+    let config = assemble::assemble(&layers, &mut Vec::new());
+    if unreadable && config.node.state_dir == Path::new(STATE_DIR_DEFAULT) {
+        return Err(ConfigError { problems }.into());
+    }
+    Ok(config.node.state_dir)
+}
+
 /// Reads and checks the text of a file alone: what the fuzz target feeds.
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
     let layers = file::parse(path, text, &mut problems);
     let config = assemble::assemble(&layers, &mut problems);
-    if problems.is_empty() {
-        Ok(config)
-    } else {
-        Err(ConfigError { problems })
-    }
+    ConfigError::of(problems).map_or(Ok(config), Err)
 }
 
 impl Loaded {
@@ -224,26 +240,19 @@ impl Loaded {
                 problems.push(Problem::new(&origin, what).note(note));
             }
         }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError { problems })
-        }
+        ConfigError::of(problems).map_or(Ok(()), Err)
     }
 }
 
 impl Config {
-    /// The addresses of this node's device: those configured, else those derived from its id, in
-    /// the networks 10.100.0.0/16 and the /48 every derived IPv6 address shares.
+    /// The addresses of this node's device: those configured, and for an IP version without one the
+    /// one derived from its id, in the network that all derived ones share.
     // PROTOCOL SM-OV-1 SM-OV-2
     pub fn overlay_addresses(&self, own: &PeerId) -> Vec<OverlayAddress> {
         use shadowmesh_wire::overlay::{
             IPV4_PREFIX_LEN, IPV6_PREFIX_LEN, derived_ipv4, derived_ipv6,
         };
-        if !self.device.address.is_empty() {
-            return self.device.address.clone();
-        }
-        vec![
+        let derived = [
             OverlayAddress {
                 ip: derived_ipv4(own).into(),
                 prefix_len: IPV4_PREFIX_LEN,
@@ -252,7 +261,19 @@ impl Config {
                 ip: derived_ipv6(own).into(),
                 prefix_len: IPV6_PREFIX_LEN,
             },
-        ]
+        ];
+        let mut addresses = self.device.address.clone();
+        for address in derived {
+            if !self
+                .device
+                .address
+                .iter()
+                .any(|ours| ours.ip.is_ipv4() == address.ip.is_ipv4())
+            {
+                addresses.push(address);
+            }
+        }
+        addresses
     }
 
     /// The peer called so: by name, by id, or by an overlay address that is its own.

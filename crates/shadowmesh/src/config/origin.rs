@@ -50,7 +50,7 @@ pub struct Problem {
 /// Everything wrong with the configuration; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// In the order found.
+    /// In the order of the file.
     pub problems: Vec<Problem>,
 }
 
@@ -76,6 +76,17 @@ impl Problem {
             Some(best) => self.note(format!("did you mean `{best}`?")),
             None => self,
         }
+    }
+}
+
+impl ConfigError {
+    /// Problems in the order of the file, then those of variables and flags. `None` without any.
+    pub fn of(mut problems: Vec<Problem>) -> Option<Self> {
+        problems.sort_by_key(|problem| match &problem.origin {
+            Origin::File(_, span) => span.start,
+            _ => usize::MAX,
+        });
+        (!problems.is_empty()).then_some(Self { problems })
     }
 }
 

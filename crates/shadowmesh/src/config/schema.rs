@@ -157,8 +157,9 @@ pub const PEER_VARIABLE: &str = "SHADOWMESH_PEER";
 /// Flag that replaces every `[[peer]]` of file and environment; may stand many times.
 pub const PEER_FLAG: &str = "--peer";
 /// Variables with our prefix that are not configuration keys.
-pub const OTHER_VARIABLES: [&str; 3] = [
+pub const OTHER_VARIABLES: [&str; 4] = [
     "SHADOWMESH_CONFIG",
     "SHADOWMESH_LOG",
     "SHADOWMESH_LOG_FORMAT",
+    "SHADOWMESH_DEMO_IN_USER_NAMESPACE",
 ];

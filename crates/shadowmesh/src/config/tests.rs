@@ -389,3 +389,28 @@ fn a_peer_is_found_by_name_id_and_address() {
     );
     assert_eq!(config.find_peer("192.0.2.7"), None);
 }
+
+#[test]
+fn a_running_node_is_found_although_its_configuration_has_become_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.toml");
+    let sources = Sources {
+        file: Some(path.clone()),
+        ..Default::default()
+    };
+    std::fs::write(
+        &path,
+        "[node]\nstate_dir = \"/here\"\n[device]\nmtu = 1\ncolour = 2\n",
+    )
+    .unwrap();
+    assert!(load(&sources).is_err());
+    assert_eq!(load_state_dir(&sources).unwrap(), Path::new("/here"));
+
+    std::fs::write(&path, "[node\n").unwrap();
+    assert!(load_state_dir(&sources).is_err());
+    let sources = Sources {
+        flags: vec![("--state-dir", "/there".into())],
+        ..sources
+    };
+    assert_eq!(load_state_dir(&sources).unwrap(), Path::new("/there"));
+}

@@ -1,0 +1,280 @@
+//! The command line, as clap sees it. Values of configuration keys stay text here: the
+//! configuration understands them, so that an error reads the same wherever the value came from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::value::parse_duration;
+use crate::log::LogFormat;
+
+/// Joins your machines into one private network that no central server runs and that a quantum
+/// computer cannot read later.
+#[derive(Debug, Parser)]
+#[command(
+    name = "shadowmesh",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start here:
+  shadowmesh id                     this machine's PeerId and a [[peer]] block for the others
+  shadowmesh config check           is the configuration right?
+  shadowmesh up                     join the mesh, in the foreground
+  shadowmesh ping vps               from another terminal
+
+Configuration: /etc/shadowmesh.toml, over it SHADOWMESH_SECTION_KEY variables, over both
+flags. Exit codes: 0 done, 1 failed, 2 wrong command line or configuration, 3 no node is running."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags every verb takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Configuration file [default: /etc/shadowmesh.toml, if it exists]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "SHADOWMESH_CONFIG",
+        hide_env = true
+    )]
+    pub config: Option<PathBuf>,
+    /// Directory of the identity and the admin socket [default: /var/lib/shadowmesh]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<String>,
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// error, warn, info, debug, trace, or a list such as info,shadowmesh_net=debug
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "SHADOWMESH_LOG",
+        hide_env = true,
+        help_heading = "Logging"
+    )]
+    pub log_level: Option<String>,
+    /// How log lines on standard error look
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORM",
+        env = "SHADOWMESH_LOG_FORMAT",
+        hide_env = true,
+        default_value = "text",
+        help_heading = "Logging"
+    )]
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Stop the running node
+    #[command(after_help = "Example:
+  shadowmesh down --state-dir ./a")]
+    Down,
+    /// This machine's PeerId, its addresses, and a [[peer]] block for the other machines
+    #[command(after_help = "Makes the identity when there is none yet. Example:
+  shadowmesh id >> peers-of-the-others.toml
+  shadowmesh id --json | jq -r .peer_id")]
+    Id,
+    /// The running node: device, traffic, drops by reason
+    #[command(after_help = "Example:
+  shadowmesh status --json | jq .drops")]
+    Status,
+    /// Every peer: path, round trip, epoch, cipher, traffic
+    #[command(after_help = "Example:
+  shadowmesh peers --json | jq '.peers[] | select(.state != \"up\")'")]
+    Peers,
+    /// Probe a peer through the tunnel: path and round trip
+    #[command(after_help = "Examples:
+  shadowmesh ping vps
+  shadowmesh ping 10.100.1.6 --count 1000 --interval 1ms --quiet
+
+Exit code 1 when no probe comes back.")]
+    Ping(PingArgs),
+    /// Throughput and latency to a peer, or the cost of a handshake
+    #[command(
+        args_conflicts_with_subcommands = true,
+        arg_required_else_help = true,
+        after_help = "Examples:
+  shadowmesh bench vps
+  shadowmesh bench vps --seconds 10 --json
+  shadowmesh bench handshake
+
+With a peer: one TCP stream over the overlay in each direction, then round trips. Both nodes must be
+up. `bench handshake` needs no node."
+    )]
+    Bench(BenchArgs),
+    /// Three nodes on this machine, in network namespaces: the whole mesh at work, measured
+    #[command(after_help = "Examples:
+  shadowmesh demo
+  shadowmesh demo --keep
+  shadowmesh demo --json > report.json
+
+Runs as root, or as anybody on a machine that allows unprivileged user namespaces. It touches nothing
+outside its namespaces and a temporary directory, and exits 0 only if all went well.")]
+    Demo {
+        /// Leave the nodes running until Ctrl-C, and say how to look around
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+}
+
+/// One flag for each key of the configuration.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Configuration keys")]
+pub struct UpArgs {
+    /// node.listen: UDP address to bind; may repeat [default: 0.0.0.0:4433 and [::]:4433]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Vec<String>,
+    /// device.mode [default: tun]
+    #[arg(long, value_name = "MODE")]
+    pub device_mode: Option<String>,
+    /// device.name [default: first free shadowN]
+    #[arg(long, value_name = "NAME")]
+    pub device_name: Option<String>,
+    /// device.address: overlay address; may repeat [default: derived from the PeerId]
+    #[arg(long, value_name = "IP/LEN")]
+    pub device_address: Vec<String>,
+    /// device.mtu [default: 1420]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<String>,
+    /// session.rekey_interval, 10s to 60m [default: 2m]
+    #[arg(long, value_name = "TIME")]
+    pub rekey_interval: Option<String>,
+    /// session.cipher: auto, aes-256-gcm, chacha20-poly1305 [default: auto]
+    #[arg(long, value_name = "CIPHER")]
+    pub cipher: Option<String>,
+    /// A [[peer]] instead of those of the file, as id=sm1…,name=vps,address=192.0.2.7:4433; may
+    /// repeat
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    pub peer: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct PingArgs {
+    /// Name, PeerId or overlay address
+    pub peer: String,
+    /// How many probes
+    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub count: u32,
+    /// Time between two probes, 1ms or more
+    #[arg(short, long, default_value = "200ms", value_name = "TIME", value_parser = parse_duration)]
+    pub interval: Duration,
+    /// How long to wait for each reply (the first may have to connect)
+    #[arg(short, long, default_value = "5s", value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Print only the summary
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    pub verb: Option<BenchVerb>,
+    /// Name, PeerId or overlay address
+    pub peer: Option<String>,
+    /// Seconds for each of the three measurements
+    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=30))]
+    pub seconds: u64,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum BenchVerb {
+    /// Full handshakes in this process: ours beside classical X25519 + Ed25519
+    #[command(after_help = "Example:
+  shadowmesh bench handshake --count 1000 --json")]
+    Handshake {
+        /// Handshakes of each kind
+        #[arg(short, long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        count: u32,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Is the configuration right? Names every problem with file, line, column and the valid choices
+    #[command(after_help = "Examples:
+  shadowmesh config check
+  shadowmesh config check --config ./home.toml --json
+
+Looks at the file and the SHADOWMESH_* variables. Changes nothing.")]
+    Check,
+}
+
+impl UpArgs {
+    /// The flags that were given, as the configuration takes them.
+    pub fn flags(&self) -> Vec<(&'static str, String)> {
+        let one = |flag, text: &Option<String>| text.iter().map(|t| (flag, t.clone())).collect();
+        let many = |flag, texts: &Vec<String>| texts.iter().map(|t| (flag, t.clone())).collect();
+        let all: [Vec<(&'static str, String)>; 8] = [
+            many("--listen", &self.listen),
+            one("--device-mode", &self.device_mode),
+            one("--device-name", &self.device_name),
+            many("--device-address", &self.device_address),
+            one("--mtu", &self.mtu),
+            one("--rekey-interval", &self.rekey_interval),
+            one("--cipher", &self.cipher),
+            many("--peer", &self.peer),
+        ];
+        all.concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_takes_json_config_and_state_dir() {
+        let verbs: [&[&str]; 8] = [
+            &["down"],
+            &["id"],
+            &["status"],
+            &["peers"],
+            &["ping", "vps"],
+            &["bench", "vps"],
+            &["demo"],
+            &["config", "check"],
+        ];
+        for verb in verbs {
+            let line = ["shadowmesh"].iter().chain(verb).copied();
+            let line = line.chain(["--json", "--config", "c", "--state-dir", "s"]);
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(
+                cli.global.json && cli.global.config.is_some() && cli.global.state_dir.is_some()
+            );
+        }
+        let handshake = [
+            "shadowmesh",
+            "bench",
+            "handshake",
+            "--json",
+            "--state-dir",
+            "s",
+        ];
+        assert!(Cli::try_parse_from(handshake).unwrap().global.json);
+    }
+}

@@ -1,0 +1,167 @@
+//! Errors as people meet them: what is wrong, where, and what to do next; and the exit codes.
+
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+
+use crate::admin::client::ClientError;
+use crate::admin::protocol::ErrorReport;
+use crate::config::{ConfigError, LoadError, Problem};
+use crate::identity_file::IdentityError;
+use crate::state::StateError;
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug)]
+pub struct Failure {
+    what: String,
+    next: Option<String>,
+    kind: Kind,
+    problems: Vec<Problem>,
+}
+
+/// What scripts need to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It was tried and did not work.
+    Failed = 1,
+    /// The command line or the configuration is wrong: trying again will not help.
+    Usage = 2,
+    /// There is no running node to ask.
+    NotRunning = 3,
+}
+
+impl Failure {
+    /// It was tried and did not work.
+    pub fn new(what: impl ToString) -> Self {
+        Self {
+            what: what.to_string(),
+            next: None,
+            kind: Kind::Failed,
+            problems: Vec::new(),
+        }
+    }
+
+    /// It did not work, and what was printed says so already.
+    pub fn silent() -> Self {
+        Self::new("")
+    }
+
+    /// What the user can do.
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// Says which exit code it is.
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Tells the user, and gives the exit code.
+    pub fn report(&self, as_json: bool) -> ExitCode {
+        if self.what.is_empty() {
+            // Told already.
+        } else if as_json {
+            super::output::json(&self.to_json());
+        } else if self.problems.is_empty() {
+            eprintln!("error: {}", self.what);
+        } else {
+            for problem in &self.problems {
+                eprintln!("error: {problem}\n");
+            }
+        }
+        if let (false, Some(next)) = (as_json, &self.next) {
+            eprintln!("  next: {next}");
+        }
+        ExitCode::from(self.kind as u8)
+    }
+
+    fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("error".into(), self.what.clone().into());
+        object.insert("next".into(), self.next.clone().into());
+        if !self.problems.is_empty() {
+            let problems: Vec<Value> = self.problems.iter().map(problem_json).collect();
+            object.insert("problems".into(), problems.into());
+        }
+        object.into()
+    }
+}
+
+/// A problem of the configuration with its place taken apart.
+fn problem_json(problem: &Problem) -> Value {
+    let at = problem.origin.position();
+    json!({
+        "what": problem.what,
+        "where": problem.origin.to_string(),
+        "line": at.map(|at| at.line),
+        "column": at.map(|at| at.column),
+        "notes": problem.notes,
+    })
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let problems = error.problems;
+        let what = match problems.as_slice() {
+            [one] => one.what.clone(),
+            many => format!("{} problems in the configuration", many.len()),
+        };
+        let next = Some("correct it, then try `shadowmesh config check`".into());
+        Self {
+            what,
+            next,
+            kind: Kind::Usage,
+            problems,
+        }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Wrong(error) => error.into(),
+            LoadError::Unreadable { .. } => Failure::new(error)
+                .kind(Kind::Usage)
+                .next("check --config and SHADOWMESH_CONFIG; without both a file is not needed"),
+        }
+    }
+}
+
+impl From<IdentityError> for Failure {
+    fn from(error: IdentityError) -> Self {
+        Failure::new(&error).next(error.next_step())
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        Failure::new(&error).next(error.next_step())
+    }
+}
+
+impl From<ErrorReport> for Failure {
+    fn from(report: ErrorReport) -> Self {
+        Failure::new(report.error).next(report.next)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let failure = Failure::new(&error);
+        match error {
+            ClientError::NotRunning { state_dir } => failure.kind(Kind::NotRunning).next(format!(
+                "start it with `shadowmesh up --state-dir {}`, or name the right --state-dir",
+                state_dir.display()
+            )),
+            ClientError::NotAllowed { .. } => {
+                failure.next("run as the user who runs the node, often root")
+            }
+            ClientError::Broken(_) => failure.next("look at `shadowmesh status`"),
+            ClientError::NotUnderstood(_) => {
+                failure.next("use the same version of shadowmesh as the running node")
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `shadowmesh id`
+
+use serde::Serialize;
+use shadowmesh_wire::overlay::{derived_ipv4, derived_ipv6};
+
+use super::args::{Global, UpArgs};
+use super::failure::Failure;
+use super::{load, output};
+use crate::identity_file;
+use crate::state::StateDir;
+
+#[derive(Serialize)]
+struct IdReport {
+    peer_id: String,
+    ipv4: String,
+    ipv6: String,
+    /// What is set on the device: configured, else the two derived ones.
+    addresses: Vec<String>,
+    identity_file: String,
+    /// Made just now.
+    created: bool,
+    /// The block for the other machines.
+    peer: PeerBlock,
+}
+
+#[derive(Serialize)]
+struct PeerBlock {
+    id: String,
+    name: Option<String>,
+    /// Absent when the derived addresses are meant.
+    allowed_ips: Option<Vec<String>>,
+}
+
+pub fn run(global: &Global) -> Result<(), Failure> {
+    let loaded = load(global, &UpArgs::default())?;
+    let config = &loaded.config;
+    let state = StateDir::open(&config.node.state_dir)?;
+    let path = state.identity_path();
+    let created = !path.exists();
+    let id = identity_file::load_or_create(&path)?.peer_id();
+
+    let addresses = config.overlay_addresses(&id);
+    let chosen = !config.device.address.is_empty();
+    let longest = |ip: std::net::IpAddr| if ip.is_ipv4() { 32 } else { 128 };
+    let hosts = || {
+        addresses
+            .iter()
+            .map(|a| format!("{}/{}", a.ip, longest(a.ip)))
+            .collect()
+    };
+    let report = IdReport {
+        peer_id: id.to_string(),
+        ipv4: derived_ipv4(&id).to_string(),
+        ipv6: derived_ipv6(&id).to_string(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        identity_file: path.display().to_string(),
+        created,
+        peer: PeerBlock {
+            id: id.to_string(),
+            name: host_name(),
+            allowed_ips: chosen.then(hosts),
+        },
+    };
+    if global.json {
+        output::json(&report);
+    } else {
+        print_text(&report);
+    }
+    Ok(())
+}
+
+fn print_text(report: &IdReport) {
+    if report.created {
+        output::line(format!(
+            "# new identity in {} (keep this file secret)",
+            report.identity_file
+        ));
+    }
+    // Comments, so that the whole output can be appended to a configuration.
+    output::line(format!("# PeerId     {}", report.peer_id));
+    output::line(format!("# addresses  {}", report.addresses.join(", ")));
+    output::line("\n# for the configuration of the other machines:");
+    output::line("[[peer]]");
+    output::line(format!("id = \"{}\"", report.peer.id));
+    if let Some(name) = &report.peer.name {
+        output::line(format!("name = \"{name}\""));
+    }
+    if let Some(allowed) = &report.peer.allowed_ips {
+        output::line(format!("allowed_ips = {allowed:?}"));
+    }
+    output::line(
+        "# address = [\"192.0.2.7:4433\"]  # where this machine can be reached, if it can",
+    );
+}
+
+/// The name of this machine, when it is a valid peer name.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim();
+    let plain = name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let valid =
+        plain && (1..=63).contains(&name.len()) && name.parse::<std::net::IpAddr>().is_err();
+    (valid && !matches!(name, "(none)" | "localhost")).then(|| name.into())
+}

@@ -1,0 +1,82 @@
+//! `shadowmesh peers`
+
+use std::time::Duration;
+
+use super::args::Global;
+use super::failure::Failure;
+use super::output::{Table, bytes, duration, rtt, short_id};
+use super::{ask, output, unexpected};
+use crate::admin::protocol::{Request, Response};
+use crate::admin::report::{PathKind, PathReport, PeerReport, PeerState};
+
+pub fn run(global: &Global) -> Result<(), Failure> {
+    let peers = match ask(global, &Request::Peers)? {
+        Response::Peers(peers) => peers,
+        other => return Err(unexpected(&other)),
+    };
+    if global.json {
+        output::json(&serde_json::json!({ "peers": peers }));
+    } else if peers.is_empty() {
+        output::line(
+            "no peers: add a [[peer]] block; `shadowmesh id` on the other machine prints it",
+        );
+    } else {
+        output::print(&table(&peers).to_string());
+    }
+    Ok(())
+}
+
+fn table(peers: &[PeerReport]) -> Table {
+    let mut table = Table::new([
+        "NAME",
+        "ID",
+        "STATE",
+        "PATH",
+        "RTT",
+        "EPOCH",
+        "CIPHER",
+        "IN",
+        "OUT",
+        "HEARD",
+        "ADDRESSES",
+    ]);
+    for peer in peers {
+        let path = peer.path.as_ref();
+        table.row([
+            or_dash(peer.name.clone()),
+            short_id(&peer.id),
+            state(peer.state).into(),
+            or_dash(path.map(path_text)),
+            or_dash(path.and_then(|path| path.rtt_us).map(|us| rtt(us as f64))),
+            or_dash(peer.epoch.map(|epoch| epoch.to_string())),
+            or_dash(peer.cipher.clone()),
+            bytes(peer.traffic.bytes_in),
+            bytes(peer.traffic.bytes_out),
+            or_dash(
+                peer.last_received_ms
+                    .map(|ms| format!("{} ago", duration(Duration::from_millis(ms)))),
+            ),
+            peer.allowed_ips.join(", "),
+        ]);
+    }
+    table
+}
+
+/// `direct 192.0.2.7:4433`
+pub fn path_text(path: &PathReport) -> String {
+    match path.kind {
+        PathKind::Direct => format!("direct {}", path.remote),
+    }
+}
+
+fn state(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Idle => "idle",
+        PeerState::Connecting => "connecting",
+        PeerState::Up => "up",
+    }
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".into())
+}

@@ -1,0 +1,353 @@
+//! The command line as a user meets it: the built program, its output and its exit code.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use shadowmesh_wire::PeerId;
+
+/// The program with nothing of this machine's settings.
+fn shadowmesh(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shadowmesh"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SHADOWMESH_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    shadowmesh(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", stdout(output), stderr(output)))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+// PROTOCOL SM-ID-2 SM-ID-3 SM-OV-1 SM-OV-2
+fn id_makes_the_identity_once_and_prints_what_other_machines_need() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let first = json(&run(&["id", "--json", "--state-dir", text(&state)]));
+    let id: PeerId = first["peer_id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(first["created"], true);
+    assert_eq!(
+        first["ipv4"],
+        shadowmesh_wire::overlay::derived_ipv4(&id).to_string()
+    );
+    assert_eq!(
+        first["ipv6"],
+        shadowmesh_wire::overlay::derived_ipv6(&id).to_string()
+    );
+    assert_eq!(first["peer"]["id"], id.to_string());
+
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state), 0o700);
+    assert_eq!(mode(&state.join("identity")), 0o600);
+
+    let second = json(&run(&["id", "--json", "--state-dir", text(&state)]));
+    assert_eq!(second["created"], false);
+    assert_eq!(second["peer_id"], first["peer_id"]);
+}
+
+#[test]
+fn the_block_id_prints_is_a_configuration_as_it_stands() {
+    let directory = tempfile::tempdir().unwrap();
+    let [here, there] = ["here", "there"].map(|name| directory.path().join(name));
+    let block = stdout(&run(&["id", "--state-dir", text(&there)]));
+    let id = json(&run(&["id", "--json", "--state-dir", text(&there)]))["peer_id"].clone();
+    let config = directory.path().join("c.toml");
+    fs::write(&config, block).unwrap();
+    let check = [
+        "config",
+        "check",
+        "--json",
+        "--config",
+        text(&config),
+        "--state-dir",
+        text(&here),
+    ];
+    let report = json(&run(&check));
+    assert_eq!((&report["ok"], &report["peers"]), (&true.into(), &1.into()));
+
+    // The same block on the machine it came from is that machine itself.
+    let check = [
+        "config",
+        "check",
+        "--config",
+        text(&config),
+        "--state-dir",
+        text(&there),
+    ];
+    let output = run(&check);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("this peer is the node itself"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(id.is_string());
+}
+
+#[test]
+// PROTOCOL SM-ID-3
+fn an_identity_others_can_read_is_refused_with_the_command_that_mends_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = text(directory.path());
+    run(&["id", "--state-dir", state]);
+    let file = directory.path().join("identity");
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let output = run(&["id", "--state-dir", state]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let error = stderr(&output);
+    assert!(error.contains("is open to others (mode 0644)"), "{error}");
+    assert!(
+        error.contains(&format!("chmod 600 {}", file.display())),
+        "{error}"
+    );
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o644,
+        "left alone"
+    );
+}
+
+#[test]
+fn a_state_directory_others_can_write_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
+    let output = run(&["id", "--state-dir", text(directory.path())]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("chmod 700"), "{}", stderr(&output));
+}
+
+#[test]
+fn config_check_names_every_problem_with_its_exact_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mesh.toml");
+    fs::write(
+        &path,
+        "[node]\nlisten = [\"0.0.0.0:4433\"]\n\n[session]\nrekey_intervall = \"2m\"\n\
+         cipher = \"aes-256-gmc\"\n\n[device]\nmtu = 900\n",
+    )
+    .unwrap();
+    let output = run(&["config", "check", "--config", text(&path)]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = stderr(&output);
+    for expected in [
+        format!("{}:5:1", path.display()),
+        format!("{}:6:10", path.display()),
+        format!("{}:9:7", path.display()),
+        "5 | rekey_intervall = \"2m\"".into(),
+        "did you mean `rekey_interval`?".into(),
+        "valid keys in [session]: rekey_interval, cipher".into(),
+        "did you mean `aes-256-gcm`?".into(),
+        "expected a number from 1280 to 9000".into(),
+    ] {
+        assert!(
+            error.contains(&expected),
+            "{expected} is missing in:\n{error}"
+        );
+    }
+
+    let report = json(&run(&[
+        "config",
+        "check",
+        "--json",
+        "--config",
+        text(&path),
+    ]));
+    let places: Vec<(u64, u64)> = report["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|problem| {
+            (
+                problem["line"].as_u64().unwrap(),
+                problem["column"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(places, [(5, 1), (6, 10), (9, 7)]);
+}
+
+#[test]
+fn a_named_configuration_must_exist() {
+    let output = run(&["config", "check", "--config", "/nonexistent/mesh.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("/nonexistent/mesh.toml"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn variables_beat_the_file_and_flags_beat_variables() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mesh.toml");
+    fs::write(&path, "[node]\nstate_dir = \"from-file\"\n").unwrap();
+    let check = ["config", "check", "--json", "--config", text(&path)];
+    let from_file = json(&run(&check));
+    assert_eq!(
+        from_file["state_dir"],
+        text(&directory.path().join("from-file"))
+    );
+
+    let mut command = shadowmesh(&check);
+    command.env("SHADOWMESH_NODE_STATE_DIR", "/from/variable");
+    assert_eq!(
+        json(&command.output().unwrap())["state_dir"],
+        "/from/variable"
+    );
+
+    command.args(["--state-dir", "/from/flag"]);
+    assert_eq!(json(&command.output().unwrap())["state_dir"], "/from/flag");
+}
+
+#[test]
+fn a_wrong_variable_is_named_and_a_misspelt_one_warned_about() {
+    let wrong = shadowmesh(&["config", "check"])
+        .env("SHADOWMESH_DEVICE_MTU", "x")
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("environment variable SHADOWMESH_DEVICE_MTU"));
+
+    let slip = shadowmesh(&["config", "check"])
+        .env("SHADOWMESH_DEVICE_MUT", "1400")
+        .output()
+        .unwrap();
+    assert!(slip.status.success());
+    assert!(
+        stderr(&slip).contains("did you mean SHADOWMESH_DEVICE_MTU?"),
+        "{}",
+        stderr(&slip)
+    );
+}
+
+#[test]
+fn verbs_that_need_a_node_say_that_none_runs_and_how_to_start_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = text(directory.path());
+    for verb in [
+        &["status"][..],
+        &["peers"],
+        &["ping", "vps"],
+        &["down"],
+        &["bench", "vps"],
+    ] {
+        let output = shadowmesh(verb)
+            .args(["--state-dir", state])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3), "{verb:?}");
+        assert!(
+            stderr(&output).contains("no node is running"),
+            "{}",
+            stderr(&output)
+        );
+        assert!(stderr(&output).contains(&format!("shadowmesh up --state-dir {state}")));
+
+        let output = shadowmesh(verb)
+            .args(["--state-dir", state, "--json"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3), "{verb:?}");
+        let report = json(&output);
+        assert!(
+            report["error"].is_string() && report["next"].is_string(),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_verb_or_flag_gets_the_likely_one() {
+    let output = run(&["statsu"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("'status'"), "{}", stderr(&output));
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("Start here:"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn every_verb_has_help_with_an_example() {
+    let verbs: [&[&str]; 9] = [
+        &["down"],
+        &["id"],
+        &["status"],
+        &["peers"],
+        &["ping"],
+        &["bench"],
+        &["bench", "handshake"],
+        &["demo"],
+        &["config", "check"],
+    ];
+    for verb in verbs {
+        let output = shadowmesh(verb).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{verb:?}");
+        let help = stdout(&output);
+        assert!(help.contains("Example"), "{verb:?}:\n{help}");
+        assert!(
+            help.contains("--json") && help.contains("--state-dir"),
+            "{verb:?}:\n{help}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_log_level_is_refused_with_the_valid_ones() {
+    let output = run(&["config", "check", "--log-level", "shadowmesh=loud"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("error, warn, info, debug, trace"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn bench_handshake_shows_ours_beside_classical() {
+    let report = json(&run(&["bench", "handshake", "--count", "2", "--json"]));
+    let handshakes = report["handshakes"].as_array().unwrap();
+    let kinds: Vec<&str> = handshakes
+        .iter()
+        .map(|cost| cost["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["full", "short", "classical"]);
+    for cost in handshakes {
+        for side in ["client", "server"] {
+            assert!(cost[side]["cpu_us"].as_f64().unwrap() > 0.0, "{cost}");
+            assert!(
+                cost[side]["bytes_sent"].as_f64().unwrap() > 1000.0,
+                "{cost}"
+            );
+        }
+        assert!(cost["per_second"].as_f64().unwrap() > 0.0, "{cost}");
+    }
+}
