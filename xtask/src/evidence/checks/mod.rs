@@ -3,9 +3,11 @@
 mod bulk;
 mod demo;
 mod field;
+mod flood;
 mod flow;
 mod fuzzing;
 mod handshake_cost;
+mod handshakes;
 mod observer;
 mod pings;
 mod program;
@@ -41,6 +43,16 @@ pub const ALL: &[Check] = &[
         run: handshake_cost::run,
     },
     Check {
+        name: "handshake-time",
+        what: "the client is done within 1.15 round trips, on first contact and on return",
+        run: handshakes::time,
+    },
+    Check {
+        name: "handshake-loss",
+        what: "of 1,000 handshakes at 5 % loss and at 20 % none hangs",
+        run: handshakes::loss,
+    },
+    Check {
         name: "pings",
         what: "2,000 pings at 1 ms lose none, IPv4 and IPv6 inside and outside",
         run: pings::run,
@@ -54,6 +66,11 @@ pub const ALL: &[Check] = &[
         name: "recovery",
         what: "after kill -9 of either side packets flow within 1.5 s of its restart",
         run: recovery::run,
+    },
+    Check {
+        name: "flood",
+        what: "50,000 spoofed first packets a second cost little and keep nobody out",
+        run: flood::run,
     },
     Check {
         name: "throughput",
