@@ -30,6 +30,16 @@ impl Received {
             ecn: None,
         }
     }
+
+    /// With IPv4 addresses as such, not mapped into IPv6 as a dual-stack socket tells them: an
+    /// address must compare equal however it came.
+    pub(crate) fn canonical(self) -> Self {
+        Self {
+            remote: SocketAddr::new(self.remote.ip().to_canonical(), self.remote.port()),
+            local_ip: self.local_ip.map(|ip| ip.to_canonical()),
+            ..self
+        }
+    }
 }
 
 /// A datagram (or a run of equal-sized ones) to send.

@@ -7,6 +7,8 @@
 //! - as soon as first packets come faster than that, everybody has to prove the address first: the
 //!   answer is a Retry, which costs symmetric cryptography only and keeps no state. This lasts until
 //!   it has been quiet for a while, so an attacker cannot save up bursts;
+//! - even a Retry costs some microseconds, so only so many of them are sent in a second; whoever is
+//!   not among them tries again;
 //! - who proved the address is limited by the address, and all together by a table of unfinished
 //!   handshakes.
 //!
@@ -23,6 +25,11 @@ const BURST: u32 = 4;
 const BURST_INTERVAL: Duration = Duration::from_millis(500);
 /// The gate opens again after first packets stayed within the burst for so long.
 const QUIET: Duration = Duration::from_secs(10);
+/// Retries in one go, and how fast they are regained: a fifth of a core at 10 us each. An honest
+/// first flight has four datagrams and is repeated after 300 ms, so among 50,000 spoofed first
+/// packets a second it gets its Retry nine times out of ten at once.
+const RETRY_BURST: u32 = 1000;
+const RETRY_INTERVAL: Duration = Duration::from_micros(50);
 /// Handshakes one source may start at once, and regain interval: ten nodes behind one NAT restart
 /// together; one in a crash loop, or an attacker with one address, is held to two a second.
 const SOURCE_BURST: u32 = 16;
@@ -48,6 +55,8 @@ pub enum Verdict {
 pub struct Gate {
     /// Burst for unproven addresses.
     unproven: Bucket,
+    /// Retries that may be sent.
+    retries: Bucket,
     /// When first packets last came faster than the burst.
     flooded_at: Option<Instant>,
     /// Limit: [`SOURCES_MAX`].
@@ -60,10 +69,18 @@ impl Gate {
     pub fn new(unfinished_max: usize, now: Instant) -> Self {
         Self {
             unproven: Bucket::full(BURST, now),
+            retries: Bucket::full(RETRY_BURST, now),
             flooded_at: None,
             sources: BTreeMap::new(),
             unfinished_max,
         }
+    }
+
+    /// Whether a first packet without proof of its address is worth being looked at: always while
+    /// the gate is open, else as long as there are Retries left.
+    // PROTOCOL SM-HS-9
+    pub fn looks_at(&mut self, now: Instant) -> bool {
+        !self.is_closed(now) || self.retries.take(RETRY_BURST, RETRY_INTERVAL, now)
     }
 
     /// Judges a first packet. `proven`: it carried a token that proves its address. `unfinished`:
@@ -200,6 +217,24 @@ mod tests {
         let quiet = now + QUIET + Duration::from_secs(1);
         assert_eq!(gate.judge(A, false, 0, quiet), Verdict::Accept);
         assert!(gate.sources.len() <= BURST as usize + 1);
+    }
+
+    // PROTOCOL SM-HS-9
+    #[test]
+    fn retries_are_limited_while_the_gate_is_closed() {
+        let start = start();
+        let mut gate = Gate::new(100, start);
+        for n in 0..100_000 {
+            assert!(gate.looks_at(start), "an open gate looks at everything");
+            if n > BURST {
+                break;
+            }
+            gate.judge(spoofed(n), false, 0, start);
+        }
+        let looked_at = (0..50_000u64)
+            .filter(|n| gate.looks_at(start + Duration::from_micros(20 * n)))
+            .count();
+        assert!((10_000..25_000).contains(&looked_at), "{looked_at}");
     }
 
     // PROTOCOL SM-HS-10

@@ -22,6 +22,7 @@ use crate::paths::Path;
 impl Net {
     /// A datagram came that is no frame of a session in [`Net::forwarding`].
     pub fn handle_datagram(&mut self, received: Received, data: BytesMut, now: Instant) {
+        let received = received.canonical();
         self.control.time.advance(now);
         if sealed::is_long_header(&data) {
             self.on_long_header(received, data, now);
@@ -50,6 +51,10 @@ impl Net {
                 && !FirstContact::verify(&self.peer_id(), header.destination) =>
             {
                 self.drops.count(DropReason::FirstContactTag);
+            }
+            // PROTOCOL SM-HS-9
+            _ if header.is_first() && !self.gate.looks_at(now) => {
+                self.drops.count(DropReason::HandshakeGate);
             }
             _ if header.starts_connection() => self.feed(received, received.remote, data, now),
             _ => self.drops.count(DropReason::UnknownIndex),

@@ -22,8 +22,9 @@ impl Net {
     /// The data plane opened a frame of `peer` whose content (type byte first) is not a packet.
     // PROTOCOL SM-SF-7
     pub fn handle_inner(&mut self, peer: &PeerId, received: Received, inner: &[u8], now: Instant) {
+        let received = received.canonical();
         let Some(key) = self.peers.get(peer).and_then(|peer| peer.primary) else {
-            return self.drops.count(DropReason::RemovedPeer);
+            return self.drops.count(DropReason::StaleSnapshot);
         };
         let Some((&kind, body)) = inner.split_first() else {
             return self.drops.count(DropReason::InnerMalformed);

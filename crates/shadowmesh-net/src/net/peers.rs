@@ -12,7 +12,7 @@ use super::{Net, NetError};
 use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::{Cids, Close, ConnKey, Owner};
 use crate::event::DownReason;
-use crate::peer::Peer;
+use crate::peer::{Peer, Retry};
 use crate::timers::Timer;
 
 /// How long frames of a removed peer are told from frames of strangers. It goes on sending until
@@ -158,6 +158,10 @@ impl Net {
 
     /// Says goodbye to everybody. What [`Net::poll_transmit`] then returns is the last to be sent.
     pub fn shutdown(&mut self, now: Instant) {
+        for (id, peer) in &mut self.peers {
+            peer.retry = Retry::default();
+            self.timers.stop(Timer::Connect(*id));
+        }
         let keys: Vec<ConnKey> = self.control.connections.keys().copied().collect();
         for key in keys {
             self.close(key, Close::Leaving, DownReason::Shutdown, now);

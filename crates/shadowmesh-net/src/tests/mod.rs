@@ -10,3 +10,4 @@ mod membership;
 mod paths;
 mod rekey;
 mod restart;
+mod soak;
