@@ -10,6 +10,9 @@
 //! cannot be replayed to the same node; after a restart there are no tickets and the handshake is
 //! full. Resumption skips the verifiers: ask [`authenticated_peer`] on *every* connection and check
 //! the pin and the membership again.
+//!
+//! The one look at a clock is rustls's own: it lets tickets expire after a day of system time. A
+//! clock that jumps costs a resumption, and the handshake is full again.
 
 mod certificate;
 mod group;
@@ -21,6 +24,7 @@ use std::fmt::Debug;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ::aws_lc_rs::rand;
 use quinn_proto::crypto::Session;
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::ServerCertVerifier;
@@ -97,6 +101,7 @@ impl TlsConfigs {
         book: Arc<dyn PeerBook>,
         counters: Arc<HandshakeCounters>,
     ) -> Self {
+        seed_randomness();
         let provider = Arc::new(provider(&counters));
         let verifier = ClientVerifier::new(Arc::clone(&book), Arc::clone(&counters));
         let certificate = ServerCertificate::new(&identity, Arc::clone(&counters));
@@ -172,6 +177,12 @@ impl Debug for TlsConfigs {
             .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
+}
+
+/// AWS-LC seeds itself with the first draw of a process, which takes it 25 to 70 ms: better at start
+/// than in the first handshake.
+fn seed_randomness() {
+    rand::fill(&mut [0]).expect("the operating system's random source never fails");
 }
 
 fn client_config(

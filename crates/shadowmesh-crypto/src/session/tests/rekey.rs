@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::HybridError;
 use crate::hybrid::{KEM_LEN, SHARE_LEN};
@@ -320,4 +322,27 @@ fn when_two_requests_cross_the_winner_is_answered_and_the_loser_dropped() {
     client.chain.finish_rekey(winner, 1, &response).unwrap();
     server.chain.confirm_rekey(1).unwrap();
     assert_talking(&mut client, &mut server);
+}
+
+proptest! {
+    // PROTOCOL SM-EP-2
+    #[test]
+    fn arbitrary_shares_never_panic_and_never_change_the_current_epoch(
+        any: Vec<u8>,
+        full in prop::collection::vec(any::<u8>(), SHARE_LEN),
+    ) {
+        let (mut client, mut server) = session(Cipher::Aes256Gcm);
+        for share in [&any, &full] {
+            // A share of the right length is valid with luck only, and then only answered.
+            let _ = server.chain.respond_rekey(1, share);
+            let (pending, _) = client.chain.begin_rekey().unwrap();
+            if share.len() != SHARE_LEN {
+                let found = share.len();
+                let refused = Err(RekeyError::Exchange(HybridError::Length { found }));
+                prop_assert_eq!(client.chain.finish_rekey(pending, 1, share), refused);
+            }
+            prop_assert_eq!((client.chain.epoch(), server.chain.epoch()), (0, 0));
+            assert_talking(&mut client, &mut server);
+        }
+    }
 }
