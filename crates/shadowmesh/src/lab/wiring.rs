@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use shadowmesh_io::netlink::Handle;
 use shadowmesh_io::netns::Netns;
@@ -16,6 +17,8 @@ pub const CABLE: &str = "eth0";
 /// Prefix lengths of the underlay addresses.
 const UNDERLAY_LEN_V4: u8 = 24;
 const UNDERLAY_LEN_V6: u8 = 64;
+/// The kernel looks for carriers once a second at least.
+const CARRIER_WAIT: Duration = Duration::from_secs(5);
 
 /// Underlay address of node `index` (from 0).
 pub fn underlay_v4(index: usize) -> Ipv4Addr {
@@ -46,8 +49,12 @@ pub fn make_switch() -> Result<Netns, LabError> {
 /// A new namespace with a cable to the bridge and the underlay addresses of node `index`.
 pub fn attach_namespace(switch: &Netns, index: usize) -> Result<Netns, LabError> {
     let netns = Netns::new()?;
-    switch.run(|| plug_in(&netns, &format!("port{index}")))?;
+    let port = format!("port{index}");
+    switch.run(|| plug_in(&netns, &port))?;
     netns.run(|| set_addresses(index))?;
+    // Both ends: each drops packets silently until the kernel has noticed its own carrier.
+    switch.run(|| await_carrier(&port))?;
+    netns.run(|| await_carrier(CABLE))?;
     Ok(netns)
 }
 
@@ -72,10 +79,47 @@ fn set_addresses(index: usize) -> Result<(), LabError> {
     Ok(netlink.set_up(cable)?)
 }
 
+fn await_carrier(device: &str) -> Result<(), LabError> {
+    let netlink = Handle::new()?;
+    Ok(netlink.wait_for_carrier(netlink.link_by_name(device)?.index, CARRIER_WAIT)?)
+}
+
 /// Duplicate address detection would keep a fresh IPv6 address unusable for more than a second.
 fn skip_address_detection() -> io::Result<()> {
     for scope in ["all", "default"] {
         fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shadowmesh_io::lab::{Echo, privileged};
+
+    #[test]
+    fn attached_nodes_reach_each_other_with_their_first_packet_in_namespaces() {
+        let name = "lab::wiring::tests::attached_nodes_reach_each_other_with_their_first_packet_in_namespaces";
+        privileged(name, || {
+            let switch = make_switch().unwrap();
+            let nodes = [0, 1, 2].map(|index| attach_namespace(&switch, index).unwrap());
+            for (from, netns) in nodes.iter().enumerate() {
+                let target = (from + 1) % nodes.len();
+                for target in [
+                    IpAddr::V4(underlay_v4(target)),
+                    IpAddr::V6(underlay_v6(target)),
+                ] {
+                    let echo = Echo {
+                        target,
+                        count: 1,
+                        interval: Duration::ZERO,
+                        timeout: Duration::from_millis(500),
+                        payload_len: 56,
+                    };
+                    let report = netns.run(|| echo.run()).unwrap();
+                    assert_eq!(report.received, 1, "{from} to {target}");
+                }
+            }
+        });
+    }
 }
