@@ -1,7 +1,260 @@
 //! The engine: the I/O loop around one `shadowmesh_vpn::Node`.
 //!
-//! Three threads work on one node. The **control** thread (whoever awaits [`run`], a current-thread
-//! runtime) owns the state machine: it alone decides. The **sender** thread moves packets from the
-//! device to the network and the **receiver** thread the other way; both work on an immutable snapshot
-//! that control publishes, and hand what they cannot finish to control through bounded channels. What
-//! is lost on the way is counted by reason, never silently.
+//! ```text
+//!              TUN device                       applications' packets, up to 64 KB each
+//!         ┌────────┴────────┐
+//!      sender            receiver               one OS thread each, on an immutable snapshot
+//!         │   ╲          ╱   │
+//!         │     control      │                  the state machine; the only one that decides
+//!         └────────┬────────┘
+//!              UDP sockets                      sealed frames and QUIC packets, GSO and GRO
+//! ```
+//!
+//! **Control** is whoever awaits [`run`], on a current-thread runtime. It owns the node, tells it the
+//! time, and publishes a new snapshot whenever the node made one. **Sender** and **receiver** move
+//! packets with the snapshot of the moment and hand what they cannot finish to control, through
+//! bounded queues. Nothing is dropped without being counted by reason, and no thread waits for another.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`control`] | drives the node: datagrams, timers, commands, signals |
+//! | [`sender`], [`runs`] | device to network |
+//! | [`receiver`] | network to device |
+//! | [`cell`], [`inbox`], [`stop`] | what the threads share: snapshot, queues, the end |
+//! | [`links`] | the UDP sockets |
+//! | [`host`], [`journal`] | addresses and routes, set and taken away |
+//! | [`report`] | what commands are told |
+
+pub mod cell;
+pub mod control;
+pub mod host;
+pub mod inbox;
+pub mod journal;
+pub mod links;
+pub mod receiver;
+pub mod report;
+pub mod runs;
+pub mod sender;
+pub mod stop;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use shadowmesh_crypto::PublicIdentity;
+use shadowmesh_io::tun::{Tun, TunError};
+use shadowmesh_net::DropCounters;
+use shadowmesh_vpn::{ConfigError, Node, NodeConfig};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::admin::Command;
+use cell::SnapshotCell;
+use control::Control;
+use host::{Host, HostError};
+use inbox::Outbox;
+use links::Links;
+use receiver::Receiver;
+use sender::Sender;
+use stop::Stop;
+
+/// What the engine runs with.
+pub struct EngineConfig {
+    /// The node: identity, peers, addresses.
+    pub node: NodeConfig,
+    /// UDP addresses to bind; a socket each.
+    pub listen: Vec<SocketAddr>,
+    /// Name of the device; `None` takes the first free `shadowN`.
+    pub device_name: Option<String>,
+    /// Largest IP packet of the device.
+    pub mtu: u16,
+    /// Where the journal of host settings is kept.
+    pub state_dir: PathBuf,
+    /// What the rest of the program wants to be told.
+    pub hooks: Hooks,
+}
+
+/// What the engine tells the rest of the program. Called on the control thread: must not block.
+pub struct Hooks {
+    /// A peer's full public key was verified: keep it for the next start.
+    pub learned: Box<dyn FnMut(Arc<PublicIdentity>)>,
+    /// Everything is up: device, addresses, routes and threads.
+    pub ready: Box<dyn FnMut(&Started)>,
+}
+
+/// What a started engine got from the operating system.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// Name of the device.
+    pub device: String,
+    /// What was really bound.
+    pub listen: Vec<SocketAddr>,
+    /// Overlay addresses with their prefix lengths.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Largest IP packet of the device.
+    pub mtu: u16,
+    /// MB/s of AES-256-GCM and ChaCha20-Poly1305 on this machine; 0 where the node refuses it.
+    pub cipher_speeds: [u32; 2],
+}
+
+/// Why the engine did not start, or ended.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// Peers and addresses do not fit together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A socket could not be bound; the text says which and what to do.
+    #[error(transparent)]
+    Listen(io::Error),
+    /// There is no device; the text says what to do.
+    #[error(transparent)]
+    Device(#[from] TunError),
+    /// Addresses or routes could not be set.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A thread could not be started.
+    #[error("cannot start the data threads: {0}")]
+    Threads(io::Error),
+    /// A data thread ended on its own.
+    #[error("the {thread} thread failed: {source}; the device was probably deleted")]
+    DataThread {
+        /// Which one.
+        thread: &'static str,
+        /// With what.
+        source: io::Error,
+    },
+}
+
+/// Runs the node until a command, SIGINT or SIGTERM ends it. On return its peers have been told, and
+/// device, addresses and routes are gone.
+pub async fn run(
+    mut config: EngineConfig,
+    commands: mpsc::Receiver<Command>,
+) -> Result<(), EngineError> {
+    let cipher_speeds = config.node.net.cipher_speeds;
+    let node = Node::new(config.node, Instant::now())?;
+    let links = Arc::new(Links::bind(&config.listen).map_err(EngineError::Listen)?);
+    host::clean_leftovers(&config.state_dir)?;
+    let device = Arc::new(Tun::create(
+        config.device_name.as_deref(),
+        config.mtu.into(),
+    )?);
+    let mut host = Host::configure(&device, node.addresses(), node.routes(), &config.state_dir)?;
+    let drops = Arc::clone(node.drops());
+    let (outbox, inbox) = inbox::queues(Arc::clone(&drops));
+    let shared = Shared {
+        device: Arc::clone(&device),
+        links: Arc::clone(&links),
+        cell: Arc::new(SnapshotCell::new(node.snapshot())),
+        outbox,
+        drops,
+    };
+    let mut threads = DataThreads::start(&shared).map_err(EngineError::Threads)?;
+    let started = Started {
+        device: device.name().into(),
+        listen: links.addresses(),
+        addresses: node.addresses().to_vec(),
+        mtu: config.mtu,
+        cipher_speeds,
+    };
+    (config.hooks.ready)(&started);
+    let control = Control::new(node, shared, started, config.hooks);
+    let ended = control.run(inbox, commands, &mut threads).await;
+    threads.stop();
+    host.undo();
+    // The last owner: with it the device goes, before anybody is told that it has.
+    drop(device);
+    ended.confirm()
+}
+
+/// What all threads work with.
+#[derive(Clone)]
+pub struct Shared {
+    /// The device.
+    pub device: Arc<Tun>,
+    /// The sockets.
+    pub links: Arc<Links>,
+    /// The current snapshot.
+    pub cell: Arc<SnapshotCell>,
+    /// To control.
+    pub outbox: Outbox,
+    /// Everything dropped.
+    pub drops: Arc<DropCounters>,
+}
+
+/// The running sender and receiver.
+pub struct DataThreads {
+    stops: Vec<Arc<Stop>>,
+    handles: Vec<JoinHandle<()>>,
+    failures: mpsc::Receiver<EngineError>,
+}
+
+impl DataThreads {
+    fn start(shared: &Shared) -> io::Result<Self> {
+        let (failed, failures) = mpsc::channel(2);
+        let mut threads = Self {
+            stops: Vec::new(),
+            handles: Vec::new(),
+            failures,
+        };
+        let stop = threads.new_stop()?;
+        let sender = Sender::new(shared.clone(), stop);
+        threads.spawn("sender", failed.clone(), move || sender.run())?;
+        let stop = threads.new_stop()?;
+        let receiver = Receiver::new(shared.clone(), stop);
+        threads.spawn("receiver", failed, move || receiver.run())?;
+        Ok(threads)
+    }
+
+    fn new_stop(&mut self) -> io::Result<Arc<Stop>> {
+        let stop = Arc::new(Stop::new()?);
+        self.stops.push(Arc::clone(&stop));
+        Ok(stop)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        failed: mpsc::Sender<EngineError>,
+        work: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let body = move || {
+            if let Err(source) = work() {
+                // Control is the reader; if it is gone, the end is under way already.
+                let _ = failed.try_send(EngineError::DataThread {
+                    thread: name,
+                    source,
+                });
+            }
+        };
+        self.handles
+            .push(thread::Builder::new().name(name.into()).spawn(body)?);
+        Ok(())
+    }
+
+    /// The failure of a thread that ended on its own. Never returns while all is well.
+    pub async fn failure(&mut self) -> EngineError {
+        match self.failures.recv().await {
+            Some(failure) => failure,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends both threads and waits for them.
+    fn stop(&mut self) {
+        self.stops.iter().for_each(|stop| stop.set());
+        for handle in self.handles.drain(..) {
+            // A panic there was printed there; the way down is the same.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Drop for DataThreads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use shadowmesh_io::lab::{Echo, EchoReport};
 use shadowmesh_io::netns::Netns;
+use shadowmesh_io::process;
 use shadowmesh_wire::{PeerId, overlay};
 
 use super::config::{self, NodeSettings, PeerSettings};
@@ -193,6 +194,12 @@ impl LabNode {
             });
         }
         self.wait_for_end()
+    }
+
+    /// SIGTERM, as a service manager sends it.
+    pub fn signal_terminate(&self) -> Result<(), LabError> {
+        let process = self.process.as_ref().ok_or(LabError::NotRunning)?;
+        Ok(process::terminate(process)?)
     }
 
     /// Waits for the process to end by itself.

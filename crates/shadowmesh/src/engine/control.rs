@@ -1,0 +1,385 @@
+//! The control thread: tells the node what happened and does what it asks.
+//!
+//! One rule orders everything here: *mutate once, drain fully, wait*. After every batch of input the
+//! node is drained in the order events, datagrams, device packets. Events first, because one of them
+//! is a new snapshot, and the answer to a datagram that has left may already need it.
+//!
+//! No input can starve another: each turn takes a bounded batch from whichever queue the runtime
+//! found ready, picked at random, and the timer is looked at on every turn.
+
+use std::collections::HashMap;
+use std::future;
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use shadowmesh_io::udp::{SendFault, Transmit};
+use shadowmesh_net::{DropReason, NetEvent};
+use shadowmesh_vpn::{Node, NodeEvent};
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::control::ControlMessage;
+use shadowmesh_wire::offload::VNET_HDR_LEN;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{self, Instant as TokioInstant};
+
+use super::inbox::{FromNetwork, Inbox};
+use super::{DataThreads, EngineError, Hooks, Shared, Started, report};
+use crate::admin::{BenchFailure, Command, PingFailure, PingReply};
+use crate::bench::responder::Responder;
+
+/// Inputs of one kind taken in one turn.
+const BATCH_MAX: usize = 64;
+/// First packets taken in one turn: fewer, since each may start a handshake.
+const FIRST_BATCH_MAX: usize = 16;
+/// Measurements that wait for a peer's answer at once.
+const BENCHES_MAX: usize = 8;
+/// Pings that wait for their reply at once; the oldest wait is given up beyond that.
+const PINGS_MAX: usize = 1024;
+
+/// The node and everything that waits for it.
+pub struct Control {
+    node: Node,
+    shared: Shared,
+    started: Started,
+    since: Instant,
+    hooks: Hooks,
+    responder: Responder,
+    pings: HashMap<u64, oneshot::Sender<Result<PingReply, PingFailure>>>,
+    benches: Vec<(PeerId, oneshot::Sender<Result<SocketAddr, BenchFailure>>)>,
+}
+
+/// How the control thread ended, and who waits to hear that everything else has too.
+pub struct Ended {
+    outcome: Result<(), EngineError>,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Ended {
+    /// Tells those who asked for the end that it is reached.
+    pub fn confirm(self) -> Result<(), EngineError> {
+        for reply in self.waiting {
+            // Whoever asked may have gone; the end does not depend on it.
+            let _ = reply.send(());
+        }
+        self.outcome
+    }
+}
+
+/// Why the loop ends.
+enum End {
+    Asked(oneshot::Sender<()>),
+    Signal,
+    Failed(EngineError),
+}
+
+impl Control {
+    /// A control thread that has not begun.
+    pub fn new(node: Node, shared: Shared, started: Started, hooks: Hooks) -> Self {
+        Self {
+            node,
+            shared,
+            started,
+            since: Instant::now(),
+            hooks,
+            responder: Responder::default(),
+            pings: HashMap::new(),
+            benches: Vec::new(),
+        }
+    }
+
+    /// Works until something ends it, then tells the peers.
+    pub async fn run(
+        mut self,
+        mut inbox: Inbox,
+        mut commands: mpsc::Receiver<Command>,
+        threads: &mut DataThreads,
+    ) -> Ended {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return Ended::failed(EngineError::Threads(error)),
+        };
+        // A peer that waits between two attempts of its own learns at once that we are back.
+        self.node.connect_all(Instant::now());
+        let end = loop {
+            self.drain();
+            let due = self.node.poll_timeout().map(|(at, _)| at);
+            let end = tokio::select! {
+                command = commands.recv() => self.handle_command(command),
+                input = take(&mut inbox.control, BATCH_MAX) => self.handle_network(input),
+                input = take(&mut inbox.first, FIRST_BATCH_MAX) => self.handle_network(input),
+                input = take(&mut inbox.device, BATCH_MAX) => self.handle_device(input),
+                () = sleep_until(due) => None,
+                () = signals.recv() => Some(End::Signal),
+                error = threads.failure() => Some(End::Failed(error)),
+            };
+            if let Some(end) = end {
+                break end;
+            }
+            self.handle_time(due);
+        };
+        self.say_goodbye();
+        match end {
+            End::Asked(reply) => Ended {
+                outcome: Ok(()),
+                waiting: vec![reply],
+            },
+            End::Signal => Ended {
+                outcome: Ok(()),
+                waiting: Vec::new(),
+            },
+            End::Failed(error) => Ended::failed(error),
+        }
+    }
+
+    fn handle_network(&mut self, input: Vec<FromNetwork>) -> Option<End> {
+        let now = Instant::now();
+        for item in input {
+            match item {
+                FromNetwork::Datagram { received, data } => {
+                    self.node.handle_datagram(received, data, now);
+                }
+                FromNetwork::Inner {
+                    peer,
+                    received,
+                    inner,
+                } => self.node.handle_inner(&peer, received, &inner, now),
+            }
+        }
+        None
+    }
+
+    fn handle_device(&mut self, input: Vec<Vec<u8>>) -> Option<End> {
+        let now = Instant::now();
+        for packet in input {
+            self.node.handle_device(&packet, now);
+        }
+        None
+    }
+
+    fn handle_time(&mut self, due: Option<Instant>) {
+        let now = Instant::now();
+        if due.is_some_and(|due| due <= now) {
+            self.node.handle_timeout(now);
+        }
+    }
+
+    /// `None` stands for nobody being left to send commands; the node goes on without.
+    fn handle_command(&mut self, command: Option<Command>) -> Option<End> {
+        match command? {
+            Command::Status { reply } => {
+                let report = report::node(&self.node, &self.started, self.since);
+                let _ = reply.send(report);
+            }
+            Command::Peers { reply } => {
+                let _ = reply.send(report::peers(&self.node));
+            }
+            Command::Ping { peer, reply } => self.ping(peer, reply),
+            Command::BenchPrepare {
+                peer,
+                duration,
+                reply,
+            } => self.prepare_bench(peer, duration, reply),
+            Command::Down { reply } => return Some(End::Asked(reply)),
+        }
+        None
+    }
+
+    fn ping(&mut self, peer: PeerId, reply: oneshot::Sender<Result<PingReply, PingFailure>>) {
+        self.pings.retain(|_, reply| !reply.is_closed());
+        if self.pings.len() >= PINGS_MAX {
+            // Dropping the sender tells the asker that there will be no answer.
+            return;
+        }
+        match self.node.ping(&peer, Instant::now()) {
+            Ok(token) => drop(self.pings.insert(token, reply)),
+            Err(error) => {
+                let _ = reply.send(Err(report::ping_failure(&error)));
+            }
+        }
+    }
+
+    fn prepare_bench(
+        &mut self,
+        peer: PeerId,
+        duration: Duration,
+        reply: oneshot::Sender<Result<SocketAddr, BenchFailure>>,
+    ) {
+        self.benches.retain(|(_, reply)| !reply.is_closed());
+        if self.benches.len() >= BENCHES_MAX {
+            let _ = reply.send(Err(BenchFailure::Refused));
+            return;
+        }
+        let seconds = duration.as_secs().try_into().unwrap_or(u16::MAX);
+        let request = ControlMessage::BenchRequest { seconds };
+        match self.node.send_control(&peer, &request, Instant::now()) {
+            Ok(()) => self.benches.push((peer, reply)),
+            Err(error) => {
+                let _ = reply.send(Err(report::bench_failure(&error)));
+            }
+        }
+    }
+
+    /// Does everything the node asks for.
+    fn drain(&mut self) {
+        loop {
+            while let Some(event) = self.node.poll_event() {
+                self.handle_event(event);
+            }
+            while let Some(transmit) = self.node.poll_transmit() {
+                self.send(&transmit);
+            }
+            while let Some(packet) = self.node.poll_device() {
+                self.deliver(&packet);
+            }
+            // What an event led to (a bench reply) may want to be sent.
+            match self.node.poll_event() {
+                Some(event) => self.handle_event(event),
+                None => return,
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: NodeEvent) {
+        match event {
+            NodeEvent::SnapshotChanged => self.shared.cell.store(self.node.snapshot()),
+            NodeEvent::Net(event) => self.handle_net_event(event),
+        }
+    }
+
+    fn handle_net_event(&mut self, event: NetEvent) {
+        report::log_event(&event);
+        match event {
+            NetEvent::PingReply {
+                token, rtt, path, ..
+            } => {
+                if let Some(reply) = self.pings.remove(&token) {
+                    let path = report::path(path, Some(rtt));
+                    let _ = reply.send(Ok(PingReply { rtt, path }));
+                }
+            }
+            NetEvent::LearnedKey(identity) => (self.hooks.learned)(identity),
+            NetEvent::Control { peer, message } => self.handle_control(peer, message),
+            _ => {}
+        }
+    }
+
+    fn handle_control(&mut self, peer: PeerId, message: ControlMessage) {
+        match message {
+            ControlMessage::BenchRequest { seconds } => {
+                let port = self.open_bench(peer, Duration::from_secs(seconds.into()));
+                let answer = ControlMessage::BenchReply { port };
+                // Without a session any more there is nobody left to answer.
+                let _ = self.node.send_control(&peer, &answer, Instant::now());
+            }
+            ControlMessage::BenchReply { port } => self.finish_bench(peer, port),
+            _ => {}
+        }
+    }
+
+    /// A peer wants to measure: the port of a listener for it, or 0 for no.
+    fn open_bench(&self, peer: PeerId, duration: Duration) -> u16 {
+        let own: Vec<IpAddr> = self.started.addresses.iter().map(|(ip, _)| *ip).collect();
+        let allowed = report::allowed_ips(&self.node, &peer);
+        match self.responder.open(peer, &own, allowed, duration) {
+            Ok(port) => port,
+            Err(error) => {
+                tracing::info!(%peer, %error, "a measurement was refused");
+                0
+            }
+        }
+    }
+
+    /// Answers come in the order of the requests: one control stream carries both.
+    fn finish_bench(&mut self, peer: PeerId, port: u16) {
+        let Some(at) = self.benches.iter().position(|(of, _)| *of == peer) else {
+            return;
+        };
+        let (_, reply) = self.benches.remove(at);
+        let sink = (port != 0)
+            .then(|| report::overlay_address(&self.node, &peer))
+            .flatten()
+            .map(|address| SocketAddr::new(address, port));
+        let _ = reply.send(sink.ok_or(BenchFailure::Refused));
+    }
+
+    fn send(&self, transmit: &shadowmesh_net::Transmit) {
+        let sent = self.shared.links.send_now(&Transmit {
+            remote: transmit.remote,
+            local_ip: transmit.local_ip,
+            ecn: transmit.ecn,
+            segment_size: transmit.segment_size,
+            contents: &transmit.contents,
+        });
+        if let Err(fault) = sent {
+            let reason = match fault {
+                SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,
+                _ => DropReason::SendFailed,
+            };
+            self.shared.drops.count(reason);
+        }
+    }
+
+    /// A packet of the slow path, alone: a virtio header of zeros says that nothing is left to do.
+    fn deliver(&self, packet: &[u8]) {
+        let header = [0u8; VNET_HDR_LEN];
+        let slices = [IoSlice::new(&header), IoSlice::new(packet)];
+        if self.shared.device.write_vectored(&slices).is_err() {
+            self.shared.drops.count(DropReason::DeviceFull);
+        }
+    }
+
+    /// Tells every peer that we leave on purpose, so that none waits for us or calls back.
+    fn say_goodbye(&mut self) {
+        self.node.shutdown(Instant::now());
+        self.drain();
+    }
+}
+
+impl Ended {
+    fn failed(error: EngineError) -> Self {
+        Self {
+            outcome: Err(error),
+            waiting: Vec::new(),
+        }
+    }
+}
+
+/// Waits for input and takes what is there, at most `limit` of it.
+async fn take<T>(queue: &mut mpsc::Receiver<T>, limit: usize) -> Vec<T> {
+    let mut input = Vec::new();
+    if queue.recv_many(&mut input, limit).await == 0 {
+        // The data threads are gone; their end is reported in another way.
+        future::pending().await
+    }
+    input
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => time::sleep_until(TokioInstant::from_std(due)).await,
+        None => future::pending().await,
+    }
+}
+
+/// What a service manager or a person at a terminal ends a program with.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

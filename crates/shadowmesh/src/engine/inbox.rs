@@ -1,0 +1,150 @@
+//! What the data threads hand to control: bounded queues, one for each kind of sender.
+//!
+//! Kinds do not share a queue, because they do not deserve the same patience. A first packet may
+//! come from anybody at any rate; it must not crowd out the control connections of peers, which must
+//! not crowd out packets of our own applications that wait for a session.
+
+use bytes::BytesMut;
+use shadowmesh_net::{DropCounters, DropReason, Received};
+use shadowmesh_wire::{PeerId, sealed};
+use std::sync::Arc;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+/// Datagrams of control connections that may wait. A peer's control connection sends a few per
+/// second; a handshake is about 16.
+const CONTROL_MAX: usize = 1024;
+/// First packets that may wait. Control answers some 100,000 per second when none costs it
+/// post-quantum work, so a longer queue would only add delay for the honest ones in it.
+const FIRST_MAX: usize = 512;
+/// Packets from the device that may wait to be looked at; what then waits for a session has a limit
+/// of its own in `vpn`.
+const DEVICE_MAX: usize = 256;
+
+/// Something for control from the network.
+#[derive(Debug)]
+pub enum FromNetwork {
+    /// No sealed frame of a session we know.
+    Datagram {
+        /// Where it came from.
+        received: Received,
+        /// All of it.
+        data: BytesMut,
+    },
+    /// An authenticated inner frame that is no IP packet; its type byte first.
+    Inner {
+        /// Who sealed it.
+        peer: PeerId,
+        /// Where it came from: perhaps a new address of the peer.
+        received: Received,
+        /// The inner frame.
+        inner: Vec<u8>,
+    },
+}
+
+/// The reading ends, for control.
+pub struct Inbox {
+    /// Control connections and inner frames of peers.
+    pub control: Receiver<FromNetwork>,
+    /// First packets of anybody.
+    pub first: Receiver<FromNetwork>,
+    /// IP packets from the device whose peer has no session yet.
+    pub device: Receiver<Vec<u8>>,
+}
+
+/// The writing ends, for the data threads.
+#[derive(Clone)]
+pub struct Outbox {
+    control: Sender<FromNetwork>,
+    first: Sender<FromNetwork>,
+    device: Sender<Vec<u8>>,
+    drops: Arc<DropCounters>,
+}
+
+/// Both ends.
+pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
+    let (control_tx, control) = mpsc::channel(CONTROL_MAX);
+    let (first_tx, first) = mpsc::channel(FIRST_MAX);
+    let (device_tx, device) = mpsc::channel(DEVICE_MAX);
+    let outbox = Outbox {
+        control: control_tx,
+        first: first_tx,
+        device: device_tx,
+        drops,
+    };
+    let inbox = Inbox {
+        control,
+        first,
+        device,
+    };
+    (outbox, inbox)
+}
+
+impl Outbox {
+    /// A datagram that no session opened. Copies only if there is room for it, so that a flood costs
+    /// the receiver little more than the system call.
+    pub fn datagram(&self, received: Received, datagram: &[u8]) {
+        let queue = match is_initial(datagram) {
+            true => &self.first,
+            false => &self.control,
+        };
+        match queue.try_reserve() {
+            Ok(place) => place.send(FromNetwork::Datagram {
+                received,
+                data: BytesMut::from(datagram),
+            }),
+            Err(_) => self.drops.count(DropReason::ControlBacklog),
+        }
+    }
+
+    /// An inner frame that is no IP packet.
+    pub fn inner(&self, peer: PeerId, received: Received, inner: &[u8]) {
+        match self.control.try_reserve() {
+            Ok(place) => place.send(FromNetwork::Inner {
+                peer,
+                received,
+                inner: inner.to_vec(),
+            }),
+            Err(_) => self.drops.count(DropReason::ControlBacklog),
+        }
+    }
+
+    /// An IP packet for a peer without a session.
+    pub fn device(&self, packet: &[u8]) {
+        match self.device.try_reserve() {
+            Ok(place) => place.send(packet.to_vec()),
+            Err(_) => self.drops.count(DropReason::WaitingQueueFull),
+        }
+    }
+}
+
+/// A long header of type Initial (RFC 9000 section 17.2): the only kind a stranger may send. Version
+/// negotiation (version 0) is for control to judge, and nothing we ever asked for.
+fn is_initial(datagram: &[u8]) -> bool {
+    const TYPE_MASK: u8 = 0b0011_0000;
+    sealed::is_long_header(datagram) && datagram[0] & TYPE_MASK == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn initial() -> Vec<u8> {
+        let mut datagram = vec![0xc3, 0, 0, 0, 1];
+        datagram.resize(1200, 0);
+        datagram
+    }
+
+    #[test]
+    fn a_flood_of_first_packets_leaves_room_for_control_and_every_lost_one_is_counted() {
+        let drops = Arc::new(DropCounters::default());
+        let (outbox, mut inbox) = queues(drops.clone());
+        let from = Received::from_remote("192.0.2.1:1".parse().unwrap());
+        for _ in 0..FIRST_MAX + 10 {
+            outbox.datagram(from, &initial());
+        }
+        assert_eq!(drops.get(DropReason::ControlBacklog), 10);
+        outbox.datagram(from, &[0x43; 60]);
+        assert!(inbox.control.try_recv().is_ok());
+        assert!(inbox.first.try_recv().is_ok());
+    }
+}

@@ -1,0 +1,128 @@
+//! What the engine has set on the host, on disk before it is set.
+//!
+//! A clean exit takes everything away again. A killed process cannot, so the next start reads the
+//! journal of the last one and does it then. Usually the kernel was faster: a TUN device goes with
+//! its process and takes its addresses and routes along. It stays when somebody made the device
+//! persistent, and then only the journal knows which addresses on it were ours.
+//!
+//! Never trust an old journal blindly: after a reboot, in another namespace, or when the device was
+//! made anew, the same words mean somebody else's property.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shadowmesh_io::netlink::Route;
+
+use crate::disk;
+
+/// Name of the file in the state directory.
+const FILE_NAME: &str = "host.json";
+
+/// Everything one run of the engine sets on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Which boot, and which network namespace within it.
+    pub world: World,
+    /// Index of the device; the kernel never gives one twice within a namespace and boot.
+    pub device_index: u32,
+    /// Name of the device.
+    pub device_name: String,
+    /// Addresses with their prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Routes through the device: network address and prefix length.
+    pub routes: Vec<(IpAddr, u8)>,
+}
+
+/// Where device indexes mean something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    boot_id: String,
+    namespace: u64,
+}
+
+impl World {
+    /// The world of the calling thread.
+    pub fn current() -> io::Result<Self> {
+        Ok(Self {
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+                .trim()
+                .into(),
+            namespace: fs::metadata("/proc/thread-self/ns/net")?.ino(),
+        })
+    }
+}
+
+impl Journal {
+    /// The routes as netlink takes them.
+    pub fn routes(&self) -> impl Iterator<Item = Route> {
+        self.routes
+            .iter()
+            .map(|(address, len)| Route::to_device(*address, *len, self.device_index))
+    }
+
+    /// What the last run left in `state_dir`, if it ended without cleaning up. An unreadable journal
+    /// is reported and then treated as none: it must not keep the node from starting.
+    pub fn load(state_dir: &Path) -> Option<Self> {
+        let text = fs::read(path(state_dir)).ok()?;
+        match serde_json::from_slice(&text) {
+            Ok(journal) => Some(journal),
+            Err(error) => {
+                tracing::warn!(%error, "the journal of the last run is unreadable and ignored");
+                None
+            }
+        }
+    }
+
+    /// Writes the journal so that it is complete or absent, whatever happens meanwhile.
+    pub fn save(&self, state_dir: &Path) -> io::Result<()> {
+        disk::replace(&path(state_dir), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Nothing of ours is left on the host.
+    pub fn remove(state_dir: &Path) -> io::Result<()> {
+        match fs::remove_file(path(state_dir)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join(FILE_NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal() -> Journal {
+        Journal {
+            world: World::current().unwrap(),
+            device_index: 7,
+            device_name: "shadow0".into(),
+            addresses: vec![("10.100.1.5".parse().unwrap(), 16)],
+            routes: vec![("fd00::".parse().unwrap(), 64)],
+        }
+    }
+
+    #[test]
+    fn a_saved_journal_is_read_back_and_a_removed_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        journal().save(directory.path()).unwrap();
+        assert_eq!(Journal::load(directory.path()), Some(journal()));
+        Journal::remove(directory.path()).unwrap();
+        Journal::remove(directory.path()).expect("removing twice is no error");
+        assert_eq!(Journal::load(directory.path()), None);
+    }
+
+    #[test]
+    fn a_damaged_journal_counts_as_none() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(path(directory.path()), b"{\"world\":").unwrap();
+        assert_eq!(Journal::load(directory.path()), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! What commands are told, and what the log says: the node's state in the words of the admin socket.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use shadowmesh_io::cpu;
+use shadowmesh_net::{
+    NetError, NetEvent, PathInfo, PeerState as NetState, SessionStatus, TrafficTotals,
+};
+use shadowmesh_vpn::{Node, NodePeerStatus};
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::prefix::IpPrefix;
+
+use super::Started;
+use crate::admin::report::{
+    CipherSpeeds, DeviceReport, HandshakeReport, NodeReport, PathKind, PathReport, PeerReport,
+    PeerState, TrafficReport,
+};
+use crate::admin::{BenchFailure, PingFailure};
+
+/// The node as a whole.
+pub fn node(node: &Node, started: &Started, since: Instant) -> NodeReport {
+    let status = node.status(Instant::now());
+    let is_up = |peer: &&NodePeerStatus| session_of(peer).is_some();
+    let [aes_256_gcm, chacha20_poly1305] = started.cipher_speeds;
+    NodeReport {
+        peer_id: status.id.to_string(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        uptime_ms: millis(since.elapsed()),
+        device: DeviceReport {
+            name: started.device.clone(),
+            mtu: started.mtu,
+            addresses: with_lengths(&started.addresses),
+        },
+        listen: started.listen.clone(),
+        peers_total: status.peers.len(),
+        peers_up: status.peers.iter().filter(is_up).count(),
+        cipher_speeds: CipherSpeeds {
+            aes_256_gcm,
+            chacha20_poly1305,
+        },
+        traffic: sum(status
+            .peers
+            .iter()
+            .filter_map(|peer| Some(peer.net.as_ref()?.traffic))),
+        handshakes: handshakes(node),
+        drops: status
+            .drops
+            .iter()
+            .map(|(reason, count)| (reason.name().to_owned(), *count))
+            .collect(),
+        cpu_ms: cpu::process().map_or(0, |time| millis(time.total())),
+        memory_kib: cpu::memory().map_or(0, |memory| memory.resident / 1024),
+    }
+}
+
+/// Every peer, in the order of the configuration.
+pub fn peers(node: &Node) -> Vec<PeerReport> {
+    node.status(Instant::now()).peers.iter().map(peer).collect()
+}
+
+fn peer(status: &NodePeerStatus) -> PeerReport {
+    let session = session_of(status);
+    let net = status.net.as_ref();
+    PeerReport {
+        id: status.config.id.to_string(),
+        name: status.config.name.clone(),
+        state: state(net.map_or(NetState::Idle, |net| net.state)),
+        path: session.map(|session| path(session.path, session.rtt)),
+        epoch: session.map(|session| session.epoch),
+        cipher: session.map(|session| session.cipher.to_string()),
+        allowed_ips: status
+            .config
+            .allowed_ips
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        traffic: traffic(net.map(|net| net.traffic).unwrap_or_default()),
+        session_age_ms: session.map(|session| millis(session.age)),
+        last_received_ms: None,
+    }
+}
+
+fn session_of(peer: &NodePeerStatus) -> Option<&SessionStatus> {
+    peer.net.as_ref()?.session.as_ref()
+}
+
+fn state(state: NetState) -> PeerState {
+    match state {
+        NetState::Connecting | NetState::Waiting => PeerState::Connecting,
+        NetState::Up => PeerState::Up,
+        _ => PeerState::Idle,
+    }
+}
+
+/// A path with its last known round trip.
+pub fn path(path: PathInfo, rtt: Option<Duration>) -> PathReport {
+    PathReport {
+        kind: PathKind::Direct,
+        remote: path.remote(),
+        local: None,
+        rtt_us: rtt.map(|rtt| rtt.as_micros().try_into().unwrap_or(u64::MAX)),
+    }
+}
+
+fn traffic(totals: TrafficTotals) -> TrafficReport {
+    TrafficReport {
+        packets_in: totals.received_frames,
+        bytes_in: totals.received_bytes,
+        packets_out: totals.sent_frames,
+        bytes_out: totals.sent_bytes,
+    }
+}
+
+fn sum(all: impl Iterator<Item = TrafficTotals>) -> TrafficReport {
+    all.map(traffic)
+        .fold(TrafficReport::default(), |sum, one| TrafficReport {
+            packets_in: sum.packets_in + one.packets_in,
+            bytes_in: sum.bytes_in + one.bytes_in,
+            packets_out: sum.packets_out + one.packets_out,
+            bytes_out: sum.bytes_out + one.bytes_out,
+        })
+}
+
+fn handshakes(node: &Node) -> HandshakeReport {
+    let counters = node.handshake_counters();
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    HandshakeReport {
+        kem: read(&counters.kem),
+        sign: read(&counters.sign),
+        verify: read(&counters.verify),
+    }
+}
+
+fn with_lengths(addresses: &[(IpAddr, u8)]) -> Vec<String> {
+    let with_length = |(address, len): &(IpAddr, u8)| format!("{address}/{len}");
+    addresses.iter().map(with_length).collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// What is the peer's.
+pub fn allowed_ips(node: &Node, peer: &PeerId) -> Vec<IpPrefix> {
+    find(node, peer).map_or_else(Vec::new, |status| status.config.allowed_ips)
+}
+
+/// The overlay address at which a program on the peer can be reached: the first single address of
+/// what is the peer's.
+pub fn overlay_address(node: &Node, peer: &PeerId) -> Option<IpAddr> {
+    let is_host = |prefix: &&IpPrefix| **prefix == IpPrefix::host(prefix.addr());
+    let allowed_ips = allowed_ips(node, peer);
+    allowed_ips.iter().find(is_host).map(IpPrefix::addr)
+}
+
+fn find(node: &Node, peer: &PeerId) -> Option<NodePeerStatus> {
+    let mut peers = node.status(Instant::now()).peers.into_iter();
+    peers.find(|status| status.config.id == *peer)
+}
+
+/// In the words of the admin socket.
+pub fn ping_failure(error: &NetError) -> PingFailure {
+    match error {
+        NetError::NoSession => PingFailure::NoSession,
+        _ => PingFailure::UnknownPeer,
+    }
+}
+
+/// In the words of the admin socket.
+pub fn bench_failure(error: &NetError) -> BenchFailure {
+    match error {
+        NetError::NoSession => BenchFailure::NoSession,
+        _ => BenchFailure::UnknownPeer,
+    }
+}
+
+/// What a user would notice at INFO, other changes of a peer at DEBUG. Addresses never above DEBUG.
+pub fn log_event(event: &NetEvent) {
+    match event {
+        NetEvent::PeerUp { peer, path, cipher } => {
+            tracing::info!(%peer, %cipher, "session up");
+            tracing::debug!(%peer, remote = %path.remote(), "path of the session");
+        }
+        NetEvent::PeerDown { peer, reason } => {
+            tracing::info!(%peer, reason = reason.name(), "session down");
+        }
+        NetEvent::Rekeyed { peer, epoch } => tracing::debug!(%peer, epoch, "new keys"),
+        NetEvent::PathChanged { peer, path } => {
+            tracing::debug!(%peer, remote = %path.remote(), "path changed");
+        }
+        NetEvent::Handshaken {
+            peer,
+            took,
+            resumed,
+            early_data,
+        } => tracing::debug!(%peer, ?took, resumed, early_data, "handshake complete"),
+        _ => {}
+    }
+}

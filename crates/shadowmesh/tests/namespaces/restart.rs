@@ -1,0 +1,35 @@
+//! A node that dies and comes back is met again at once, and nobody has to help.
+
+use std::time::Duration;
+
+use shadowmesh::lab::Family;
+
+use crate::support::in_lab;
+
+/// Issue 2, line 7: from the restart to the first packet.
+const RECOVERY_MAX: Duration = Duration::from_millis(1500);
+
+fn kill_and_restart_one_side(name: &str, killed: usize, pinging: usize) {
+    in_lab(name, 2, |lab| {
+        lab.bring_up_full_mesh(Family::V4);
+        let target = lab.nodes[1 - pinging].overlay_v4().into();
+        lab.nodes[killed].kill().unwrap();
+        lab.nodes[killed].start().unwrap();
+        let recovery = lab.nodes[pinging].ping_until_answered(target, RECOVERY_MAX * 4);
+        let recovery = recovery.expect("the pair finds each other again");
+        println!("recovered after {recovery:?}");
+        assert!(recovery < RECOVERY_MAX, "{recovery:?}");
+    });
+}
+
+#[test]
+fn after_kill_9_the_surviving_side_reaches_the_restarted_one() {
+    let name = "restart::after_kill_9_the_surviving_side_reaches_the_restarted_one";
+    kill_and_restart_one_side(name, 1, 0);
+}
+
+#[test]
+fn after_kill_9_the_restarted_side_reaches_the_surviving_one() {
+    let name = "restart::after_kill_9_the_restarted_side_reaches_the_surviving_one";
+    kill_and_restart_one_side(name, 0, 0);
+}
