@@ -43,7 +43,7 @@ impl SpoofedFlood {
     /// Sends from the calling thread (and its namespace) until the time is over or `stop` is
     /// set. For each datagram, `make` gets its number and an empty payload to fill, and returns
     /// the source to claim. Behind its rate it catches up, so the number sent is exact where the
-    /// machine can do it at all.
+    /// machine can do it at all; after twice the duration it gives up.
     pub fn run(
         &self,
         stop: &AtomicBool,
@@ -57,9 +57,12 @@ impl SpoofedFlood {
         let (mut report, mut number) = (FloodReport::default(), 0);
         let (mut payload, mut packet) = (Vec::new(), Vec::new());
         let start = Instant::now();
-        while number < total && !stop.load(Ordering::Relaxed) {
+        let give_up = self.duration * 2;
+        while number < total && start.elapsed() < give_up && !stop.load(Ordering::Relaxed) {
             let due = u128::from(self.rate) * start.elapsed().as_nanos() / 1_000_000_000;
-            while number < total.min(due as u64) {
+            // At most one tenth of a second's worth before looking at the clock and `stop` again.
+            let burst = number + u64::from(self.rate / 10).max(1);
+            while number < total.min(due as u64).min(burst) {
                 payload.clear();
                 let source = make(number, &mut payload);
                 write_packet(
