@@ -201,8 +201,7 @@ impl Chaos {
         for entry in self.world.ledger.entries() {
             let estranged = self.estranged.get(&(entry.to, entry.from));
             let estranged = |at| {
-                estranged
-                    .is_some_and(|t| t.iter().any(|(from, until)| (*from..*until).contains(&at)))
+                estranged.is_some_and(|t| t.iter().any(|(from, until)| *from < at && at < *until))
             };
             let taken = entry.delivered.iter().any(|(_, at)| estranged(*at));
             assert!(
