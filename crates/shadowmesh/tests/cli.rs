@@ -286,6 +286,9 @@ fn an_unknown_verb_or_flag_gets_the_likely_one() {
     let output = run(&["statsu"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("'status'"), "{}", stderr(&output));
+    let output = run(&["up", "--mtuu", "1400"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--mtu"), "{}", stderr(&output));
     let output = run(&[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(
@@ -297,7 +300,8 @@ fn an_unknown_verb_or_flag_gets_the_likely_one() {
 
 #[test]
 fn every_verb_has_help_with_an_example() {
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 10] = [
+        &["up"],
         &["down"],
         &["id"],
         &["status"],

@@ -78,6 +78,16 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Join the mesh, in the foreground, until stopped
+    #[command(after_help = "Examples:
+  shadowmesh up
+  shadowmesh up --config ./home.toml --log-level debug
+  shadowmesh up --state-dir ./a --listen 127.0.0.1:5001 \\
+      --peer id=sm1…,name=vps,address=192.0.2.7:4433
+
+Needs the right to create a network device: root, or CAP_NET_ADMIN. Ctrl-C or `shadowmesh down`
+stops it and takes its addresses and routes away; what a killed node left is cleaned at next start.")]
+    Up(UpArgs),
     /// Stop the running node
     #[command(after_help = "Example:
   shadowmesh down --state-dir ./a")]
@@ -240,6 +250,7 @@ impl UpArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::schema;
     use clap::CommandFactory;
 
     #[test]
@@ -248,8 +259,31 @@ mod tests {
     }
 
     #[test]
+    fn up_has_a_flag_for_every_key_and_passes_each_on() {
+        let keys = schema::SECTIONS.iter().flat_map(|section| section.keys);
+        let flags: Vec<&str> = keys
+            .map(|key| key.flag)
+            .chain([schema::PEER_FLAG])
+            .collect();
+        let line = flags.iter().flat_map(|flag| [*flag, "x"]);
+        let cli = Cli::try_parse_from(["shadowmesh", "up"].into_iter().chain(line)).unwrap();
+        let Verb::Up(up) = &cli.verb else {
+            panic!("{cli:?}")
+        };
+        let mut passed: Vec<&str> = super::super::flags(&cli.global, up)
+            .iter()
+            .map(|f| f.0)
+            .collect();
+        let mut expected = flags;
+        passed.sort();
+        expected.sort();
+        assert_eq!(passed, expected);
+    }
+
+    #[test]
     fn every_verb_takes_json_config_and_state_dir() {
-        let verbs: [&[&str]; 8] = [
+        let verbs: [&[&str]; 9] = [
+            &["up"],
             &["down"],
             &["id"],
             &["status"],

@@ -12,6 +12,7 @@ mod output;
 mod peers;
 mod ping;
 mod status;
+mod up;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let global = &cli.global;
     let done = match &cli.verb {
         Verb::Demo { keep } => return demo::run(global, *keep),
+        Verb::Up(up) => up::run(global, up),
         Verb::Down => down::run(global),
         Verb::Id => id::run(global),
         Verb::Status => status::run(global),
@@ -58,7 +60,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 
 /// `up` says what it does; other verbs answer on standard output and log only trouble.
 fn start_log(cli: &Cli) -> Result<(), Failure> {
-    let usual = "warn";
+    let usual = if matches!(cli.verb, Verb::Up(_)) {
+        "info"
+    } else {
+        "warn"
+    };
     let level = cli.global.log_level.as_deref().unwrap_or(usual);
     crate::log::init(level, cli.global.log_format).map_err(|error| {
         Failure::new(error).kind(Kind::Usage).next(

@@ -1,0 +1,215 @@
+//! `shadowmesh up`: from configuration and state directory to a running engine, and back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc as blocking;
+use std::thread;
+use std::time::{Instant, SystemTime};
+
+use shadowmesh_crypto::{Identity, PublicIdentity, measure_speeds};
+use shadowmesh_net::NetConfig;
+use shadowmesh_vpn::{NodeConfig, NodePeer};
+use shadowmesh_wire::PeerId;
+use tokio::sync::{mpsc, oneshot};
+
+use super::args::{Global, UpArgs};
+use super::failure::Failure;
+use super::{load, output};
+use crate::admin::server::AdminServer;
+use crate::admin::{COMMAND_QUEUE_MAX, Command};
+use crate::config::{CipherChoice, Config, Loaded};
+use crate::engine::{self, EngineConfig, EngineError, Hooks, Started};
+use crate::identity_file;
+use crate::state::StateDir;
+
+/// Learned keys waiting to be written; a key that does not fit is learned again next time.
+const LEARNED_QUEUE_MAX: usize = 64;
+
+pub fn run(global: &Global, args: &UpArgs) -> Result<(), Failure> {
+    let loaded = load(global, args)?;
+    let state = StateDir::open(&loaded.config.node.state_dir)?;
+    let _lock = state.lock()?;
+    let identity = Arc::new(identity_file::load_or_create(&state.identity_path())?);
+    loaded.check_against(&identity.peer_id())?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start the event loop: {error}")))?;
+    runtime.block_on(serve(global.json, &loaded, &state, identity))
+}
+
+async fn serve(
+    as_json: bool,
+    loaded: &Loaded,
+    state: &StateDir,
+    identity: Arc<Identity>,
+) -> Result<(), Failure> {
+    let config = Arc::new(loaded.config.clone());
+    let (commands, inbox) = mpsc::channel::<Command>(COMMAND_QUEUE_MAX);
+    let admin = AdminServer::bind(state.path(), Arc::clone(&config), commands)
+        .map_err(|error| admin_failure(state.path(), &error))?;
+    let (stop_admin, stop) = oneshot::channel();
+    let admin = tokio::spawn(admin.run(stop));
+
+    let id = identity.peer_id();
+    let hooks = Hooks {
+        learned: key_writer(state.clone(), &config),
+        ready: Box::new(move |started| tell_ready(as_json, &id, started)),
+    };
+    let ended = engine::run(engine_config(&config, state, identity, hooks)?, inbox).await;
+    // Verbs that wait for an answer, `down` above all, still get it.
+    let _ = stop_admin.send(());
+    let _ = admin.await;
+    ended.map_err(engine_failure)
+}
+
+fn engine_config(
+    config: &Config,
+    state: &StateDir,
+    identity: Arc<Identity>,
+    hooks: Hooks,
+) -> Result<EngineConfig, Failure> {
+    Ok(EngineConfig {
+        node: node_config(config, state, identity)?,
+        listen: config.node.listen.clone(),
+        device_name: config.device.name.clone(),
+        mtu: config.device.mtu,
+        state_dir: state.path().into(),
+        hooks,
+    })
+}
+
+fn node_config(
+    config: &Config,
+    state: &StateDir,
+    identity: Arc<Identity>,
+) -> Result<NodeConfig, Failure> {
+    let ids: Vec<PeerId> = config.peers.iter().map(|peer| peer.id).collect();
+    let keys = state.peer_keys(&ids);
+    let known = |id: &PeerId| keys.iter().find(|key| key.peer_id() == *id).cloned();
+    let peers = config.peers.iter().map(|peer| NodePeer {
+        id: peer.id,
+        name: peer.name.clone(),
+        allowed_ips: peer.allowed_ips.clone(),
+        underlay: peer.address.clone(),
+        known_key: known(&peer.id),
+    });
+    let addresses = config.overlay_addresses(&identity.peer_id());
+    let unix_time = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_err(|_| Failure::new("the clock of this machine is before 1970").next("set it"))?;
+    let mut net = NetConfig::new(identity, random()?, u64::from_ne_bytes(random()?));
+    net.unix_time = unix_time;
+    net.rekey_interval = config.session.rekey_interval;
+    net.cipher_speeds = cipher_speeds(config.session.cipher);
+    net.mtu = config.device.mtu;
+    Ok(NodeConfig {
+        net,
+        addresses: addresses
+            .iter()
+            .map(|address| (address.ip, address.prefix_len))
+            .collect(),
+        peers: peers.collect(),
+    })
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| Failure::new("the operating system gives no random bytes"))?;
+    Ok(bytes)
+}
+
+/// Measured here and now; a cipher that is not wanted counts as refused.
+// PROTOCOL SM-SF-8
+fn cipher_speeds(choice: CipherChoice) -> [u32; 2] {
+    let start = Instant::now();
+    let [aes, chacha] = measure_speeds(|| start.elapsed());
+    match choice {
+        CipherChoice::Auto => [aes, chacha],
+        CipherChoice::Aes256Gcm => [aes.max(1), 0],
+        CipherChoice::ChaCha20Poly1305 => [0, chacha.max(1)],
+    }
+}
+
+/// Keys are written by a thread of their own: the control thread must not wait for a disk.
+// PROTOCOL SM-HS-6
+fn key_writer(state: StateDir, config: &Config) -> Box<dyn FnMut(Arc<PublicIdentity>)> {
+    let peers: Vec<PeerId> = config.peers.iter().map(|peer| peer.id).collect();
+    let (learned, keys) = blocking::sync_channel::<Arc<PublicIdentity>>(LEARNED_QUEUE_MAX);
+    thread::spawn(move || {
+        for key in keys {
+            if let Err(error) = state.store_peer_key(&key) {
+                tracing::warn!(%error, "a peer's key is not kept; its next handshake is longer");
+            }
+        }
+    });
+    Box::new(move |key| {
+        if peers.contains(&key.peer_id()) {
+            let _ = learned.try_send(key);
+        }
+    })
+}
+
+/// The node is up: said on standard output, where a script waits for it.
+fn tell_ready(as_json: bool, id: &PeerId, started: &Started) {
+    let addresses: Vec<String> = started
+        .addresses
+        .iter()
+        .map(|(ip, len)| format!("{ip}/{len}"))
+        .collect();
+    let listen: Vec<String> = started.listen.iter().map(ToString::to_string).collect();
+    if as_json {
+        // One line, because more may follow on the same stream one day.
+        output::line(serde_json::json!({
+            "event": "up",
+            "peer_id": id.to_string(),
+            "device": started.device,
+            "addresses": addresses,
+            "listen": listen,
+            "mtu": started.mtu,
+        }));
+        return;
+    }
+    output::line(format!(
+        "up: {} with {}",
+        started.device,
+        addresses.join(", ")
+    ));
+    output::line(format!(
+        "    this node is {id}, listening on {}",
+        listen.join(", ")
+    ));
+    output::line("    stop with Ctrl-C or `shadowmesh down`");
+}
+
+fn admin_failure(state_dir: &Path, error: &std::io::Error) -> Failure {
+    let path = crate::admin::socket_path(state_dir);
+    let failure = Failure::new(format!(
+        "cannot open admin socket {}: {error}",
+        path.display()
+    ));
+    // Linux: sun_path has 108 bytes, and std reports a longer one as invalid input.
+    match error.kind() {
+        std::io::ErrorKind::InvalidInput => {
+            failure.next("choose a --state-dir with a shorter path")
+        }
+        _ => failure.next("check the permissions of the state directory"),
+    }
+}
+
+fn engine_failure(error: EngineError) -> Failure {
+    let failure = Failure::new(&error);
+    match error {
+        EngineError::Config(_) => failure.next("correct it, then try `shadowmesh config check`"),
+        EngineError::Listen(_) => {
+            failure.next("choose another node.listen, or stop the program that uses this port")
+        }
+        EngineError::Device(_) => failure.next("run as root, or with CAP_NET_ADMIN"),
+        EngineError::Host(_) => failure.next("look for other programs that use these addresses"),
+        EngineError::Threads(_) | EngineError::DataThread { .. } => {
+            failure.next("start it again; --log-level debug tells more")
+        }
+    }
+}
