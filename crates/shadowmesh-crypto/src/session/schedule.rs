@@ -86,3 +86,40 @@ fn direction(sender: Side) -> u8 {
         Side::Server => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(epoch: u32, fresh: u8, request: &[u8], response: &[u8]) -> String {
+        let mut first = kdf::blank();
+        first.fill(42);
+        let fresh = HybridSecret::new(Zeroizing::new([fresh; 64]));
+        let chain = Chain(first).next(epoch, &fresh, request, response);
+        chain.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// As in the test of the first frame, the figure is a second implementation's.
+    // PROTOCOL SM-EP-1
+    #[test]
+    fn the_second_chain_secret_of_a_known_exchange_is_known() {
+        const EXPECTED: &str = concat!(
+            "85db07db2380a1cdc7a1029b2f98000a97ae45b242e4958c",
+            "465c27260082e53466a12eba20e2dade3850fa0f9e1f7cda"
+        );
+        assert_eq!(next(1, 7, b"request", b"response"), EXPECTED);
+    }
+
+    // PROTOCOL SM-EP-1
+    #[test]
+    fn a_chain_secret_depends_on_the_epoch_the_exchange_and_both_shares() {
+        let all = [
+            next(1, 7, b"request", b"response"),
+            next(2, 7, b"request", b"response"),
+            next(1, 8, b"request", b"response"),
+            next(1, 7, b"Request", b"response"),
+            next(1, 7, b"request", b"Response"),
+        ];
+        assert_eq!(std::collections::BTreeSet::from_iter(&all).len(), all.len());
+    }
+}
