@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::world::HostId;
+/// A host of a world, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId(pub usize);
 
 /// The account of every numbered packet of a world.
 #[derive(Clone, Debug, Default)]

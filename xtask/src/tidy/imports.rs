@@ -104,10 +104,11 @@ fn check_package(sources: &Sources, package: &str, order: &Order, findings: &mut
     }
 }
 
-/// `session/mod.rs` and `session.rs` are both `session`; the crate root and binaries are above all.
+/// `session/mod.rs` and `session.rs` are both `session`; the crate root and binaries are above all, and
+/// so is a folder of tests.
 fn top_module(path: &str) -> Option<String> {
     let first = path.split('/').next()?;
-    if matches!(first, "lib.rs" | "main.rs" | "bin") {
+    if matches!(first, "lib.rs" | "main.rs" | "bin" | "tests") {
         return None;
     }
     Some(first.trim_end_matches(".rs").to_owned())

@@ -23,6 +23,7 @@ use shadowmesh_net::{Received, Transmit};
 use shadowmesh_vpn::{Node, NodePeer};
 use shadowmesh_wire::overlay::{derived_ipv4, derived_ipv6};
 
+pub use crate::ledger::HostId;
 use crate::ledger::Ledger;
 use crate::link::{Link, LinkProfile};
 use crate::packet;
@@ -31,10 +32,6 @@ pub use host::{Host, HostConfig};
 
 /// How many wake-ups at one instant are a machine that turns in circles.
 const WAKES_AT_ONE_INSTANT_MAX: u32 = 1_000;
-
-/// A host of a world, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostId(pub usize);
 
 /// A datagram on its way, as an observer of the network sees it.
 #[derive(Clone, Debug)]
