@@ -20,6 +20,7 @@ impl Node {
                 self.net.handle_inner(&peer, received, &data[range], now)
             }
             Inbound::NotSealed => self.net.handle_datagram(received, data, now),
+            // PROTOCOL SM-OV-5
             Inbound::Dropped(reason) => self.net.drops().count(reason),
         }
         self.drain_net();

@@ -16,6 +16,7 @@ impl Node {
         match self.send_packet(packet) {
             Ok(()) => {}
             Err(DropReason::NoSession) => self.wait_for_session(packet, now),
+            // PROTOCOL SM-OV-5
             Err(reason) => self.net.drops().count(reason),
         }
         self.drain_net();
