@@ -120,6 +120,7 @@ impl Default for DropCounters {
 
 impl DropCounters {
     /// Counts one drop. HOT PATH.
+    // PROTOCOL SM-OV-5
     pub fn count(&self, reason: DropReason) {
         self.add(reason, 1);
     }
