@@ -194,6 +194,8 @@ impl Control {
         match self.node.ping(&peer, Instant::now()) {
             Ok(token) => drop(self.pings.insert(token, reply)),
             Err(error) => {
+                // Whoever asks wants to reach the peer, as a packet to it would.
+                self.node.connect(&peer, Instant::now());
                 let _ = reply.send(Err(report::ping_failure(&error)));
             }
         }
@@ -215,6 +217,7 @@ impl Control {
         match self.node.send_control(&peer, &request, Instant::now()) {
             Ok(()) => self.benches.push((peer, reply)),
             Err(error) => {
+                self.node.connect(&peer, Instant::now());
                 let _ = reply.send(Err(report::bench_failure(&error)));
             }
         }
