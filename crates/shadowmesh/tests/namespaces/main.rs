@@ -9,3 +9,4 @@ mod mesh;
 mod restart;
 mod strangers;
 mod support;
+mod verbs;
