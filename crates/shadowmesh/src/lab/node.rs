@@ -154,11 +154,15 @@ impl LabNode {
     /// Runs a verb with `--json` to its end and parses what it printed.
     pub fn query(&self, verb: &str, arguments: &[&str]) -> Result<serde_json::Value, LabError> {
         let output = self.command(verb).arg("--json").args(arguments).output()?;
-        serde_json::from_slice(&output.stdout).map_err(|_| LabError::Verb {
-            verb: verb.into(),
-            node: self.name.clone(),
-            said: String::from_utf8_lossy(&output.stderr).trim().into(),
-        })
+        let parsed = serde_json::from_slice(&output.stdout);
+        match parsed {
+            Ok(answer) if output.status.success() => Ok(answer),
+            _ => Err(LabError::Verb {
+                verb: verb.into(),
+                node: self.name.clone(),
+                said: String::from_utf8_lossy(&output.stderr).trim().into(),
+            }),
+        }
     }
 
     /// Whether the process runs.

@@ -48,8 +48,11 @@ fn a_node_leaves_addresses_and_routes_as_it_found_them() {
                 node.start().unwrap();
                 let routed = || {
                     let (_, routes) = settings(&node.netns);
-                    let is_ours = |route: &&Route| route.prefix_len == 16 || route.prefix_len == 64;
-                    routes.iter().filter(is_ours).count() >= 2 && has_journal(node)
+                    let leads_to = |network: &str| {
+                        let network: IpAddr = network.parse().unwrap();
+                        routes.iter().any(|route| route.destination == network)
+                    };
+                    leads_to("172.20.0.0") && leads_to("fd99::")
                 };
                 assert!(wait_until(REACHABLE_MAX, routed), "{}", node.log());
                 let addresses: Vec<IpAddr> =

@@ -35,7 +35,8 @@ fn a_peer_that_is_not_listed_gets_nothing_through() {
                 .unwrap();
             assert_eq!(report.received, 0);
             assert!(
-                wait_until(Duration::from_secs(5), || drops(first, "not_member") > 0),
+                wait_until(Duration::from_secs(5), || drops(first, "handshake_failed")
+                    > 0),
                 "the refusal is counted"
             );
             let peers = stranger.query("peers", &[]).unwrap();
