@@ -106,8 +106,12 @@ pub struct PeerReport {
     pub traffic: TrafficReport,
     /// Age of the session.
     pub session_age_ms: Option<u64>,
-    /// Time since anything authentic came from it.
-    pub last_received_ms: Option<u64>,
+    /// Age of the keys in use.
+    pub key_age_ms: Option<u64>,
+    /// Whether the handshake resumed an earlier one.
+    pub resumed: Option<bool>,
+    /// Our underlay address as this peer sees it.
+    pub observed: Option<SocketAddr>,
 }
 
 /// Where the session with a peer stands.

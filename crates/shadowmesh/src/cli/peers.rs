@@ -37,7 +37,7 @@ fn table(peers: &[PeerReport]) -> Table {
         "CIPHER",
         "IN",
         "OUT",
-        "HEARD",
+        "KEY AGE",
         "ADDRESSES",
     ]);
     for peer in peers {
@@ -53,8 +53,8 @@ fn table(peers: &[PeerReport]) -> Table {
             bytes(peer.traffic.bytes_in),
             bytes(peer.traffic.bytes_out),
             or_dash(
-                peer.last_received_ms
-                    .map(|ms| format!("{} ago", duration(Duration::from_millis(ms)))),
+                peer.key_age_ms
+                    .map(|ms| duration(Duration::from_millis(ms))),
             ),
             peer.allowed_ips.join(", "),
         ]);

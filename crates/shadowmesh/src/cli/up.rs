@@ -206,8 +206,8 @@ fn engine_failure(error: EngineError) -> Failure {
         EngineError::Listen(_) => {
             failure.next("choose another node.listen, or stop the program that uses this port")
         }
-        EngineError::Device(_) => failure.next("run as root, or with CAP_NET_ADMIN"),
-        EngineError::Host(_) => failure.next("look for other programs that use these addresses"),
+        // These texts name the way out themselves.
+        EngineError::Device(_) | EngineError::Host(_) => failure,
         EngineError::Threads(_) | EngineError::DataThread { .. } => {
             failure.next("start it again; --log-level debug tells more")
         }

@@ -79,7 +79,9 @@ fn peer(status: &NodePeerStatus) -> PeerReport {
             .collect(),
         traffic: traffic(net.map(|net| net.traffic).unwrap_or_default()),
         session_age_ms: session.map(|session| millis(session.age)),
-        last_received_ms: None,
+        key_age_ms: session.map(|session| millis(session.key_age)),
+        resumed: session.map(|session| session.resumed),
+        observed: session.and_then(|session| session.observed),
     }
 }
 
