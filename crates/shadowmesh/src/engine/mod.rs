@@ -17,25 +17,25 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`control`] | drives the node: datagrams, timers, commands, signals |
-//! | [`sender`], [`runs`] | device to network |
-//! | [`receiver`] | network to device |
-//! | [`cell`], [`inbox`], [`stop`] | what the threads share: snapshot, queues, the end |
-//! | [`links`] | the UDP sockets |
+//! | `control` | drives the node: datagrams, timers, commands, signals |
+//! | `sender`, `runs` | device to network |
+//! | `receiver` | network to device |
+//! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
+//! | `links` | the UDP sockets |
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
-//! | [`report`] | what commands are told |
+//! | `report` | what commands are told |
 
-pub mod cell;
-pub mod control;
+mod cell;
+mod control;
 pub mod host;
-pub mod inbox;
+mod inbox;
 pub mod journal;
-pub mod links;
-pub mod receiver;
-pub mod report;
-pub mod runs;
-pub mod sender;
-pub mod stop;
+mod links;
+mod receiver;
+mod report;
+mod runs;
+mod sender;
+mod stop;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -172,21 +172,21 @@ pub async fn run(
 
 /// What all threads work with.
 #[derive(Clone)]
-pub struct Shared {
+struct Shared {
     /// The device.
-    pub device: Arc<Tun>,
+    device: Arc<Tun>,
     /// The sockets.
-    pub links: Arc<Links>,
+    links: Arc<Links>,
     /// The current snapshot.
-    pub cell: Arc<SnapshotCell>,
+    cell: Arc<SnapshotCell>,
     /// To control.
-    pub outbox: Outbox,
+    outbox: Outbox,
     /// Everything dropped.
-    pub drops: Arc<DropCounters>,
+    drops: Arc<DropCounters>,
 }
 
 /// The running sender and receiver.
-pub struct DataThreads {
+struct DataThreads {
     stops: Vec<Arc<Stop>>,
     handles: Vec<JoinHandle<()>>,
     failures: mpsc::Receiver<EngineError>,
@@ -236,7 +236,7 @@ impl DataThreads {
     }
 
     /// The failure of a thread that ended on its own. Never returns while all is well.
-    pub async fn failure(&mut self) -> EngineError {
+    async fn failure(&mut self) -> EngineError {
         match self.failures.recv().await {
             Some(failure) => failure,
             None => std::future::pending().await,
