@@ -4,6 +4,7 @@
 //! by [`Host::undo`] at the end, or after a `kill -9` by the next start. Nothing that was there
 //! before is ever changed or removed.
 
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,7 @@ impl Host {
     }
 
     fn set_addresses(&self) -> Result<(), HostError> {
+        switch_on_ipv6(&self.journal.device_name);
         for (address, len) in &self.journal.addresses {
             let added = self
                 .netlink
@@ -128,6 +130,17 @@ fn is_same_device(netlink: &Handle, journal: &Journal) -> bool {
     netlink
         .link_by_name(&journal.device_name)
         .is_ok_and(|link| link.index == journal.device_index)
+}
+
+/// Many containers start every device with IPv6 switched off. This one is ours, carries only overlay
+/// addresses and takes its settings along when it goes, so it is switched on for it alone. Where not
+/// even that is allowed, setting the address fails and says why.
+fn switch_on_ipv6(device: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
+    let is_off = fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1");
+    if is_off && let Err(error) = fs::write(&path, "0") {
+        tracing::debug!(%error, "cannot switch on IPv6 for the device");
+    }
 }
 
 /// Errors are expected here and mean the same as success: it is already gone.

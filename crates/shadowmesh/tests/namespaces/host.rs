@@ -1,5 +1,6 @@
 //! What a node sets on its host is gone when it is, and not a thing more.
 
+use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use shadowmesh_io::lab::privileged;
 use shadowmesh_io::netlink::{Address, Handle, Route};
 use shadowmesh_io::netns::Netns;
 
-use crate::support::{REACHABLE_MAX, in_lab};
+use crate::support::{PING_INTERVAL, REACHABLE_MAX, in_lab};
 
 /// Addresses and routes of a namespace, in an order of their own.
 fn settings(netns: &Netns) -> (Vec<Address>, Vec<Route>) {
@@ -208,4 +209,22 @@ fn a_journal_about_another_device_or_another_boot_touches_nothing() {
             );
         },
     );
+}
+
+#[test]
+fn where_ipv6_is_switched_off_for_new_devices_the_overlay_still_has_it() {
+    let name = "host::where_ipv6_is_switched_off_for_new_devices_the_overlay_still_has_it";
+    in_lab(name, 2, |lab| {
+        for node in &lab.nodes {
+            let path = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+            node.netns.run(|| fs::write(path, "1")).unwrap();
+        }
+        lab.bring_up_full_mesh(Family::V4);
+        let [first, second] = &lab.nodes[..] else {
+            panic!("two nodes were asked for");
+        };
+        let address = second.overlay_v6().into();
+        let report = first.ping(address, 10, PING_INTERVAL).unwrap();
+        assert_eq!(report.received, 10);
+    });
 }
