@@ -151,13 +151,19 @@ pub fn under_loss(first_seed: u64, count: u64, rtt: Duration, loss: f64) -> Loss
     LossFigures { loss, times, hung }
 }
 
+/// The demand is repeated, as that of a program which sends again when nothing comes back.
 fn one_under_loss(seed: u64, rtt: Duration, loss: f64) -> Option<Duration> {
+    const DEMAND_EVERY: Duration = Duration::from_secs(1);
     let mut world = World::new(seed);
     world.default_link = LinkProfile::round_trip(rtt).losing(loss);
     let (client, server) = world.pair(HostConfig::default());
     let server = world.host(server).id();
     let start = world.now();
-    world.with_node(client, |node, now| node.connect(&server, now));
-    world.run_until(HANG_AFTER, |w| up_since(w.host(client), 0).is_some());
+    while world.now() < start + HANG_AFTER {
+        world.with_node(client, |node, now| node.connect(&server, now));
+        if world.run_until(DEMAND_EVERY, |w| up_since(w.host(client), 0).is_some()) {
+            break;
+        }
+    }
     Some(up_since(world.host(client), 0)? - start)
 }

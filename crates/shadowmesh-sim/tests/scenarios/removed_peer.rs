@@ -45,11 +45,10 @@ fn nothing_from_a_removed_peer_comes_through_and_the_reason_is_counted() {
             "{:?}",
             drops(&world, host)
         );
-        assert!(
-            refused_handshakes(&world, host) > 0,
-            "{:?}",
-            drops(&world, host)
-        );
+        // Its ticket resumes a connection that shows no certificate; it is refused all the same.
+        println!("seed {seed}: {:?}", drops(&world, host));
+        assert!(world.host(host).drops(DropReason::NotMember) > 0);
+        assert!(refused_handshakes(&world, host) > 0);
     });
 }
 

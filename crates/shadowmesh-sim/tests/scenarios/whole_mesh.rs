@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use shadowmesh_sim::{HostConfig, LinkProfile, Loss, World, seeds};
+use shadowmesh_wire::prefix::IpPrefix;
 
 use crate::{millis, seconds};
 
@@ -50,6 +51,48 @@ fn every_pair_of_a_mesh_exchanges_packets_over_both_ip_versions() {
             }
             world.run_for(millis(50));
         }
+        world.run_for(seconds(1));
+        assert_eq!(world.ledger.violations(), Vec::<String>::new());
+        assert_eq!(world.ledger.lost(&numbers), 0);
+    });
+}
+
+/// All spokes call within the same instant: far more first packets at once than the gate lets
+/// through without proof of address.
+// PROTOCOL SM-HS-9
+#[test]
+fn a_hundred_nodes_that_start_at_once_all_reach_their_hub() {
+    seeds::each("hundred_nodes", 1, |seed| {
+        let mut world = World::new(seed);
+        world.default_link = LinkProfile::round_trip(millis(50));
+        let config = HostConfig {
+            greet: true,
+            ..HostConfig::default()
+        };
+        let hub = world.add_host(HostConfig::default());
+        let spokes: Vec<_> = (1..100).map(|_| world.add_host(config.clone())).collect();
+        for &spoke in &spokes {
+            // Derived IPv4 addresses collide among a hundred nodes sooner or later.
+            let mut peer = world.peer_entry(spoke);
+            peer.allowed_ips = vec![IpPrefix::host(world.ipv6(spoke))];
+            world.host_mut(hub).peers.push(peer);
+            let peer = world.peer_entry(hub);
+            world.host_mut(spoke).peers.push(peer);
+        }
+        for host in world.host_ids() {
+            world.start(host);
+        }
+        world.run_for(seconds(5));
+        let numbers: Vec<u64> = spokes
+            .iter()
+            .flat_map(|&spoke| {
+                let [at_spoke, at_hub] = [spoke, hub].map(|host| world.ipv6(host));
+                [
+                    world.send_packet(spoke, hub, at_spoke, at_hub, 100),
+                    world.send_packet(hub, spoke, at_hub, at_spoke, 100),
+                ]
+            })
+            .collect();
         world.run_for(seconds(1));
         assert_eq!(world.ledger.violations(), Vec::<String>::new());
         assert_eq!(world.ledger.lost(&numbers), 0);
