@@ -1,5 +1,5 @@
 //! A run in which the seed decides everything: how many hosts, what the links do to datagrams, who
-//! is killed, whose clock jumps, who throws whom out.
+//! is killed, whose clock jumps, who moves, who throws whom out.
 //!
 //! Two things must hold whatever happens. *Safety*, at every moment: no packet comes out twice, at
 //! the wrong host, or from a peer that was thrown out. *Recovery*, at the end: once the network is
@@ -105,7 +105,7 @@ impl Chaos {
     }
 
     fn act(&mut self) {
-        match self.world.rng().random_range(0..10) {
+        match self.world.rng().random_range(0..11) {
             0..=3 => {
                 let (from, to) = self.any_pair();
                 let profile = any_link(&mut self.world);
@@ -132,6 +132,8 @@ impl Chaos {
                 let (who, whom) = self.any_pair();
                 self.throw_out_or_take_back(who, whom);
             }
+            // Only one host roams: two that do can lose each other for good.
+            9 => self.world.move_host(self.hosts[0]),
             _ => {}
         }
     }

@@ -195,6 +195,16 @@ impl World {
         self.wake(id);
     }
 
+    /// Gives a host another address, as when a laptop changes networks. Nobody is told.
+    pub fn move_host(&mut self, id: HostId) {
+        let host = &mut self.hosts[id.0];
+        let old = host.address;
+        let port = old.port() + 1;
+        host.address.set_port(port);
+        self.places.remove(&old);
+        self.places.insert(SocketAddr::new(old.ip(), port), id);
+    }
+
     /// Sets both directions between two hosts.
     pub fn link(&mut self, a: HostId, b: HostId, profile: LinkProfile) {
         self.link_one_way(a, b, profile);

@@ -13,6 +13,7 @@ mod rekey;
 mod removed_peer;
 mod replayed_early_data;
 mod restart;
+mod roaming;
 mod same_seed_same_run;
 mod waiting_packets;
 mod whole_mesh;
