@@ -12,7 +12,7 @@
 //! | [`admin`] | the Unix socket by which verbs talk to a running node |
 //! | [`demo`] | the whole mesh at work on one machine, measured |
 //! | [`engine`] | the threads between device and UDP socket |
-//! | [`bench`] | measuring: handshakes in-process, throughput and latency between two nodes |
+//! | [`mod@bench`] | measuring: handshakes in-process, throughput and latency between two nodes |
 //! | [`demo`] | the demonstration of all that on one machine |
 //! | [`lab`] | several real nodes on one machine, for the demo and the tests |
 //! | [`log`] | tracing set-up and the limiter of repeated warnings |

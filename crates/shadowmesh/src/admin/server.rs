@@ -1,6 +1,6 @@
 //! The node's side of the admin socket.
 //!
-//! One task for each connection, at most [`CONNECTIONS_MAX`]; each reads one request, sends
+//! One task for each connection, at most `CONNECTIONS_MAX`; each reads one request, sends
 //! [`Command`]s to the engine and writes the answers. A connection that hangs up ends its task at the
 //! next write, so nothing is left behind by an impatient user.
 

@@ -1,6 +1,11 @@
 //! The command line, as clap sees it. Values of configuration keys stay text here: the
 //! configuration understands them, so that an error reads the same wherever the value came from.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the doc comments here are help texts, where [[peer]] is no link"
+)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! The verbs. Each is one file with one function that does it and prints; errors come back as a
-//! [`Failure`] and are printed in one place, as text or JSON.
+//! `Failure` and are printed in one place, as text or JSON.
 
 mod args;
 mod bench;

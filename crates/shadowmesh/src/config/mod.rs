@@ -6,7 +6,7 @@
 //! for each try. What comes out is checked: nobody downstream looks at text again.
 //!
 //! Two checks need the node's own identity, which the configuration does not hold: see
-//! [`Config::check_against`].
+//! [`Loaded::check_against`].
 
 mod assemble;
 mod file;

@@ -11,7 +11,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`steps`] | what is done, in order, and what counts as success |
+//! | `steps` | what is done, in order, and what counts as success |
 //! | [`report`] | the figures, as one JSON object or as a table |
 //! | [`privilege`] | root, or a user namespace in which we are root |
 
