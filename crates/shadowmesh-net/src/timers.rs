@@ -12,6 +12,8 @@ use crate::control::ConnKey;
 pub(crate) enum Timer {
     /// QUIC's own next deadline: loss detection, pacing, draining.
     Quic(ConnKey),
+    /// A closed connection has answered late packets long enough.
+    Drain(ConnKey),
     /// The connection must have become a session by now, else it is given up.
     Handshake(ConnKey),
     /// A session that lost against another is closed now; until then it still receives.
@@ -35,6 +37,7 @@ impl Timer {
     pub(crate) fn why(&self) -> &'static str {
         match self {
             Timer::Quic(_) => "quic",
+            Timer::Drain(_) => "drain",
             Timer::Handshake(_) => "handshake deadline",
             Timer::Linger(_) => "close replaced session",
             Timer::Liveness(_) => "liveness",
@@ -47,9 +50,10 @@ impl Timer {
     }
 
     /// The timers that end with a connection.
-    fn of_connection(key: ConnKey) -> [Timer; 7] {
+    fn of_connection(key: ConnKey) -> [Timer; 8] {
         [
             Timer::Quic(key),
+            Timer::Drain(key),
             Timer::Handshake(key),
             Timer::Linger(key),
             Timer::Liveness(key),
@@ -83,10 +87,10 @@ impl Timers {
         }
     }
 
-    /// Takes away all deadlines of a connection but QUIC's own, which still has to drain.
+    /// Takes away all deadlines of a connection but those of its end.
     pub(crate) fn stop_session(&mut self, key: ConnKey) {
         for timer in Timer::of_connection(key) {
-            if timer != Timer::Quic(key) {
+            if !matches!(timer, Timer::Quic(_) | Timer::Drain(_)) {
                 self.stop(timer);
             }
         }
@@ -143,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_session_timers_end_without_the_one_quic_drains_by() {
+    fn the_session_timers_end_without_those_of_draining() {
         let now = start();
         let mut timers = Timers::default();
         for timer in Timer::of_connection(ConnKey(1)) {
@@ -152,6 +156,7 @@ mod tests {
         timers.set(Timer::Rekey(ConnKey(2)), now);
         timers.stop_session(ConnKey(1));
         assert_eq!(timers.pop(now), Some(Timer::Quic(ConnKey(1))));
+        assert_eq!(timers.pop(now), Some(Timer::Drain(ConnKey(1))));
         assert_eq!(timers.pop(now), Some(Timer::Rekey(ConnKey(2))));
         assert_eq!(timers.pop(now), None);
     }

@@ -19,6 +19,10 @@ pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 /// How long a replaced session is still received on: what was under way when it was replaced.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a closed connection answers late packets, at most. QUIC means three retransmission
+/// timeouts, which after a bad path can be minutes; and quinn has no end at all for a connection
+/// whose very first packet already carries a close.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// How long the old epoch stays open after both sides left it: longer than any queue on the path.
 pub(super) const OVERLAP: Duration = Duration::from_secs(3);
 /// A rekey takes two round trips; after this a new connection is made instead.
@@ -257,6 +261,9 @@ impl Net {
         };
         self.timers.stop_session(key);
         let phase = std::mem::replace(&mut connection.phase, Phase::Closed);
+        if !matches!(phase, Phase::Closed) {
+            self.timers.set(Timer::Drain(key), now + DRAIN_MAX);
+        }
         release_index(connection, &self.control.cids, key);
         let Some(id) = connection.peer else { return };
         let Some(peer) = self.peers.get_mut(&id) else {

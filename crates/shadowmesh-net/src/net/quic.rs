@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use quinn_proto::{ConnectionError, EcnCodepoint, Event, StreamEvent};
+use quinn_proto::{ConnectionError, EcnCodepoint, EndpointEvent, Event, StreamEvent};
 use shadowmesh_crypto::{PeerBook, authenticated_peer};
 
 use super::Net;
@@ -16,8 +16,8 @@ impl Net {
     /// Lets a connection say and send all it has, and sets its timer.
     pub(super) fn drive(&mut self, key: ConnKey, now: Instant) {
         loop {
-            if self.exchange_endpoint_events(key) {
-                return self.on_drained(key, now);
+            if self.exchange_endpoint_events(key, now) {
+                return;
             }
             let Some(connection) = self.control.connections.get_mut(&key) else {
                 return;
@@ -29,41 +29,44 @@ impl Net {
         }
         self.flush_stream(key, now);
         self.transmit(key, now);
-        if self.exchange_endpoint_events(key) {
-            return self.on_drained(key, now);
+        if self.exchange_endpoint_events(key, now) {
+            return;
         }
-        let next = self
-            .control
-            .connections
-            .get_mut(&key)
-            .and_then(|connection| connection.quic.poll_timeout());
-        match next {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        match connection.quic.poll_timeout() {
             Some(at) => self.timers.set(Timer::Quic(key), at),
             None => self.timers.stop(Timer::Quic(key)),
         }
     }
 
-    /// True: the connection has drained and is unknown to the endpoint.
-    fn exchange_endpoint_events(&mut self, key: ConnKey) -> bool {
-        let mut drained = false;
+    /// True: the connection has drained and is gone.
+    fn exchange_endpoint_events(&mut self, key: ConnKey, now: Instant) -> bool {
         while let Some(connection) = self.control.connections.get_mut(&key)
             && let Some(event) = connection.quic.poll_endpoint_events()
         {
-            drained |= event.is_drained();
+            if event.is_drained() {
+                self.on_drained(key, event, now);
+                return true;
+            }
             let reply = self.control.endpoint.handle_event(key.into(), event);
             if let Some(reply) = reply {
                 connection.quic.handle_event(reply);
                 self.control.claim_fresh_cids(key);
             }
         }
-        drained
+        false
     }
 
-    fn on_drained(&mut self, key: ConnKey, now: Instant) {
+    /// The connection is gone for good. The endpoint hears of it last, because from then on its key
+    /// may name another connection.
+    pub(super) fn on_drained(&mut self, key: ConnKey, drained: EndpointEvent, now: Instant) {
         // Usually closed before; if not, this is how we learn of it.
         self.end(key, DownReason::ConnectionLost, now);
         self.timers.stop_connection(key);
         self.control.remove(key);
+        self.control.endpoint.handle_event(key.into(), drained);
     }
 
     fn on_quic_event(&mut self, key: ConnKey, event: Event, now: Instant) {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use quinn_proto::EndpointEvent;
 use rand::Rng;
 use shadowmesh_wire::PeerId;
 
@@ -19,6 +20,7 @@ impl Net {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Quic(key) => self.on_quic_timeout(key, now),
+                Timer::Drain(key) => self.on_drained(key, EndpointEvent::drained(), now),
                 Timer::Handshake(key) => self.on_handshake_timeout(key, now),
                 Timer::Linger(key) => self.close(key, Close::Replaced, DownReason::Removed, now),
                 Timer::Liveness(key) => self.on_liveness_tick(key, now),

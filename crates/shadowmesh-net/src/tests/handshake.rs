@@ -248,3 +248,17 @@ fn a_ping_tells_the_round_trip_and_the_path() {
     });
     assert_eq!(replies, 1);
 }
+
+#[test]
+fn a_first_packet_that_already_says_goodbye_leaves_nothing_behind() {
+    let mut world = World::pair(13);
+    // The attempt is given up before anything of it arrives; only its last word does.
+    world.lost = Box::new(|_| true);
+    world.connect(0, 1);
+    world.nodes[0].net.shutdown(world.now);
+    world.lost = Box::new(|_| false);
+    world.run(ms(10_000));
+    assert!(world.log.iter().any(|flight| flight.from == 0));
+    assert_eq!(world.nodes[1].net.open_connections(), 0);
+    assert_eq!(world.nodes[1].net.remembered_ids(), 0);
+}
