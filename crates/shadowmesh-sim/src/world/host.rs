@@ -49,7 +49,7 @@ pub struct Host {
     pub peers: Vec<NodePeer>,
     /// What its node reported since the host was added, with the world time.
     pub events: Vec<(Duration, NetEvent)>,
-    /// UDP payload its nodes have sent so far, bytes.
+    /// UDP payload its nodes have sent so far, bytes, without what a tap swallowed.
     pub sent_bytes: usize,
     pub(super) identity: Arc<Identity>,
     pub(super) address: SocketAddr,

@@ -447,9 +447,9 @@ impl World {
             };
             self.trace
                 .add(TraceEvent::Sent, self.now, from.0, to.0, data.len());
-            self.hosts[from.0].sent_bytes += data.len();
             let passes = self.tap.as_mut().is_none_or(|tap| tap(&mut passing));
             if passes {
+                self.hosts[from.0].sent_bytes += passing.data.len();
                 self.carry(passing);
             }
         }
