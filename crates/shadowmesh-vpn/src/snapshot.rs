@@ -153,9 +153,14 @@ impl Snapshot {
 
     fn inbound_packet(&self, sealed_by: &PeerId, packet: &[u8]) -> Result<(), DropReason> {
         let packet = IpPacket::parse(packet).map_err(|_| DropReason::MalformedIpPacket)?;
+        let source = packet.source();
+        // A peer that owns a default route owns neither our addresses nor everybody's.
+        if self.members.is_own(source) || is_local_only(source) {
+            return Err(DropReason::SpoofedSource);
+        }
         let owner = self
             .members
-            .owner(packet.source())
+            .owner(source)
             .map(|index| &self.members.peers()[index].id);
         if owner != Some(sealed_by) {
             return Err(DropReason::SpoofedSource);
@@ -167,10 +172,13 @@ impl Snapshot {
     }
 }
 
-/// Destinations that mean "everybody near": never one peer's, even inside a peer's default route.
-fn is_local_only(destination: IpAddr) -> bool {
-    match destination {
-        IpAddr::V4(a) => a.is_multicast() || a == Ipv4Addr::BROADCAST || a.is_link_local(),
+/// Addresses that mean "everybody near" or "nobody": never one peer's, even inside a peer's default
+/// route.
+fn is_local_only(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            a.is_multicast() || a == Ipv4Addr::BROADCAST || a.is_link_local() || a.is_unspecified()
+        }
         IpAddr::V6(a) => {
             a.is_multicast() || a.is_unicast_link_local() || a == Ipv6Addr::UNSPECIFIED
         }

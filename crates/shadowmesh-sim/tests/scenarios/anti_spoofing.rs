@@ -97,6 +97,39 @@ fn a_packet_for_somebody_else_is_not_taken_in() {
     });
 }
 
+// PROTOCOL SM-OV-3
+#[test]
+fn a_peer_with_a_default_route_cannot_speak_in_our_own_name() {
+    seeds::each("anti_spoofing", 1, |seed| {
+        let mut world = World::new(seed);
+        let ours = ["10.5.0.1", "10.5.0.2"].map(address);
+        let victim = world.add_host(HostConfig {
+            addresses: ours.map(|own| (own, 24)).into(),
+            ..HostConfig::default()
+        });
+        let gateway = world.add_host(HostConfig {
+            addresses: vec![(ours[0], 24), (address("10.6.0.1"), 24)],
+            ..HostConfig::default()
+        });
+        for (host, peer, allowed) in [
+            (victim, gateway, "0.0.0.0/0"),
+            (gateway, victim, "10.5.0.2/32"),
+        ] {
+            let mut peer = world.peer_entry(peer);
+            peer.allowed_ips = vec![allowed.parse().unwrap()];
+            world.host_mut(host).peers.push(peer);
+            world.start(host);
+        }
+        let honest = world.send_packet(gateway, victim, address("10.6.0.1"), ours[1], 100);
+        world.run_for(seconds(2));
+        assert!(world.ledger.arrived(honest));
+        let spoofed = world.send_packet(gateway, victim, ours[0], ours[1], 100);
+        world.run_for(seconds(1));
+        assert!(world.ledger.entry(spoofed).delivered.is_empty());
+        assert_eq!(world.host(victim).drops(DropReason::SpoofedSource), 1);
+    });
+}
+
 // PROTOCOL SM-OV-4
 // PROTOCOL SM-OV-5
 #[test]
