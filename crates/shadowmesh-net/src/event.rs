@@ -161,6 +161,8 @@ pub enum DownReason {
     Reset,
     /// Nothing came back for too long.
     Silent,
+    /// No new keys could be agreed on for too long.
+    KeyTooOld,
     /// The peer closed it, leaving.
     PeerLeft,
     /// The peer does not, or no longer, take us as a member.
@@ -179,6 +181,7 @@ impl DownReason {
         match self {
             DownReason::Reset => "reset",
             DownReason::Silent => "silent",
+            DownReason::KeyTooOld => "key_too_old",
             DownReason::PeerLeft => "peer_left",
             DownReason::Refused => "refused",
             DownReason::ConnectionLost => "connection_lost",

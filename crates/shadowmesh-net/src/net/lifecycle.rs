@@ -229,12 +229,20 @@ impl Net {
     }
 
     /// A rekey did not come through, so the control connection is of no use: make another beside
-    /// it. It is keyed by a handshake of its own; the session goes on until it is up.
+    /// it. It is keyed by a handshake of its own; the session goes on until it is up, but not for
+    /// ever, or whoever stole its key had only to keep us from making a new one.
     // PROTOCOL SM-EP-6
     pub(super) fn on_rekey_stuck(&mut self, key: ConnKey, now: Instant) {
-        let Some(id) = self.control.connections.get(&key).and_then(|c| c.peer) else {
+        let Some(connection) = self.control.connections.get(&key) else {
             return;
         };
+        let (Some(id), Some(session)) = (connection.peer, connection.session()) else {
+            return;
+        };
+        let key_age = now.saturating_duration_since(session.epochs.changed_at);
+        if key_age > 2 * self.config.rekey_interval + REKEY_DEADLINE {
+            return self.close(key, Close::Dead, DownReason::KeyTooOld, now);
+        }
         tracing::debug!("rekey stuck, connecting anew");
         self.timers
             .set(Timer::RekeyStuck(key), now + REKEY_DEADLINE);

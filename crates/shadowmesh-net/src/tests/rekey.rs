@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng};
 
 use super::harness::{Kind, World, ms};
-use crate::{DropReason, NetEvent};
+use crate::{DownReason, DropReason, NetEvent};
 
 /// Sends both ways for a while and returns how many frames each side sent.
 fn traffic(world: &mut World, steps: usize) -> [usize; 2] {
@@ -114,29 +114,48 @@ fn a_frame_of_a_wiped_epoch_does_not_open() {
     assert_eq!(world.drops(1, DropReason::SealForged), before + 1);
 }
 
+/// From now on the control connection is dead, and only it. `handshakes`: new ones pass.
+fn kill_control(world: &mut World, handshakes: bool) {
+    let mut dead = world.nodes[0].net.control_ids();
+    dead.extend(world.nodes[1].net.control_ids());
+    world.lost = Box::new(move |flight| {
+        if flight.data[0] & 0x80 != 0 {
+            return !handshakes;
+        }
+        let id: Option<[u8; 8]> = flight.data.get(1..9).and_then(|id| id.try_into().ok());
+        id.is_some_and(|id| dead.contains(&u64::from_be_bytes(id)))
+    });
+}
+
 // PROTOCOL SM-EP-6
 #[test]
 fn a_rekey_that_does_not_come_through_is_cured_by_a_new_connection_beside_the_session() {
     let mut world = World::pair(5);
     world.join(0, 1);
-    // From now on the control connection is dead, and only it: short headers of `Net` that are no
-    // probes are lost. Initials and handshakes pass.
-    let stuck: std::cell::Cell<bool> = true.into();
-    let cids = world.nodes[0].net.control_ids();
-    let other = world.nodes[1].net.control_ids();
-    world.lost = Box::new(move |flight| {
-        let id: Option<[u8; 8]> = flight.data.get(1..9).and_then(|id| id.try_into().ok());
-        let id = id.map(u64::from_be_bytes);
-        stuck.get()
-            && flight.data[0] & 0x80 == 0
-            && id.is_some_and(|id| cids.contains(&id) || other.contains(&id))
-    });
+    kill_control(&mut world, true);
     let sent = traffic(&mut world, 30_000 / 3);
     assert_eq!(world.nodes[1].packets.len(), sent[0]);
     assert_eq!(world.nodes[0].packets.len(), sent[1]);
-    assert_eq!(world.count(0, |e| matches!(e, NetEvent::PeerUp { .. })), 2);
-    assert_eq!(
-        world.count(0, |e| matches!(e, NetEvent::PeerDown { .. })),
-        0
-    );
+    let count = |node, wanted: fn(&NetEvent) -> bool| world.count(node, wanted);
+    assert_eq!(count(0, |e| matches!(e, NetEvent::PeerUp { .. })), 2);
+    assert_eq!(count(0, |e| matches!(e, NetEvent::PeerDown { .. })), 0);
+}
+
+// PROTOCOL SM-EP-6
+#[test]
+fn a_session_ends_when_no_new_keys_can_be_agreed_on() {
+    let mut world = World::pair(6);
+    world.join(0, 1);
+    kill_control(&mut world, false);
+    // Frames themselves pass all the time.
+    let sent = traffic(&mut world, 45_000 / 3);
+    let too_old = |node| {
+        world.count(node, |event| {
+            let reason = DownReason::KeyTooOld;
+            matches!(event, NetEvent::PeerDown { reason: r, .. } if *r == reason)
+        })
+    };
+    assert!(too_old(0) + too_old(1) >= 1);
+    assert!(!world.is_up(0, 1) && !world.is_up(1, 0));
+    assert!(sent[0] > 5_000 && sent[0] < 15_000);
 }
