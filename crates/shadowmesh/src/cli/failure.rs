@@ -1,5 +1,6 @@
 //! Errors as people meet them: what is wrong, where, and what to do next; and the exit codes.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
@@ -17,6 +18,8 @@ pub struct Failure {
     next: Option<String>,
     kind: Kind,
     problems: Vec<Problem>,
+    /// Printed already as part of a result.
+    is_told: bool,
 }
 
 /// What scripts need to tell apart.
@@ -38,12 +41,16 @@ impl Failure {
             next: None,
             kind: Kind::Failed,
             problems: Vec::new(),
+            is_told: false,
         }
     }
 
     /// It did not work, and what was printed says so already.
     pub fn silent() -> Self {
-        Self::new("")
+        Self {
+            is_told: true,
+            ..Self::new("")
+        }
     }
 
     /// What the user can do.
@@ -58,23 +65,31 @@ impl Failure {
         self
     }
 
-    /// Tells the user, and gives the exit code.
+    /// Tells the user, and gives the exit code. A script that reads the JSON object on standard
+    /// output still leaves the text to whoever reads its log.
     pub fn report(&self, as_json: bool) -> ExitCode {
-        if self.what.is_empty() {
-            // Told already.
-        } else if as_json {
-            super::output::json(&self.to_json());
-        } else if self.problems.is_empty() {
-            eprintln!("error: {}", self.what);
-        } else {
-            for problem in &self.problems {
-                eprintln!("error: {problem}\n");
+        if !self.is_told {
+            if as_json {
+                super::output::json(&self.to_json());
             }
-        }
-        if let (false, Some(next)) = (as_json, &self.next) {
-            eprintln!("  next: {next}");
+            // Nobody may be listening any more, and that is not our error.
+            let _ = io::stderr().lock().write_all(self.to_text().as_bytes());
         }
         ExitCode::from(self.kind as u8)
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = match self.problems.as_slice() {
+            [] => format!("error: {}\n", self.what),
+            problems => problems
+                .iter()
+                .map(|problem| format!("error: {problem}\n\n"))
+                .collect(),
+        };
+        if let Some(next) = &self.next {
+            text += &format!("  next: {next}\n");
+        }
+        text
     }
 
     fn to_json(&self) -> Value {
@@ -114,6 +129,7 @@ impl From<ConfigError> for Failure {
             next,
             kind: Kind::Usage,
             problems,
+            is_told: false,
         }
     }
 }

@@ -213,3 +213,41 @@ fn engine_failure(error: EngineError) -> Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    // PROTOCOL SM-SF-8
+    fn a_cipher_that_is_not_wanted_counts_as_refused() {
+        let [aes, chacha] = cipher_speeds(CipherChoice::Auto);
+        assert!(aes > 0 && chacha > 0);
+        let [aes, chacha] = cipher_speeds(CipherChoice::Aes256Gcm);
+        assert!(aes > 0 && chacha == 0);
+        let [aes, chacha] = cipher_speeds(CipherChoice::ChaCha20Poly1305);
+        assert!(aes == 0 && chacha > 0);
+    }
+
+    #[test]
+    // PROTOCOL SM-HS-6
+    fn keys_of_listed_peers_are_kept_and_those_of_others_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::open(directory.path()).unwrap();
+        let [listed, other] = [Identity::generate(), Identity::generate()];
+        let text = format!("[[peer]]\nid = \"{}\"\n", listed.peer_id());
+        let config = crate::config::parse(Path::new("t.toml"), &text).unwrap();
+        let mut learned = key_writer(state.clone(), &config);
+        learned(Arc::clone(other.public()));
+        learned(Arc::clone(listed.public()));
+
+        let ids = [listed.peer_id(), other.peer_id()];
+        let deadline = Instant::now() + std::time::Duration::from_secs(5);
+        let mut kept = Vec::new();
+        while kept.is_empty() && Instant::now() < deadline {
+            kept = state.peer_keys(&ids);
+        }
+        let kept: Vec<PeerId> = kept.iter().map(|key| key.peer_id()).collect();
+        assert_eq!(kept, [listed.peer_id()]);
+    }
+}

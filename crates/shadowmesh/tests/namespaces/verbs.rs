@@ -44,14 +44,10 @@ fn ping_connects_by_itself_and_takes_name_id_and_overlay_address() {
             assert_eq!(report["probes"][0]["path"]["remote"], remote);
             assert!(report["rtt"]["p50_us"].as_f64().unwrap() > 0.0);
         }
-        let refused = query(first, "ping", &["nobody"]);
-        assert!(
-            refused["error"]
-                .as_str()
-                .unwrap()
-                .contains("`nobody` is not a peer"),
-            "{refused}"
-        );
+        let refused = first.command("ping").arg("nobody").output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains("`nobody` is not a peer"), "{said}");
     });
 }
 
