@@ -6,7 +6,6 @@
 //! batch, header protection and replay window included.
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
-#[path = "common/handshake.rs"]
 mod handshake;
 
 use std::time::{Duration, Instant};
@@ -22,8 +21,7 @@ const BATCH: usize = 46;
 const BATCHES: usize = 20_000;
 
 fn main() {
-    let nodes = handshake::Nodes::new(false);
-    let (client, server) = nodes.connect();
+    let (client, server) = handshake::connect();
     let start = Instant::now();
     let [aes, chacha] = measure_speeds(|| start.elapsed());
     println!(
