@@ -241,12 +241,14 @@ mod tests {
         learned(Arc::clone(other.public()));
         learned(Arc::clone(listed.public()));
 
-        let ids = [listed.peer_id(), other.peer_id()];
+        let file = directory
+            .path()
+            .join(format!("keys/{}.key", listed.peer_id()));
         let deadline = Instant::now() + std::time::Duration::from_secs(5);
-        let mut kept = Vec::new();
-        while kept.is_empty() && Instant::now() < deadline {
-            kept = state.peer_keys(&ids);
+        while !file.exists() && Instant::now() < deadline {
+            thread::yield_now();
         }
+        let kept = state.peer_keys(&[listed.peer_id(), other.peer_id()]);
         let kept: Vec<PeerId> = kept.iter().map(|key| key.peer_id()).collect();
         assert_eq!(kept, [listed.peer_id()]);
     }
