@@ -137,8 +137,7 @@ impl World {
     /// Adds a machine with an identity and an address of its own; it is down until [`start`](Self::start).
     pub fn add_host(&mut self, config: HostConfig) -> HostId {
         let id = HostId(self.hosts.len());
-        let [ml_dsa, ed25519]: [[u8; 32]; 2] = self.rng.random();
-        let identity = Identity::from_seeds(ml_dsa.into(), ed25519.into());
+        let identity = self.draw_identity();
         // Documentation and benchmark space (RFC 2544): clearly nobody's.
         let number = u16::try_from(id.0 + 1).expect("a world holds fewer than 65535 hosts");
         let [high, low] = number.to_be_bytes();
@@ -146,6 +145,22 @@ impl World {
         self.hosts.push(Host::new(identity, address, config));
         self.places.insert(address, id);
         id
+    }
+
+    /// Drawn again while another host derives the same IPv4 address: nodes refuse such a mesh.
+    fn draw_identity(&mut self) -> Identity {
+        loop {
+            let [ml_dsa, ed25519]: [[u8; 32]; 2] = self.rng.random();
+            let identity = Identity::from_seeds(ml_dsa.into(), ed25519.into());
+            let address = derived_ipv4(&identity.peer_id());
+            if self
+                .hosts
+                .iter()
+                .all(|host| derived_ipv4(&host.id()) != address)
+            {
+                return identity;
+            }
+        }
     }
 
     /// Two running hosts with the same settings that know each other.

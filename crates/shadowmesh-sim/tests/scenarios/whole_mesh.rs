@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use rand::Rng;
 use shadowmesh_sim::{HostConfig, LinkProfile, Loss, World, seeds};
-use shadowmesh_wire::prefix::IpPrefix;
 
 use crate::{millis, seconds};
 
@@ -72,12 +71,7 @@ fn a_hundred_nodes_that_start_at_once_all_reach_their_hub() {
         let hub = world.add_host(HostConfig::default());
         let spokes: Vec<_> = (1..100).map(|_| world.add_host(config.clone())).collect();
         for &spoke in &spokes {
-            // Derived IPv4 addresses collide among a hundred nodes sooner or later.
-            let mut peer = world.peer_entry(spoke);
-            peer.allowed_ips = vec![IpPrefix::host(world.ipv6(spoke))];
-            world.host_mut(hub).peers.push(peer);
-            let peer = world.peer_entry(hub);
-            world.host_mut(spoke).peers.push(peer);
+            world.introduce(hub, spoke);
         }
         for host in world.host_ids() {
             world.start(host);
