@@ -8,6 +8,7 @@ mod clock_jump;
 mod failed_rekey;
 mod handshake_loss;
 mod handshake_time;
+mod noise;
 mod random;
 mod rekey;
 mod removed_peer;
