@@ -9,6 +9,8 @@
 //!   it has been quiet for a while, so an attacker cannot save up bursts;
 //! - even a Retry costs some microseconds, so only so many of them are sent in a second; whoever is
 //!   not among them tries again;
+//! - a token is only a claim until it was opened, so first packets with one have such a limit of
+//!   their own, which a flood without tokens cannot use up;
 //! - who proved the address is limited by the address, and all together by a table of unfinished
 //!   handshakes.
 //!
@@ -30,6 +32,10 @@ const QUIET: Duration = Duration::from_secs(10);
 /// packets a second it gets its Retry nine times out of ten at once.
 const RETRY_BURST: u32 = 1000;
 const RETRY_INTERVAL: Duration = Duration::from_micros(50);
+/// First packets with a token that are opened in one go, and how fast that is regained. As cheap as a
+/// Retry, and for the same fifth of a core.
+const TOKEN_BURST: u32 = RETRY_BURST;
+const TOKEN_INTERVAL: Duration = RETRY_INTERVAL;
 /// Handshakes one source may start at once, and regain interval: ten nodes behind one NAT restart
 /// together; one in a crash loop, or an attacker with one address, is held to two a second.
 const SOURCE_BURST: u32 = 16;
@@ -57,6 +63,8 @@ pub struct Gate {
     unproven: Bucket,
     /// Retries that may be sent.
     retries: Bucket,
+    /// Tokens that may be opened.
+    tokens: Bucket,
     /// When first packets last came faster than the burst.
     flooded_at: Option<Instant>,
     /// Limit: [`SOURCES_MAX`].
@@ -70,6 +78,7 @@ impl Gate {
         Self {
             unproven: Bucket::full(BURST, now),
             retries: Bucket::full(RETRY_BURST, now),
+            tokens: Bucket::full(TOKEN_BURST, now),
             flooded_at: None,
             sources: BTreeMap::new(),
             unfinished_max,
@@ -81,6 +90,12 @@ impl Gate {
     // PROTOCOL SM-HS-9
     pub fn looks_at(&mut self, now: Instant) -> bool {
         !self.is_closed(now) || self.retries.take(RETRY_BURST, RETRY_INTERVAL, now)
+    }
+
+    /// Whether a first packet that claims to prove its address is worth being looked at.
+    // PROTOCOL SM-HS-9
+    pub fn looks_at_token(&mut self, now: Instant) -> bool {
+        self.tokens.take(TOKEN_BURST, TOKEN_INTERVAL, now)
     }
 
     /// Judges a first packet. `proven`: it carried a token that proves its address. `unfinished`:
@@ -235,6 +250,22 @@ mod tests {
             .filter(|n| gate.looks_at(start + Duration::from_micros(20 * n)))
             .count();
         assert!((10_000..25_000).contains(&looked_at), "{looked_at}");
+    }
+
+    // PROTOCOL SM-HS-9
+    #[test]
+    fn made_up_tokens_are_limited_and_use_up_nobody_elses_turn() {
+        let start = start();
+        let mut gate = Gate::new(100, start);
+        let looked_at = (0..50_000u64)
+            .filter(|n| gate.looks_at_token(start + Duration::from_micros(20 * n)))
+            .count();
+        assert!((10_000..25_000).contains(&looked_at), "{looked_at}");
+        let now = start + Duration::from_secs(1);
+        for n in 0..=BURST {
+            gate.judge(spoofed(n), false, 0, now);
+        }
+        assert!(gate.is_closed(now) && gate.looks_at(now));
     }
 
     // PROTOCOL SM-HS-10

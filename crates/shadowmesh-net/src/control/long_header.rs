@@ -47,6 +47,11 @@ impl<'a> LongHeader<'a> {
         self.packet_type == TYPE_INITIAL && !self.has_token
     }
 
+    /// Whether this is an Initial with a token: a claim that its address is proven.
+    pub(crate) fn claims_proof(&self) -> bool {
+        self.has_token
+    }
+
     /// Whether QUIC may know this packet by the id the other side chose, or begin a connection.
     pub(crate) fn starts_connection(&self) -> bool {
         matches!(self.packet_type, TYPE_INITIAL | TYPE_ZERO_RTT)

@@ -52,7 +52,7 @@ pub(crate) struct Control {
     /// Limit: two for each peer, one attempt for each peer, and the unfinished handshakes the gate
     /// admits.
     pub(crate) connections: BTreeMap<ConnKey, Connection>,
-    /// Incoming handshakes under way. Limit: the gate's.
+    /// Incoming connections without a session yet, authenticated or not. Limit: the gate's.
     pub(crate) unfinished: BTreeSet<ConnKey>,
     pub(crate) cids: Cids,
     /// Which connections have their path at an address. Same limit as `connections`.
@@ -186,6 +186,14 @@ impl Control {
     /// The connections whose path leads to `remote`.
     pub(crate) fn at_address(&self, remote: SocketAddr) -> impl Iterator<Item = ConnKey> + '_ {
         self.by_address.get(&remote).into_iter().flatten().copied()
+    }
+
+    /// Every connection with `peer`. A look at all: for rare occasions.
+    pub(crate) fn of_peer(&self, peer: &PeerId) -> Vec<ConnKey> {
+        let all = self.connections.iter();
+        all.filter(|(_, connection)| connection.peer == Some(*peer))
+            .map(|(&key, _)| key)
+            .collect()
     }
 
     /// Forgets what would let a removed peer resume.

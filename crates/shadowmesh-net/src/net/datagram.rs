@@ -56,6 +56,10 @@ impl Net {
             _ if header.is_first() && !self.gate.looks_at(now) => {
                 self.drops.count(DropReason::HandshakeGate);
             }
+            // PROTOCOL SM-HS-9
+            _ if header.claims_proof() && !self.gate.looks_at_token(now) => {
+                self.drops.count(DropReason::HandshakeGate);
+            }
             _ if header.starts_connection() => self.feed(received, received.remote, data, now),
             _ => self.drops.count(DropReason::UnknownIndex),
         }
@@ -113,9 +117,13 @@ impl Net {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let key = ConnKey(handle.0);
                 if let Some(connection) = self.control.connections.get_mut(&key) {
+                    let was_handshaking = connection.quic.is_handshaking();
                     connection.quic.handle_event(event);
+                    let proven = was_handshaking && !connection.quic.is_handshaking();
                     self.control.touched.insert(key);
-                    self.on_answered(key, received, now);
+                    if proven {
+                        self.on_proven(key, received, now);
+                    }
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(incoming, now),
@@ -135,14 +143,15 @@ impl Net {
         }
     }
 
-    /// While several addresses are tried, the first that answers is the path.
-    fn on_answered(&mut self, key: ConnKey, received: Received, now: Instant) {
+    /// While several addresses are tried, the one from which the handshake was completed is the
+    /// path. Anything earlier may be sent by whoever saw our first packet.
+    fn on_proven(&mut self, key: ConnKey, received: Received, now: Instant) {
         let path = Path::to(received.remote);
         let moved = self
             .control
             .connections
             .get_mut(&key)
-            .and_then(|connection| connection.paths.answered(path));
+            .and_then(|connection| connection.paths.proven(path));
         if let Some(path) = moved {
             self.control.move_path(key, path, now);
         }

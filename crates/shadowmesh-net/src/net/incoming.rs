@@ -1,17 +1,23 @@
 //! The first packet of somebody who wants to connect.
 
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use quinn_proto::Incoming;
 use shadowmesh_crypto::FirstContact;
 
 use super::Net;
 use super::lifecycle::HANDSHAKE_MAX;
-use crate::control::{ConnKey, Connection};
+use crate::control::{Close, ConnKey, Connection};
 use crate::drops::DropReason;
+use crate::event::DownReason;
 use crate::gate::Verdict;
 use crate::paths::{Path, Paths};
 use crate::timers::Timer;
+
+/// A handshake has this long for itself even when the table is full: several round trips of any
+/// path, with losses.
+const UNFINISHED_MIN: Duration = Duration::from_secs(2);
 
 impl Net {
     // PROTOCOL SM-HS-9
@@ -24,13 +30,41 @@ impl Net {
             return self.drops.count(DropReason::FirstContactTag);
         }
         let source = incoming.remote_address().ip();
-        let unfinished = self.control.unfinished.len();
-        match self.gate.judge(source, proven, unfinished, now) {
+        let mut verdict = self.judge(source, proven, now);
+        if verdict == Verdict::TableFull && self.make_room(now) {
+            verdict = self.judge(source, proven, now);
+        }
+        match verdict {
             Verdict::Accept => self.accept(incoming, now),
             Verdict::Retry => self.retry(incoming),
             Verdict::SourceLimit => self.ignore(incoming, DropReason::HandshakeSource),
             Verdict::TableFull => self.ignore(incoming, DropReason::HandshakeTable),
         }
+    }
+
+    fn judge(&mut self, source: IpAddr, proven: bool, now: Instant) -> Verdict {
+        let unfinished = self.control.unfinished.len();
+        self.gate.judge(source, proven, unfinished, now)
+    }
+
+    /// Ends the oldest unfinished handshake if it had its time: else a few proven addresses that
+    /// never finish could keep everybody out. False: all are young.
+    // PROTOCOL SM-HS-10
+    fn make_room(&mut self, now: Instant) -> bool {
+        let started_at = |key: &ConnKey| Some(self.control.connections.get(key)?.started_at);
+        let oldest = self
+            .control
+            .unfinished
+            .iter()
+            .min_by_key(|key| started_at(key))
+            .copied();
+        let Some(key) = oldest else { return false };
+        if started_at(&key).is_none_or(|at| now < at + UNFINISHED_MIN) {
+            return false;
+        }
+        self.drops.count(DropReason::HandshakeTable);
+        self.close(key, Close::Dead, DownReason::Silent, now);
+        true
     }
 
     fn accept(&mut self, incoming: Incoming, now: Instant) {

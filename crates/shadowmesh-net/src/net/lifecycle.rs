@@ -92,7 +92,10 @@ impl Net {
             now,
         );
         match session {
-            Ok(session) => connection.phase = Phase::Up(Box::new(session)),
+            Ok(session) => {
+                connection.phase = Phase::Up(Box::new(session));
+                self.control.unfinished.remove(&key);
+            }
             Err(error) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.last_error = Some(error.to_string());

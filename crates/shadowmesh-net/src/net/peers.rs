@@ -68,15 +68,13 @@ impl Net {
     /// Removes a peer: its session ends now, its handshakes fail from now on, resumed ones too.
     // PROTOCOL SM-HS-5
     pub fn remove_peer(&mut self, id: &PeerId, now: Instant) {
-        let Some(peer) = self.peers.get(id) else {
+        if !self.peers.contains_key(id) {
             return;
-        };
+        }
         self.roster.remove(id);
         self.control.forget(id);
-        for key in [peer.lingering, peer.attempt, peer.primary]
-            .into_iter()
-            .flatten()
-        {
+        // All of them, also one that waits for Hello and is nobody's session yet.
+        for key in self.control.of_peer(id) {
             self.remember_removed(key, *id, now);
             self.close(key, Close::NotMember, DownReason::Removed, now);
         }

@@ -86,7 +86,6 @@ impl Net {
     // PROTOCOL SM-HS-5
     // PROTOCOL SM-OV-4
     fn on_connected(&mut self, key: ConnKey, now: Instant) {
-        self.control.unfinished.remove(&key);
         let Some(connection) = self.control.connections.get_mut(&key) else {
             return;
         };
@@ -143,17 +142,22 @@ impl Net {
     }
 
     fn on_lost(&mut self, key: ConnKey, reason: &ConnectionError, now: Instant) {
-        tracing::debug!("control connection lost: {reason}");
+        tracing::debug!("control connection lost: {:?}", reason.to_string());
         let Some(connection) = self.control.connections.get(&key) else {
             return;
         };
-        if !connection.is_client() && connection.peer.is_none() {
+        // An error of our own finding, as a client: whoever answered is not the peer we called.
+        let ours = matches!(reason, ConnectionError::TransportError(_));
+        let handshaking = matches!(connection.phase, Phase::Handshake);
+        if handshaking && (ours || !connection.is_client()) {
             // PROTOCOL SM-OV-4
+            // PROTOCOL SM-OV-5
             self.drops.count(DropReason::HandshakeFailed);
         }
         let refused = connection.is_client() && !matches!(reason, ConnectionError::TimedOut);
         if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
-            peer.last_error = Some(reason.to_string());
+            // A close carries text of the other side; a terminal must not obey it.
+            peer.last_error = Some(reason.to_string().escape_debug().to_string());
             if refused && connection.session().is_none() {
                 // Perhaps it has forgotten our full key: say it all next time.
                 // PROTOCOL SM-HS-6

@@ -1,8 +1,8 @@
 //! The real addresses of a connection.
 //!
 //! QUIC and the sealed frames of one peer take the same way, and only this module knows which. At
-//! first that is where the peer was found; while it has not answered, all its known addresses are
-//! tried at once. Later an authentic datagram from another address makes that address a candidate:
+//! first that is where the peer was found; until the handshake is complete, all its known addresses
+//! are tried at once. Later an authentic datagram from another address makes that address a candidate:
 //! it is challenged with a sealed probe, and takes over when the answer comes back from it. So a
 //! peer that changes its network keeps its session, and an attacker who re-sends a datagram from
 //! elsewhere gets one small probe.
@@ -44,7 +44,7 @@ impl Path {
 #[derive(Debug)]
 pub(crate) struct Paths {
     current: Path,
-    /// Further addresses that get every datagram until one answers. Limit: set by the caller.
+    /// Further addresses that get every datagram until one is proven. Limit: set by the caller.
     tried: Vec<Path>,
     challenge: Option<Challenge>,
     /// Our own address as the peer sees it.
@@ -78,9 +78,9 @@ impl Paths {
         std::iter::once(self.current).chain(self.tried.iter().copied())
     }
 
-    /// The first datagram came back from `path`: the others are not needed. Returns it if it is
-    /// another than the current one.
-    pub(crate) fn answered(&mut self, path: Path) -> Option<Path> {
+    /// The peer is authenticated at `path`: the others are not needed. Returns it if it is another
+    /// than the current one.
+    pub(crate) fn proven(&mut self, path: Path) -> Option<Path> {
         if self.tried.is_empty() {
             return None;
         }
@@ -128,13 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_are_tried_until_one_answers() {
+    fn all_addresses_are_tried_until_one_is_proven() {
         let mut paths = Paths::new(path(1), &[path(2).remote, path(3).remote]);
         assert_eq!(paths.targets().count(), 3);
-        assert_eq!(paths.answered(path(3)), Some(path(3)));
+        assert_eq!(paths.proven(path(3)), Some(path(3)));
         paths.move_to(path(3));
         assert_eq!(paths.targets().collect::<Vec<_>>(), [path(3)]);
-        assert_eq!(paths.answered(path(2)), None);
+        assert_eq!(paths.proven(path(2)), None);
     }
 
     #[test]

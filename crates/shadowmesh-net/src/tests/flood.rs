@@ -90,3 +90,51 @@ fn one_source_cannot_begin_handshakes_without_end() {
     }
     assert_eq!(world.count(0, |e| matches!(e, NetEvent::PeerUp { .. })), 0);
 }
+
+// PROTOCOL SM-HS-10
+#[test]
+fn proven_senders_that_never_finish_cannot_keep_a_newcomer_out() {
+    let mut world = World::new(2, 3);
+    world.nodes[0].config.handshakes_max = 8;
+    world.restart(0);
+    world.introduce(0, 1, true);
+    world.introduce(1, 0, true);
+    let target = world.nodes[0].address;
+    // Strangers with one first flight each, from different places, slow enough for the gate. They
+    // go on as long as it takes.
+    for (n, flight) in first_flights(&mut world, 40).into_iter().enumerate() {
+        for datagram in flight {
+            world.inject(spoofed(n), target, datagram);
+        }
+        world.run(ms(600));
+        assert!(world.nodes[0].net.open_connections() <= 8 + 6);
+        if n == 20 {
+            assert!(world.drops(0, DropReason::HandshakeTable) > 0);
+            world.connect(1, 0);
+        }
+    }
+    assert!(world.is_up(1, 0) && world.is_up(0, 1));
+}
+
+// PROTOCOL SM-HS-9
+#[test]
+fn made_up_tokens_are_looked_at_only_so_often() {
+    let mut world = World::pair(4);
+    let target = world.nodes[0].address;
+    for n in 0..3_000u16 {
+        // Initial, version 1, two ids of 8 bytes, a token of 64 bytes.
+        let mut datagram = vec![0xc3, 0, 0, 0, 1, 8];
+        datagram.extend([n.to_be_bytes(); 4].concat());
+        datagram.extend([8, 1, 2, 3, 4, 5, 6, 7, 8, 0x40, 64]);
+        datagram.extend([7; 64]);
+        datagram.extend([0x44, 0x40]);
+        datagram.resize(1200, n as u8);
+        world.inject(spoofed(n.into()), target, datagram);
+    }
+    world.run(ms(100));
+    let dropped = world.drops(0, DropReason::HandshakeGate);
+    assert!((1_900..2_900).contains(&dropped), "{dropped}");
+    assert_eq!(post_quantum_work(&world, 0), 0);
+    assert!(world.log.iter().all(|flight| flight.from != 0));
+    world.join(1, 0);
+}

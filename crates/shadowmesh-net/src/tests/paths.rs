@@ -55,3 +55,34 @@ fn frames_resent_from_elsewhere_do_not_move_the_path() {
     );
     assert!(world.traffic_flows(0, 1));
 }
+
+#[test]
+fn who_answers_without_being_the_peer_does_not_draw_the_attempt_to_itself() {
+    let mut world = World::new(2, 3);
+    world.introduce(1, 0, false);
+    let (peer, now) = (world.id(1), world.now);
+    let real = world.nodes[1].address;
+    let attacker = ([203, 0, 113, 9], 9).into();
+    let config = crate::PeerConfig {
+        id: peer,
+        addresses: vec![attacker, real],
+        known_key: None,
+    };
+    world.nodes[0].net.add_peer(config, now);
+    world.connect(0, 1);
+    // The attacker saw our first packet, and answers sooner with noise to the id in it.
+    let initial = world.log.iter().find(|f| f.target == attacker).unwrap();
+    let id_len = usize::from(initial.data[5]);
+    let ours = initial.data[7 + id_len..][..8].to_vec();
+    let noise = [&[0xe3, 0, 0, 0, 1, 8], &ours[..], &[0; 60]].concat();
+    let victim = world.nodes[0].address;
+    world.delay = ms(1);
+    world.inject(attacker, victim, noise);
+    world.delay = ms(5);
+    assert!(world.run_until(ms(1_000), |world| world.is_up(0, 1)));
+    let status = world.nodes[0].net.status(world.now);
+    assert_eq!(
+        status[0].session.as_ref().unwrap().path,
+        crate::PathInfo::Direct(real)
+    );
+}
