@@ -18,7 +18,7 @@ const CHUNK_MAX: usize = 16 * 1024;
 pub(crate) struct ControlStream {
     id: Option<StreamId>,
     decoder: Decoder,
-    /// Encoded and not yet taken by QUIC. Limit: [`OUTGOING_MAX`].
+    /// Encoded and not yet taken by QUIC. Limit: [`OUTGOING_MAX`] and one message.
     outgoing: Vec<u8>,
     /// Whether the peer closed its direction.
     ended: bool,
@@ -64,6 +64,11 @@ impl ControlStream {
         self.id.is_some()
     }
 
+    #[cfg(test)]
+    pub(crate) fn outgoing_len(&self) -> usize {
+        self.outgoing.len()
+    }
+
     /// Writes a message, or keeps it until QUIC takes it.
     // PROTOCOL SM-CT-1
     pub(crate) fn send(
@@ -71,10 +76,11 @@ impl ControlStream {
         message: &ControlMessage,
         quic: &mut Connection,
     ) -> Result<(), StreamError> {
-        message.encode(&mut self.outgoing)?;
+        // Looked at before, so that what is refused is not kept either.
         if self.outgoing.len() > OUTGOING_MAX {
             return Err(StreamError::Backlog);
         }
+        message.encode(&mut self.outgoing)?;
         self.flush(quic)
     }
 

@@ -274,6 +274,12 @@ impl Net {
         self.settle(now);
     }
 
+    /// Bytes of control messages that QUIC has not taken, over all connections.
+    pub(crate) fn outgoing_bytes(&self) -> usize {
+        let all = self.control.connections.values();
+        all.map(|connection| connection.stream.outgoing_len()).sum()
+    }
+
     /// Asks the first peer for new keys before their time.
     pub(crate) fn ask_rekey_now(&mut self, now: Instant) {
         self.ask_rekey(self.primary_key(0), now);

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::harness::{Kind, World, ms, start};
 use crate::{DropReason, NetEvent, Received};
 use bytes::BytesMut;
+use shadowmesh_wire::control::ControlMessage;
 
 // PROTOCOL SM-SF-6
 #[test]
@@ -100,6 +101,23 @@ fn a_first_packet_without_our_tag_gets_no_answer_and_costs_no_connection() {
     assert!(world.log.iter().all(|flight| flight.from != 1));
     assert_eq!(world.drops(1, DropReason::FirstContactTag), 1);
     assert_eq!(world.nodes[1].net.open_connections(), 0);
+}
+
+// PROTOCOL SM-CT-1
+#[test]
+fn messages_to_a_peer_that_does_not_read_are_refused_and_not_kept() {
+    let mut world = World::pair(5);
+    world.join(0, 1);
+    world.lost = Box::new(|_| true);
+    let (peer, now) = (world.id(1), world.now);
+    let message = ControlMessage::RekeyRequest {
+        epoch: 9,
+        share: vec![0; 10_000],
+    };
+    let net = &mut world.nodes[0].net;
+    let taken = (0..200).filter(|_| net.send_control(&peer, &message, now).is_ok());
+    assert!(taken.count() < 30);
+    assert!(net.outgoing_bytes() < 160 * 1024);
 }
 
 fn datagram() -> impl Strategy<Value = Vec<u8>> {

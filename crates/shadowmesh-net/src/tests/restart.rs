@@ -70,6 +70,25 @@ fn a_frame_to_a_restarted_peer_is_answered_by_a_reset_that_ends_the_session_at_o
     assert_eq!(status[0].state, PeerState::Connecting);
 }
 
+// PROTOCOL SM-SF-6
+#[test]
+fn a_control_packet_answered_by_a_reset_is_followed_by_a_new_connection() {
+    for survivor in [0, 1] {
+        let mut world = World::pair(7);
+        world.join(survivor, 1 - survivor);
+        world.restart(1 - survivor);
+        world.introduce(1 - survivor, survivor, false);
+        // QUIC itself learns of the loss, before any sealed frame does.
+        let now = world.now;
+        world.nodes[survivor].net.ask_rekey_now(now);
+        world.collect(survivor);
+        let again = world.run_until(ms(1_500), |w| w.is_up(0, 1) && w.is_up(1, 0));
+        assert!(again, "survivor {survivor}");
+        assert!(world.traffic_flows(0, 1), "survivor {survivor}");
+        assert_eq!(world.nodes[survivor].net.open_connections(), 1);
+    }
+}
+
 // PROTOCOL SM-HS-13
 #[test]
 fn a_restarted_peer_that_connects_first_replaces_the_dead_session() {
