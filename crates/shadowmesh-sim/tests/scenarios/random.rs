@@ -5,7 +5,7 @@ use shadowmesh_sim::{scenario::random, seeds};
 #[test]
 fn random_worlds_stay_safe_and_recover() {
     seeds::each("random", 6, |seed| {
-        let figures = random::run(seed);
+        let figures = random::run(seed).unwrap();
         println!("seed {seed}: {figures:?}");
         assert!(figures.sent > 0);
     });

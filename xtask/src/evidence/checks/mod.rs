@@ -15,6 +15,7 @@ mod quic;
 mod recovery;
 mod throughput;
 mod wire;
+mod worlds;
 
 use crate::failure::Outcome;
 use serde_json::{Value, json};
@@ -51,6 +52,11 @@ pub const ALL: &[Check] = &[
         name: "handshake-loss",
         what: "of 1,000 handshakes at 5 % loss and at 20 % none hangs",
         run: handshakes::loss,
+    },
+    Check {
+        name: "worlds",
+        what: "random simulated worlds stay safe and recover",
+        run: worlds::run,
     },
     Check {
         name: "pings",
