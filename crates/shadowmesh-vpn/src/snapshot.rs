@@ -21,14 +21,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use shadowmesh_crypto::OpenError;
+use shadowmesh_crypto::{OpenError, ReplayWindow};
 use shadowmesh_net::{DropReason, Forwarding, Outbound};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::ip::IpPacket;
-use shadowmesh_wire::sealed;
+use shadowmesh_wire::sealed::{self, ReceiverIndex};
 
 use crate::members::Members;
 
@@ -112,42 +112,16 @@ impl Snapshot {
         Ok(peer)
     }
 
-    // PROTOCOL SM-OV-3
-    // PROTOCOL SM-SF-4
-    /// Opens a datagram in place and judges what was inside. HOT PATH.
+    /// Opens a datagram in place and judges what was inside.
     pub fn inbound(&self, datagram: &mut [u8]) -> Inbound {
-        let session =
-            sealed::receiver_index(datagram).and_then(|index| self.forwarding.inbound(index));
-        let Some(session) = session else {
-            return Inbound::NotSealed;
-        };
-        let opened = {
-            // A thread that panicked while it held the window left it valid: it is only bits.
-            let mut window = session
-                .window
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            session.opener.open(datagram, &mut window)
-        };
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => return Inbound::Dropped(drop_reason(error)),
-        };
-        session.traffic.received(1, opened.inner.len() as u64 - 1);
-        let range = opened.inner;
-        if datagram.get(range.start) != Some(&(InnerType::IpPacket as u8)) {
-            return Inbound::Inner {
-                peer: session.peer,
-                range,
-            };
-        }
-        let range = range.start + 1..range.end;
-        match self.inbound_packet(&session.peer, &datagram[range.clone()]) {
-            Ok(()) => Inbound::Packet {
-                peer: session.peer,
-                range,
-            },
-            Err(reason) => Inbound::Dropped(reason),
+        self.inbound_batch().judge(datagram)
+    }
+
+    /// Judges datagrams that were received together. HOT PATH, once for each batch.
+    pub fn inbound_batch(&self) -> InboundBatch<'_> {
+        InboundBatch {
+            snapshot: self,
+            session: None,
         }
     }
 
@@ -169,6 +143,92 @@ impl Snapshot {
             return Err(DropReason::NotForUs);
         }
         Ok(())
+    }
+}
+
+/// Opens and judges the datagrams of one batch.
+///
+/// Datagrams of one session come in runs, so its replay window is locked, and its traffic counted,
+/// once for each run and not for each datagram. At most one window is locked at a time; drop the batch
+/// before blocking.
+pub struct InboundBatch<'s> {
+    snapshot: &'s Snapshot,
+    session: Option<OpenSession<'s>>,
+}
+
+/// The session of the last datagram.
+struct OpenSession<'s> {
+    index: ReceiverIndex,
+    inbound: &'s shadowmesh_net::Inbound,
+    window: MutexGuard<'s, ReplayWindow>,
+    frames: u64,
+    bytes: u64,
+}
+
+impl<'s> InboundBatch<'s> {
+    // PROTOCOL SM-OV-3
+    // PROTOCOL SM-SF-4
+    /// Opens a datagram in place and judges what was inside. HOT PATH.
+    pub fn judge(&mut self, datagram: &mut [u8]) -> Inbound {
+        let Some(session) = sealed::receiver_index(datagram).and_then(|index| self.enter(index))
+        else {
+            return Inbound::NotSealed;
+        };
+        let range = match session.open(datagram) {
+            Ok(inner) => inner,
+            Err(error) => return Inbound::Dropped(drop_reason(error)),
+        };
+        let peer = session.inbound.peer;
+        if datagram.get(range.start) != Some(&(InnerType::IpPacket as u8)) {
+            return Inbound::Inner { peer, range };
+        }
+        let range = range.start + 1..range.end;
+        match self
+            .snapshot
+            .inbound_packet(&peer, &datagram[range.clone()])
+        {
+            Ok(()) => Inbound::Packet { peer, range },
+            Err(reason) => Inbound::Dropped(reason),
+        }
+    }
+
+    /// The session of an index, if it is one of ours.
+    fn enter(&mut self, index: ReceiverIndex) -> Option<&mut OpenSession<'s>> {
+        if self.session.as_ref().is_none_or(|open| open.index != index) {
+            let inbound = self.snapshot.forwarding.inbound(index)?;
+            // The old window is let go before the new one is locked: two threads that each waited
+            // for the other's would wait for ever.
+            self.session = None;
+            // A thread that panicked while it held the window left it valid: it is only bits.
+            let window = inbound
+                .window
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.session = Some(OpenSession {
+                index,
+                inbound,
+                window,
+                frames: 0,
+                bytes: 0,
+            });
+        }
+        self.session.as_mut()
+    }
+}
+
+impl OpenSession<'_> {
+    fn open(&mut self, datagram: &mut [u8]) -> Result<Range<usize>, OpenError> {
+        let opened = self.inbound.opener.open(datagram, &mut self.window)?;
+        self.frames += 1;
+        // The type byte is ours and not the user's.
+        self.bytes += opened.inner.len() as u64 - 1;
+        Ok(opened.inner)
+    }
+}
+
+impl Drop for OpenSession<'_> {
+    fn drop(&mut self) {
+        self.inbound.traffic.received(self.frames, self.bytes);
     }
 }
 

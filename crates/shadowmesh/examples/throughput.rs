@@ -15,7 +15,7 @@ use shadowmesh::lab::bulk::{self, Amount, CONGESTION};
 use shadowmesh::lab::{Family, Lab, LabNode};
 use shadowmesh_io::cpu;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
     let seconds = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let cipher = arguments.next().unwrap_or_else(|| "auto".into());
@@ -23,30 +23,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut lab = Lab::build(&program()?, directory.path(), 2)?;
     for node in &mut lab.nodes {
         node.settings.cipher.clone_from(&cipher);
+        node.settings.rekey_interval = Duration::from_secs(10);
     }
     lab.configure_full_mesh(Family::V4)?;
     lab.start_all()?;
     lab.wait_until_reachable(Duration::from_secs(10))?;
 
-    println!("inner congestion control {CONGESTION}, cipher {cipher}, {seconds} s each");
+    println!(
+        "inner congestion {CONGESTION}, cipher {cipher}, new keys every 10 s, {seconds} s each"
+    );
     let amount = Amount::Time(Duration::from_secs(seconds));
     let [first, second] = &lab.nodes[..] else {
         unreachable!("two nodes were built");
     };
-    measure(
-        "bare cable",
-        first,
-        second,
-        second.underlay_v4.into(),
-        amount,
-    )?;
-    measure(
-        "tunnel, IPv4",
-        first,
-        second,
-        second.overlay_v4().into(),
-        amount,
-    )?;
+    let (v4, v6) = (second.overlay_v4().into(), second.overlay_v6().into());
+    let cable = second.underlay_v4.into();
+    ping("ping, bare cable", first, cable)?;
+    ping("ping, tunnel", first, v4)?;
+    measure("bare cable", first, second, cable, amount)?;
+    measure("tunnel, IPv4", first, second, v4, amount)?;
     measure(
         "tunnel, reverse",
         second,
@@ -54,13 +49,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         first.overlay_v4().into(),
         amount,
     )?;
-    measure(
-        "tunnel, IPv6",
-        first,
-        second,
-        second.overlay_v6().into(),
-        amount,
-    )?;
+    measure("tunnel, IPv6", first, second, v6, amount)?;
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| bulk::transfer(&first.netns, &second.netns, v4, amount));
+        std::thread::sleep(Duration::from_millis(500));
+        let pinged = ping("ping, tunnel under load", first, v4);
+        load.join().expect("the load does not panic")?;
+        pinged
+    })?;
     for node in &lab.nodes {
         let status = node.query("status", &[])?;
         println!("{}: drops {}", node.name, status["drops"]);
@@ -70,10 +66,23 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The `shadowmesh` built beside this example.
-fn program() -> Result<PathBuf, Box<dyn Error>> {
+fn program() -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
     let own = std::env::current_exe()?;
     let folder = own.parent().and_then(|examples| examples.parent());
     Ok(folder.ok_or("no build folder")?.join("shadowmesh"))
+}
+
+fn ping(what: &str, from: &LabNode, address: IpAddr) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let report = from.ping(address, 1000, Duration::from_millis(2))?;
+    let micros = |part| report.quantile(part).map_or(0, |rtt| rtt.as_micros());
+    println!(
+        "{what}: {} of {} answered, p50 {} us, p99 {} us",
+        report.received,
+        report.sent,
+        micros(0.5),
+        micros(0.99)
+    );
+    Ok(())
 }
 
 fn measure(
@@ -82,7 +91,7 @@ fn measure(
     to: &LabNode,
     address: IpAddr,
     amount: Amount,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let nodes = [from, to];
     let (machine, own) = (cpu::machine()?, cpu::process()?);
     let before = nodes.map(threads);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
-use shadowmesh_vpn::{Inbound, Snapshot};
+use shadowmesh_vpn::{Inbound, InboundBatch};
 use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
 
 use super::Shared;
@@ -68,13 +68,16 @@ impl Receiver {
             Err(_) => return Ok(1),
         };
         let snapshot = self.shared.cell.load();
+        let mut judge = snapshot.inbound_batch();
         for (number, (from, buffer)) in batch.iter_mut().enumerate() {
             let mut at = number * RecvBatch::BUFFER_BYTES;
             for datagram in buffer.chunks_mut(from.stride) {
-                self.judge(&snapshot, &from, datagram, at, coalescer);
+                self.judge(&mut judge, &from, datagram, at, coalescer);
                 at += datagram.len();
             }
         }
+        // Before the writes: control may want the window, and the keys may have had their time.
+        drop(judge);
         drop(snapshot);
         self.deliver(batch.bytes(), coalescer)?;
         Ok(count)
@@ -83,13 +86,13 @@ impl Receiver {
     /// One datagram, which starts at byte `at` of the batch.
     fn judge(
         &self,
-        snapshot: &Snapshot,
+        batch: &mut InboundBatch<'_>,
         from: &udp::Received,
         datagram: &mut [u8],
         at: usize,
         coalescer: &mut Coalescer,
     ) {
-        match snapshot.inbound(datagram) {
+        match batch.judge(datagram) {
             Inbound::Packet { range, .. } => {
                 coalescer.push(at + range.start, &datagram[range]);
             }
