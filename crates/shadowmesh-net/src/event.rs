@@ -35,11 +35,16 @@ impl Received {
     /// address must compare equal however it came.
     pub(crate) fn canonical(self) -> Self {
         Self {
-            remote: SocketAddr::new(self.remote.ip().to_canonical(), self.remote.port()),
+            remote: canonical(self.remote),
             local_ip: self.local_ip.map(|ip| ip.to_canonical()),
             ..self
         }
     }
+}
+
+/// An address with IPv4 as such, see [`Received::canonical`].
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// A datagram (or a run of equal-sized ones) to send.

@@ -11,7 +11,7 @@ use shadowmesh_wire::control::ControlMessage;
 use super::{Net, NetError};
 use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::{Cids, Close, ConnKey, Owner};
-use crate::event::DownReason;
+use crate::event::{DownReason, canonical};
 use crate::peer::{Peer, Retry};
 use crate::timers::Timer;
 
@@ -52,9 +52,12 @@ impl Removed {
 impl Net {
     /// Adds a peer, or changes the addresses of one that is there. Nothing is sent before
     /// [`Net::connect`].
-    pub fn add_peer(&mut self, config: PeerConfig, _now: Instant) {
+    pub fn add_peer(&mut self, mut config: PeerConfig, _now: Instant) {
         if config.id == self.peer_id() {
             return;
+        }
+        for address in &mut config.addresses {
+            *address = canonical(*address);
         }
         self.roster.add(config.id, config.known_key.clone());
         if let Some(peer) = self.peers.get_mut(&config.id) {

@@ -1,5 +1,7 @@
 //! Peers that move.
 
+use std::net::SocketAddr;
+
 use super::harness::{World, ms};
 use crate::NetEvent;
 
@@ -85,4 +87,31 @@ fn who_answers_without_being_the_peer_does_not_draw_the_attempt_to_itself() {
         status[0].session.as_ref().unwrap().path,
         crate::PathInfo::Direct(real)
     );
+}
+
+// PROTOCOL SM-SF-6
+#[test]
+fn an_ipv4_address_written_as_ipv6_is_the_same_address() {
+    let mut world = World::new(2, 20);
+    let SocketAddr::V4(v4) = world.nodes[1].address else {
+        unreachable!("the harness gives IPv4 addresses")
+    };
+    let mapped = SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port()));
+    let config = crate::PeerConfig {
+        id: world.id(1),
+        addresses: vec![mapped],
+        known_key: None,
+    };
+    world.nodes[0].net.add_peer(config, world.now);
+    world.introduce(1, 0, false);
+    world.join(0, 1);
+    // The word of a peer that lost our keys is believed only from its address.
+    world.restart(1);
+    world.introduce(1, 0, false);
+    world.send(
+        0,
+        1,
+        b"a packet of ordinary size, so that a reset is smaller than it",
+    );
+    assert!(world.run_until(ms(200), |world| world.is_up(1, 0)));
 }
