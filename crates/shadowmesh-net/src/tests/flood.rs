@@ -91,31 +91,6 @@ fn one_source_cannot_begin_handshakes_without_end() {
     assert_eq!(world.count(0, |e| matches!(e, NetEvent::PeerUp { .. })), 0);
 }
 
-// PROTOCOL SM-HS-10
-#[test]
-fn proven_senders_that_never_finish_cannot_keep_a_newcomer_out() {
-    let mut world = World::new(2, 3);
-    world.nodes[0].config.handshakes_max = 8;
-    world.restart(0);
-    world.introduce(0, 1, true);
-    world.introduce(1, 0, true);
-    let target = world.nodes[0].address;
-    // Strangers with one first flight each, from different places, slow enough for the gate. They
-    // go on as long as it takes.
-    for (n, flight) in first_flights(&mut world, 40).into_iter().enumerate() {
-        for datagram in flight {
-            world.inject(spoofed(n), target, datagram);
-        }
-        world.run(ms(600));
-        assert!(world.nodes[0].net.open_connections() <= 8 + 6);
-        if n == 20 {
-            assert!(world.drops(0, DropReason::HandshakeTable) > 0);
-            world.connect(1, 0);
-        }
-    }
-    assert!(world.is_up(1, 0) && world.is_up(0, 1));
-}
-
 // PROTOCOL SM-HS-9
 #[test]
 fn made_up_tokens_are_looked_at_only_so_often() {

@@ -1,17 +1,9 @@
 //! Who is no member gets nothing.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use bytes::BytesMut;
-use quinn_proto::{Connection, DatagramEvent, Endpoint, EndpointConfig, ServerConfig};
-use shadowmesh_crypto::{Identity, TlsConfigs};
-use shadowmesh_wire::PeerId;
-
+use super::bare::Bare;
 use super::harness::{World, ms};
-use crate::roster::Roster;
 use crate::{DownReason, DropReason, NetEvent};
 
 // PROTOCOL SM-OV-4
@@ -48,58 +40,12 @@ fn somebody_else_at_the_address_of_a_peer_is_refused() {
     assert_eq!(world.count(0, |e| matches!(e, NetEvent::PeerUp { .. })), 0);
 }
 
-/// A node of another identity that answers whatever first packet it gets, as ours never would.
-struct Impostor {
-    endpoint: Endpoint,
-    connection: Option<Connection>,
-}
-
-impl Impostor {
-    fn new(victim: PeerId) -> Self {
-        let identity = Arc::new(Identity::from_seeds([7; 32].into(), [8; 32].into()));
-        let roster = Arc::new(Roster::default());
-        roster.add(victim, None);
-        let tls = TlsConfigs::new(identity.clone(), roster, Arc::default());
-        let server = ServerConfig::new(tls.server(), identity.token_key());
-        let config = EndpointConfig::new(identity.reset_key());
-        Self {
-            endpoint: Endpoint::new(Arc::new(config), Some(Arc::new(server)), false, None),
-            connection: None,
-        }
-    }
-
-    fn answers(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> Vec<Vec<u8>> {
-        let (data, mut buffer) = (BytesMut::from(datagram), Vec::new());
-        let event = self
-            .endpoint
-            .handle(now, from, None, None, data, &mut buffer);
-        match event {
-            Some(DatagramEvent::NewConnection(incoming)) => {
-                let accepted = self.endpoint.accept(incoming, now, &mut buffer, None);
-                self.connection = accepted.ok().map(|(_, connection)| connection);
-            }
-            Some(DatagramEvent::ConnectionEvent(_, event)) => {
-                let connection = self.connection.as_mut().unwrap();
-                connection.handle_event(event);
-            }
-            _ => {}
-        }
-        let mut answers = Vec::new();
-        while let Some(connection) = &mut self.connection
-            && connection.poll_transmit(now, 1, &mut buffer).is_some()
-        {
-            answers.push(std::mem::take(&mut buffer));
-        }
-        answers
-    }
-}
-
 // PROTOCOL SM-HS-5
 // PROTOCOL SM-OV-5
 #[test]
 fn somebody_else_who_answers_in_a_peers_name_is_refused_and_counted() {
     let mut world = World::pair(7);
-    let mut impostor = Impostor::new(world.id(0));
+    let mut impostor = Bare::impostor(world.id(0));
     world.lost = Box::new(|flight| flight.from == 0);
     world.connect(0, 1);
     for _ in 0..4 {
@@ -183,14 +129,8 @@ fn a_removed_peer_cannot_resume() {
 #[test]
 fn a_peer_removed_before_its_hello_keeps_no_connection() {
     let mut world = World::pair(6);
-    // The server is authenticated and finished, but Hello and all that follows is lost.
-    world.connect(0, 1);
-    let finished = |world: &World| {
-        let net = &world.nodes[1].net;
-        net.handshake_counters().verify.load(Ordering::Relaxed) == 1
-    };
-    assert!(world.run_until(ms(500), finished));
-    world.lost = Box::new(|_| true);
+    let mut member = Bare::client(&world, 0, 1);
+    member.talk(&mut world, 1);
     assert_eq!(world.nodes[1].net.open_connections(), 1);
     let id = world.id(0);
     world.nodes[1].net.remove_peer(&id, world.now);
@@ -198,6 +138,26 @@ fn a_peer_removed_before_its_hello_keeps_no_connection() {
     world.introduce(1, 0, false);
     world.run(ms(3_100));
     assert_eq!(world.nodes[1].net.open_connections(), 0);
+}
+
+// PROTOCOL SM-HS-10
+#[test]
+fn a_member_that_never_says_hello_takes_a_place_that_others_get_after_a_while() {
+    let mut world = World::new(3, 8);
+    world.nodes[1].config.handshakes_max = 1;
+    world.restart(1);
+    for node in [0, 2] {
+        world.introduce(1, node, false);
+        world.introduce(node, 1, true);
+    }
+    let mut silent = Bare::client(&world, 0, 1);
+    silent.talk(&mut world, 1);
+    world.connect(2, 1);
+    world.run(ms(1_000));
+    assert!(world.drops(1, DropReason::HandshakeTable) > 0);
+    assert!(!world.is_up(2, 1));
+    world.connect(2, 1);
+    assert!(world.run_until(ms(3_000), |world| world.is_up(2, 1) && world.is_up(1, 2)));
 }
 
 // PROTOCOL SM-HS-5

@@ -1,5 +1,6 @@
 //! `Net` in virtual time, with one scenario file for each behaviour.
 
+mod bare;
 mod early_data;
 mod flood;
 mod glare;
