@@ -1,9 +1,9 @@
 //! One node of the mesh: `net` below, the device above, and the rule of who may speak to whom in
 //! between. It speaks the five words of every machine here; one file for each kind of input:
 //!
-//! - [`device`]: IP packets the device hands us, and the queue for those without a session yet;
-//! - [`datagram`]: what the network hands us;
-//! - [`status`]: what people want to know.
+//! - `device`: IP packets the device hands us, and the queue for those without a session yet;
+//! - `datagram`: what the network hands us;
+//! - `status`: what people want to know.
 //!
 //! After any `handle_*` call, drain `poll_transmit`, `poll_device` and `poll_event` until they are
 //! empty, then wait until `poll_timeout` or the next input.

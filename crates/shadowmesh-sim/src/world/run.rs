@@ -1,0 +1,185 @@
+//! The run loop: what happens next, and what follows from it.
+
+use std::cmp::Reverse;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use shadowmesh_net::{Received, Transmit};
+
+use super::{Happening, Passing, Scheduled, World};
+use crate::ledger::HostId;
+use crate::link::Link;
+use crate::packet;
+use crate::trace::TraceEvent;
+
+/// How many wake-ups at one instant are a machine that turns in circles.
+const WAKES_AT_ONE_INSTANT_MAX: u32 = 1_000;
+
+impl World {
+    /// The next happening up to `end`; false if there is none.
+    pub(super) fn step(&mut self, end: Duration) -> bool {
+        if self.queue.peek().is_none_or(|Reverse(next)| next.at > end) {
+            return false;
+        }
+        let Some(Reverse(next)) = self.queue.pop() else {
+            return false;
+        };
+        if next.at > self.now {
+            self.wakes_at_this_instant = 0;
+        }
+        self.now = next.at;
+        match next.what {
+            Happening::Arrival {
+                to,
+                from,
+                remote,
+                data,
+            } => self.arrive(to, from, remote, &data),
+            Happening::Wake { host, boot } if self.is_due(host, boot) => self.wake(host),
+            // Of a former life, or replaced by an earlier one.
+            Happening::Wake { .. } => {}
+        }
+        true
+    }
+
+    fn arrive(&mut self, to: HostId, from: Option<HostId>, remote: SocketAddr, data: &[u8]) {
+        let source = from.map_or(usize::MAX, |f| f.0);
+        self.trace
+            .add(TraceEvent::Arrived, self.now, source, to.0, data.len());
+        if self.host(to).is_up() {
+            let received = Received::from_remote(remote);
+            self.with_node(to, |node, now| {
+                node.handle_datagram(received, BytesMut::from(data), now)
+            });
+        }
+    }
+
+    fn is_due(&self, id: HostId, boot: u64) -> bool {
+        let host = self.host(id);
+        host.boots == boot && host.wake_at == Some(self.now)
+    }
+
+    pub(super) fn wake(&mut self, id: HostId) {
+        self.hosts[id.0].wake_at = None;
+        if !self.host(id).is_up() {
+            return;
+        }
+        self.wakes_at_this_instant += 1;
+        if self.wakes_at_this_instant > WAKES_AT_ONE_INSTANT_MAX {
+            let clock = self.clock_of(id);
+            let timeout = self.hosts[id.0]
+                .node
+                .as_mut()
+                .and_then(|n| n.poll_timeout());
+            let why = timeout.map(|(at, why)| (why, clock.saturating_duration_since(at)));
+            panic!(
+                "seed {}: {id:?} wants to be woken again and again at {:?}; the timer and how long \
+                 it is overdue: {why:?}",
+                self.seed, self.now
+            );
+        }
+        self.with_node(id, |node, now| node.handle_timeout(now));
+    }
+
+    /// Takes everything a node has to give and notes when it wants to be woken.
+    pub(super) fn drain(&mut self, id: HostId) {
+        let clock = self.clock_of(id);
+        loop {
+            let Some(node) = self.hosts[id.0].node.as_mut() else {
+                return;
+            };
+            if let Some(transmit) = node.poll_transmit() {
+                self.transmit(id, &transmit);
+            } else if let Some(packet) = node.poll_device() {
+                self.trace
+                    .add(TraceEvent::Delivered, self.now, id.0, id.0, packet.len());
+                self.ledger.deliver(packet::number(&packet), id, self.now);
+            } else if let Some(event) = node.poll_event() {
+                self.hosts[id.0].note(event, self.now);
+            } else {
+                let at = node
+                    .poll_timeout()
+                    .map(|(at, _)| self.now + at.saturating_duration_since(clock));
+                return self.schedule_wake(id, at);
+            }
+        }
+    }
+
+    fn schedule_wake(&mut self, id: HostId, at: Option<Duration>) {
+        let host = &mut self.hosts[id.0];
+        let Some(at) = at else { return };
+        // An earlier wake-up that is already set will come by here again; a later one is replaced.
+        if host.wake_at.is_none_or(|set| at < set) {
+            host.wake_at = Some(at);
+            let boot = host.boots;
+            self.schedule(at, Happening::Wake { host: id, boot });
+        }
+    }
+
+    fn transmit(&mut self, from: HostId, transmit: &Transmit) {
+        let segment = transmit
+            .segment_size
+            .unwrap_or(transmit.contents.len())
+            .max(1);
+        for data in transmit.contents.chunks(segment) {
+            // A datagram to an address nobody has is gone, as on the internet.
+            let Some(&to) = self.places.get(&transmit.remote) else {
+                continue;
+            };
+            let remote = self.host(from).address;
+            let mut passing = Passing {
+                at: self.now,
+                from,
+                to,
+                remote,
+                data: data.to_vec(),
+            };
+            self.trace
+                .add(TraceEvent::Sent, self.now, from.0, to.0, data.len());
+            let passes = self.tap.as_mut().is_none_or(|tap| tap(&mut passing));
+            if passes {
+                self.hosts[from.0].sent_bytes += passing.data.len();
+                self.carry(passing);
+            }
+        }
+    }
+
+    fn carry(&mut self, passing: Passing) {
+        let Passing {
+            from,
+            to,
+            remote,
+            data,
+            ..
+        } = passing;
+        let link = self
+            .links
+            .entry((from, to))
+            .or_insert_with(|| Link::new(self.default_link));
+        for arrival in link.send(data.len(), self.now, &mut self.rng) {
+            let mut data = data.clone();
+            if let Some(bit) = arrival.flipped_bit {
+                data[bit / 8] ^= 1 << (bit % 8);
+            }
+            self.schedule(
+                arrival.at,
+                Happening::Arrival {
+                    to,
+                    from: Some(from),
+                    remote,
+                    data,
+                },
+            );
+        }
+    }
+
+    pub(super) fn schedule(&mut self, at: Duration, what: Happening) {
+        self.scheduled += 1;
+        self.queue.push(Reverse(Scheduled {
+            at,
+            order: self.scheduled,
+            what,
+        }));
+    }
+}
