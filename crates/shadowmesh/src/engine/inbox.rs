@@ -16,6 +16,9 @@ const CONTROL_MAX: usize = 1024;
 /// First packets that may wait. Control answers some 100,000 per second when none costs it
 /// post-quantum work, so a longer queue would only add delay for the honest ones in it.
 const FIRST_MAX: usize = 512;
+/// Inner frames that may wait. A peer sends a probe in a second; one that sends thousands loses the
+/// surplus here and crowds out no handshake and no rekey of anybody.
+const INNER_MAX: usize = 256;
 /// Packets from the device that may wait to be looked at; what then waits for a session has a limit
 /// of its own in `vpn`.
 const DEVICE_MAX: usize = 256;
@@ -43,8 +46,10 @@ pub enum FromNetwork {
 
 /// The reading ends, for control.
 pub struct Inbox {
-    /// Control connections and inner frames of peers.
+    /// Control connections of peers.
     pub control: Receiver<FromNetwork>,
+    /// Inner frames of peers that are no IP packets.
+    pub inner: Receiver<FromNetwork>,
     /// First packets of anybody.
     pub first: Receiver<FromNetwork>,
     /// IP packets from the device whose peer has no session yet.
@@ -55,6 +60,7 @@ pub struct Inbox {
 #[derive(Clone)]
 pub struct Outbox {
     control: Sender<FromNetwork>,
+    inner: Sender<FromNetwork>,
     first: Sender<FromNetwork>,
     device: Sender<Vec<u8>>,
     drops: Arc<DropCounters>,
@@ -63,16 +69,19 @@ pub struct Outbox {
 /// Both ends.
 pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
     let (control_tx, control) = mpsc::channel(CONTROL_MAX);
+    let (inner_tx, inner) = mpsc::channel(INNER_MAX);
     let (first_tx, first) = mpsc::channel(FIRST_MAX);
     let (device_tx, device) = mpsc::channel(DEVICE_MAX);
     let outbox = Outbox {
         control: control_tx,
+        inner: inner_tx,
         first: first_tx,
         device: device_tx,
         drops,
     };
     let inbox = Inbox {
         control,
+        inner,
         first,
         device,
     };
@@ -98,7 +107,7 @@ impl Outbox {
 
     /// An inner frame that is no IP packet.
     pub fn inner(&self, peer: PeerId, received: Received, inner: &[u8]) {
-        match self.control.try_reserve() {
+        match self.inner.try_reserve() {
             Ok(place) => place.send(FromNetwork::Inner {
                 peer,
                 received,
@@ -146,5 +155,19 @@ mod tests {
         outbox.datagram(from, &[0x43; 60]);
         assert!(inbox.control.try_recv().is_ok());
         assert!(inbox.first.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_peer_that_floods_inner_frames_leaves_room_for_control() {
+        let drops = Arc::new(DropCounters::default());
+        let (outbox, mut inbox) = queues(drops.clone());
+        let from = Received::from_remote("192.0.2.1:1".parse().unwrap());
+        for _ in 0..CONTROL_MAX + INNER_MAX {
+            outbox.inner(PeerId::from_bytes([1; 32]), from, &[3; 10]);
+        }
+        assert_eq!(drops.get(DropReason::ControlBacklog), CONTROL_MAX as u64);
+        outbox.datagram(from, &[0x43; 60]);
+        assert!(inbox.control.try_recv().is_ok());
+        assert!(inbox.inner.try_recv().is_ok());
     }
 }
