@@ -162,6 +162,8 @@ fn what_the_device_may_not_send_is_dropped_by_its_reason() {
                 "{source} to {destination}: {reason:?}"
             );
         }
+        world.send_packet(a, b, own, peers, 65_500);
+        assert_eq!(world.host(a).drops(DropReason::TooBig), 1);
         world.with_node(a, |node, now| node.handle_device(b"no packet", now));
         assert_eq!(world.host(a).drops(DropReason::MalformedIpPacket), 1);
     });

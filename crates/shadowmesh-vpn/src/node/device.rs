@@ -53,8 +53,14 @@ impl Node {
     }
 }
 
+/// The longest payload of a UDP datagram over IPv4.
+const DATAGRAM_LEN_MAX: usize = 65_507;
+
 /// One IP packet as one sealed frame.
 fn seal_packet(outbound: &Outbound, packet: &[u8]) -> Result<Transmit, DropReason> {
+    if packet.len() + OVERHEAD > DATAGRAM_LEN_MAX {
+        return Err(DropReason::TooBig);
+    }
     let counter = outbound
         .sealer
         .reserve(1)
