@@ -1,6 +1,6 @@
 //! Who a node is: two key pairs that always act together, and the PeerId that binds both.
 //!
-//! [`Identity`] is the secret side and lives in one file (see [`file`]); [`PublicIdentity`] is what
+//! [`Identity`] is the secret side and lives in one file (see [`mod@file`]); [`PublicIdentity`] is what
 //! others learn. The PeerId must bind both keys: otherwise whoever breaks one algorithm could
 //! substitute the other key, and the pair would be worth nothing.
 //!

@@ -5,7 +5,7 @@
 //!   where a super-packet is cut, so that every datagram on the wire can be judged.
 //! - [`SpoofedFlood`] sends datagrams that claim any source, at a given rate.
 //! - [`Echo`] pings, IPv4 and IPv6, thousands of times if asked, and keeps every round trip.
-//! - [`privileged`] runs a test that needs namespaces, by way of a user namespace if need be.
+//! - [`privileged()`] runs a test that needs namespaces, by way of a user namespace if need be.
 //!
 //! This is measuring equipment, so it reads the clock. All of it opens its sockets in the network
 //! namespace of the calling thread; use [`Netns::run`](crate::netns::Netns::run) to choose.
