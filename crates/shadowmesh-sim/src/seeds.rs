@@ -11,6 +11,7 @@ const SEED: &str = "SHADOWMESH_SIM_SEED";
 const RUNS: &str = "SHADOWMESH_SIM_RUNS";
 
 /// Runs `scenario` with each seed: the one asked for, or as many as asked for, or `runs` of them.
+/// `name` is part of the test's own path, so that the command finds it.
 ///
 /// # Panics
 /// When the scenario does, after printing the command that replays the run.

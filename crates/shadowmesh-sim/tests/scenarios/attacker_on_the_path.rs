@@ -106,7 +106,7 @@ fn a_datagram_held_back_until_the_window_has_passed_is_too_old() {
 // PROTOCOL SM-OV-5
 #[test]
 fn one_flipped_bit_anywhere_in_a_sealed_frame_and_it_is_dropped_and_counted() {
-    seeds::each("flipped_bits", 1, |seed| {
+    seeds::each("flipped_bit", 1, |seed| {
         let (mut world, a, b) = settled_pair(seed);
         let held = Rc::new(RefCell::new(Vec::new()));
         let hold = held.clone();
@@ -206,7 +206,7 @@ fn forge_reset(world: &mut World, frame: &[u8], kind: usize) -> Vec<u8> {
 // PROTOCOL SM-SF-6
 #[test]
 fn a_true_reset_of_one_session_does_not_end_the_next() {
-    seeds::each("old_reset", 2, |seed| {
+    seeds::each("true_reset", 2, |seed| {
         let (mut world, a, b) = settled_pair(seed);
         let seen = record(&mut world);
         world.start(b);

@@ -35,7 +35,7 @@ fn packets_flow_again_within_one_and_a_half_seconds_of_a_restart() {
 // PROTOCOL SM-SF-6
 #[test]
 fn a_server_that_knows_no_addresses_is_found_again_by_its_idle_clients() {
-    seeds::each("road_warrior", 3, |seed| {
+    seeds::each("no_addresses", 3, |seed| {
         let mut world = World::new(seed);
         let client = world.add_host(HostConfig::default());
         let server = world.add_host(HostConfig::default());
