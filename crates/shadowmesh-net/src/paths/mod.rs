@@ -80,6 +80,7 @@ impl Paths {
 
     /// The peer is authenticated at `path`: the others are not needed. Returns it if it is another
     /// than the current one.
+    // PROTOCOL SM-PA-1
     pub(crate) fn proven(&mut self, path: Path) -> Option<Path> {
         if self.tried.is_empty() {
             return None;
@@ -94,6 +95,7 @@ impl Paths {
     }
 
     /// An authentic datagram came from `path`. True: send it a probe request with `token`.
+    // PROTOCOL SM-PA-2
     pub(crate) fn challenge(&mut self, path: Path, token: u64, now: Instant) -> bool {
         let waiting = self
             .challenge

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::harness::{World, ms};
 use crate::NetEvent;
 
+// PROTOCOL SM-PA-2
 #[test]
 fn a_peer_that_changes_its_address_keeps_its_session() {
     for mover in [0, 1] {
@@ -34,6 +35,7 @@ fn a_peer_that_changes_its_address_keeps_its_session() {
     }
 }
 
+// PROTOCOL SM-PA-2
 #[test]
 fn frames_resent_from_elsewhere_do_not_move_the_path() {
     let mut world = World::pair(2);
@@ -58,6 +60,7 @@ fn frames_resent_from_elsewhere_do_not_move_the_path() {
     assert!(world.traffic_flows(0, 1));
 }
 
+// PROTOCOL SM-PA-1
 #[test]
 fn who_answers_without_being_the_peer_does_not_draw_the_attempt_to_itself() {
     let mut world = World::new(2, 3);

@@ -2,7 +2,7 @@
 
 use super::observer::{Observer, Seen};
 use super::program;
-use shadowmesh::lab::{Family, Lab, LabNode};
+use shadowmesh::lab::{DEVICE, Family, Lab, LabNode};
 use shadowmesh_io::lab::{Capture, CaptureStats};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -64,6 +64,14 @@ impl Field {
             .run(|| Capture::start("port0", observer))
             .map_err(text)?;
         Ok(Watch(capture))
+    }
+
+    /// Starts watching the device of node 0, where everything is in clear: what a search finds here
+    /// and not on the cable was hidden by the tunnel, and not missed by the search.
+    pub fn observe_inside(&self, plaintext: &[u8]) -> Result<Watch, String> {
+        let observer = Observer::new(&self.lab.nodes, plaintext);
+        let start = || Capture::start(DEVICE, observer);
+        Ok(Watch(self.node(0).netns.run(start).map_err(text)?))
     }
 
     /// The newest epoch that node `from` has with node `to`.

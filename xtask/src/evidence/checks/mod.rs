@@ -5,6 +5,7 @@ mod demo;
 mod field;
 mod flood;
 mod flow;
+mod fresh_clone;
 mod fuzzing;
 mod handshake_cost;
 mod handshakes;
@@ -87,6 +88,11 @@ pub const ALL: &[Check] = &[
         name: "bulk",
         what: "4 GiB each way arrive unchanged while keys rotate every 10 s",
         run: bulk::run,
+    },
+    Check {
+        name: "fresh-clone",
+        what: "the README's two commands succeed in a fresh clone",
+        run: fresh_clone::run,
     },
     Check {
         name: "fuzz",

@@ -12,6 +12,9 @@ const PLAINTEXT: &[u8] = b"Only the two ends of the tunnel may ever read this se
 /// Slow enough that the capture keeps up on a small machine, and still half a gigabyte.
 const BYTES_PER_SECOND: u64 = 25_000_000;
 
+/// What the same search must find inside: the plaintext, and addresses of both IP versions.
+const SECRETS_MIN: usize = 3;
+
 const PINGS: u32 = 2000;
 
 /// First contact, pings in both IP versions, known plaintext during two key exchanges, and the end of
@@ -20,6 +23,7 @@ pub fn run() -> Result<Measured, String> {
     let mut field = Field::build(2, Family::V4)?;
     let watch = field.observe(&PLAINTEXT[..32])?;
     field.start()?;
+    let control = field.observe_inside(&PLAINTEXT[..32])?;
     let (from, to) = (field.node(0), field.node(1));
     let before = field.epoch(0, 1)?;
     let address = inner(to, Family::V4);
@@ -32,21 +36,25 @@ pub fn run() -> Result<Measured, String> {
     std::thread::sleep(REKEY_INTERVAL * 2);
     let bytes = flow.stop().map_err(text)?;
     let rekeys = field.epoch(0, 1)?.saturating_sub(before);
+    let (inside, _) = control.stop()?;
     field.lab.stop_all().map_err(text)?;
     let (seen, stats) = watch.stop()?;
     Ok(Measured {
-        pass: seen.is_clean() && stats.lost == 0 && rekeys > 0 && bytes > 0,
+        pass: seen.is_clean() && stats.lost == 0 && rekeys > 0 && inside.leaks.len() >= SECRETS_MIN,
         figure: format!(
-            "{}; {} frames missed, {} MB of known plaintext, {rekeys} rekeys",
+            "{}; {} frames missed, {} MB of known plaintext, {rekeys} rekeys; the \
+             same search on the device finds {} secrets",
             seen.figure(),
             stats.lost,
-            bytes / 1_000_000
+            bytes / 1_000_000,
+            inside.leaks.len()
         ),
         values: json!({
             "capture": seen.to_json(),
             "capture_missed": stats.lost,
             "plaintext_bytes": bytes,
             "rekeys": rekeys,
+            "secrets_inside": inside.leaks,
         }),
     })
 }
