@@ -86,7 +86,9 @@ impl Net {
                 self.timers.set(Timer::Handshake(key), now + HANDSHAKE_MAX);
             }
             Err(error) => {
-                tracing::debug!("first packet refused: {}", error.cause);
+                tracing::debug!("first packet refused: {:?}", error.cause.to_string());
+                // PROTOCOL SM-OV-5
+                self.drops.count(DropReason::HandshakeFailed);
                 self.control.cids.discard_fresh();
                 if error.response.is_some() {
                     self.send_raw(path, None, answer);

@@ -103,6 +103,23 @@ fn a_first_packet_without_our_tag_gets_no_answer_and_costs_no_connection() {
     assert_eq!(world.nodes[1].net.open_connections(), 0);
 }
 
+// PROTOCOL SM-OV-5
+#[test]
+fn a_first_packet_changed_on_its_way_is_counted_and_begins_nothing() {
+    let mut world = World::pair(6);
+    world.lost = Box::new(|_| true);
+    world.connect(0, 1);
+    let mut initial = world.log[0].clone();
+    world.run(ms(3_000));
+    world.log.clear();
+    *initial.data.last_mut().unwrap() ^= 1;
+    world.inject(initial.source, initial.target, initial.data);
+    world.run(ms(10));
+    assert_eq!(world.drops(1, DropReason::HandshakeFailed), 1);
+    assert_eq!(world.nodes[1].net.open_connections(), 0);
+    assert!(world.log.iter().all(|flight| flight.from != 1));
+}
+
 // PROTOCOL SM-CT-1
 #[test]
 fn messages_to_a_peer_that_does_not_read_are_refused_and_not_kept() {

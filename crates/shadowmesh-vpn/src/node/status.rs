@@ -66,6 +66,11 @@ impl Node {
         }
     }
 
+    /// What was configured for one peer, derived allowed_ips filled in.
+    pub fn peer(&self, id: &PeerId) -> Option<&NodePeer> {
+        self.members.peer(id)
+    }
+
     /// Our overlay addresses with their prefix lengths, for the device.
     pub fn addresses(&self) -> &[(IpAddr, u8)] {
         self.members.own_addresses()

@@ -145,22 +145,17 @@ fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-/// What is the peer's.
-pub fn allowed_ips(node: &Node, peer: &PeerId) -> Vec<IpPrefix> {
-    find(node, peer).map_or_else(Vec::new, |status| status.config.allowed_ips)
+/// What is the peer's. Asked for at a peer's wish, so it must not cost what a whole status does.
+pub fn allowed_ips<'n>(node: &'n Node, peer: &PeerId) -> &'n [IpPrefix] {
+    node.peer(peer).map_or(&[], |peer| &peer.allowed_ips)
 }
 
 /// The overlay address at which a program on the peer can be reached: the first single address of
 /// what is the peer's.
 pub fn overlay_address(node: &Node, peer: &PeerId) -> Option<IpAddr> {
     let is_host = |prefix: &&IpPrefix| **prefix == IpPrefix::host(prefix.addr());
-    let allowed_ips = allowed_ips(node, peer);
-    allowed_ips.iter().find(is_host).map(IpPrefix::addr)
-}
-
-fn find(node: &Node, peer: &PeerId) -> Option<NodePeerStatus> {
-    let mut peers = node.status(Instant::now()).peers.into_iter();
-    peers.find(|status| status.config.id == *peer)
+    let mut allowed_ips = allowed_ips(node, peer).iter();
+    allowed_ips.find(is_host).map(IpPrefix::addr)
 }
 
 /// In the words of the admin socket.
