@@ -9,6 +9,7 @@ use shadowmesh_wire::PeerId;
 use super::Net;
 use super::lifecycle::HANDSHAKE_MAX;
 use crate::control::{Close, ConnKey};
+use crate::drops::DropReason;
 use crate::event::DownReason;
 use crate::session::{LIVENESS_TICK, Pulse};
 use crate::timers::Timer;
@@ -55,6 +56,10 @@ impl Net {
         let answered = connection.was_answered();
         if answered && now < deadline {
             return self.timers.set(Timer::Handshake(key), deadline);
+        }
+        if !connection.is_client() {
+            // PROTOCOL SM-OV-5
+            self.drops.count(DropReason::HandshakeFailed);
         }
         if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
             let error = if answered {

@@ -1,7 +1,7 @@
 //! Resumption and 0-RTT.
 
 use super::harness::{World, ms};
-use crate::NetEvent;
+use crate::{DropReason, NetEvent};
 use std::sync::atomic::Ordering;
 
 fn meet_and_part(world: &mut World) {
@@ -52,12 +52,14 @@ fn early_data_that_is_replayed_changes_nothing() {
     world.nodes[1].net.shutdown(world.now);
     world.run(ms(2_000));
     let attacker = ([203, 0, 113, 9], 9).into();
+    let refused = world.drops(1, DropReason::HandshakeFailed);
     for flight in flights {
         world.inject(attacker, flight.target, flight.data);
     }
     world.run(ms(15_000));
     assert_eq!(ups(&world), before);
     assert!(!world.is_up(1, 0));
+    assert_eq!(world.drops(1, DropReason::HandshakeFailed), refused + 1);
 }
 
 // PROTOCOL SM-HS-11
