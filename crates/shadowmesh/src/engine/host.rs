@@ -53,12 +53,21 @@ impl Host {
         routes: impl Iterator<Item = IpPrefix>,
         state_dir: &Path,
     ) -> Result<Self, HostError> {
+        let mut addresses = addresses.to_vec();
+        let mut routes = needed_routes(&addresses, routes);
+        if !switch_on_ipv6(device.name()) {
+            tracing::warn!(
+                "this machine has no IPv6 for the device; the overlay has IPv4 only here"
+            );
+            addresses.retain(|(address, _)| address.is_ipv4());
+            routes.retain(|(address, _)| address.is_ipv4());
+        }
         let journal = Journal {
             world: World::current().map_err(journal_error(state_dir))?,
             device_index: device.index(),
             device_name: device.name().into(),
-            addresses: addresses.to_vec(),
-            routes: needed_routes(addresses, routes),
+            addresses,
+            routes,
         };
         let netlink = Handle::new()?;
         journal.save(state_dir).map_err(journal_error(state_dir))?;
@@ -75,7 +84,6 @@ impl Host {
     }
 
     fn set_addresses(&self) -> Result<(), HostError> {
-        switch_on_ipv6(&self.journal.device_name);
         for (address, len) in &self.journal.addresses {
             let added = self
                 .netlink
@@ -133,13 +141,15 @@ fn is_same_device(netlink: &Handle, journal: &Journal) -> bool {
 }
 
 /// Many containers start every device with IPv6 switched off. This one is ours, carries only overlay
-/// addresses and takes its settings along when it goes, so it is switched on for it alone. Where not
-/// even that is allowed, setting the address fails and says why.
-fn switch_on_ipv6(device: &str) {
+/// addresses and takes its settings along when it goes, so it is switched on for it alone. False where
+/// not even that is allowed, or where the kernel has no IPv6 at all: a node that then refused to start
+/// would help nobody.
+fn switch_on_ipv6(device: &str) -> bool {
     let path = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
-    let is_off = fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1");
-    if is_off && let Err(error) = fs::write(&path, "0") {
-        tracing::debug!(%error, "cannot switch on IPv6 for the device");
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim() == "0" => true,
+        Ok(_) => fs::write(&path, "0").is_ok(),
+        Err(_) => false,
     }
 }
 

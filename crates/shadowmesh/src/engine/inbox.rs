@@ -13,8 +13,8 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 /// Datagrams of control connections that may wait. A peer's control connection sends a few per
 /// second; a handshake is about 16.
 const CONTROL_MAX: usize = 1024;
-/// First packets that may wait. Control answers some 100,000 per second when none costs it
-/// post-quantum work, so a longer queue would only add delay for the honest ones in it.
+/// First packets that may wait. Control sheds those it cannot answer cheaply, so a longer queue would
+/// only add delay for the honest ones in it.
 const FIRST_MAX: usize = 512;
 /// Inner frames that may wait. A peer sends a probe in a second; one that sends thousands loses the
 /// surplus here and crowds out no handshake and no rekey of anybody.

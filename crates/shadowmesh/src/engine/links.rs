@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use shadowmesh_io::poll::{self, Watch};
@@ -17,9 +18,19 @@ pub struct Links {
 }
 
 impl Links {
-    /// Binds every address, in the given order.
+    /// Binds every address, in the given order. On a machine without IPv6 the wildcard `[::]`, which
+    /// stands in the default configuration, is left out if there is anything else to bind.
     pub fn bind(addresses: &[SocketAddr]) -> io::Result<Self> {
-        let links = addresses.iter().map(|address| UdpLink::bind(*address));
+        let can_skip = !has_ipv6() && addresses.iter().any(SocketAddr::is_ipv4);
+        let is_wanted = |address: &&SocketAddr| {
+            let skipped = can_skip && address.is_ipv6() && address.ip().is_unspecified();
+            if skipped {
+                tracing::warn!(%address, "this machine has no IPv6; not listening there");
+            }
+            !skipped
+        };
+        let links = addresses.iter().filter(is_wanted);
+        let links = links.map(|address| UdpLink::bind(*address));
         Ok(Self {
             links: links.collect::<io::Result<_>>()?,
         })
@@ -72,6 +83,11 @@ impl Links {
             .ok_or(SendFault::Unreachable)?;
         link.send(transmit).map_err(|error| SendFault::of(&error))
     }
+}
+
+/// The kernel was built or started without IPv6 when it does not list its addresses.
+fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
 }
 
 fn wait_for_room(link: &UdpLink) -> Result<(), SendFault> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shadowmesh::lab::Family;
+use shadowmesh::lab::{Family, wait_until};
 
 use crate::support::in_lab;
 
@@ -32,4 +32,20 @@ fn after_kill_9_the_surviving_side_reaches_the_restarted_one() {
 fn after_kill_9_the_restarted_side_reaches_the_surviving_one() {
     let name = "restart::after_kill_9_the_restarted_side_reaches_the_surviving_one";
     kill_and_restart_one_side(name, 0, 0);
+}
+
+#[test]
+fn a_node_that_leaves_says_so() {
+    in_lab("restart::a_node_that_leaves_says_so", 2, |lab| {
+        lab.bring_up_full_mesh(Family::V4);
+        lab.nodes[1].stop().unwrap();
+        let staying = &lab.nodes[0];
+        let is_alone = || staying.query("status", &[]).unwrap()["peers_up"] == 0;
+        // Silence alone would take seconds to be noticed.
+        assert!(
+            wait_until(Duration::from_secs(1), is_alone),
+            "{}",
+            staying.log()
+        );
+    });
 }
