@@ -15,12 +15,13 @@ pub const REKEY_INTERVAL_MIN: Duration = Duration::from_secs(10);
 pub const REKEY_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Settings of a node, fixed for its life.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NetConfig {
     /// Who we are.
     pub identity: Arc<Identity>,
     /// Seed of everything random that is not a key: connection ids, receiver indices, jitter. A
-    /// program takes it from the operating system, a test from its own seed.
+    /// program takes it from the operating system, a test from its own seed. Never printed: who can
+    /// foretell a receiver index can ask for its reset token before it is in use.
     pub seed: [u8; 32],
     /// Different at every start, so that peers know that older sessions are dead.
     pub boot: u64,
@@ -64,6 +65,18 @@ impl NetConfig {
     }
 }
 
+impl std::fmt::Debug for NetConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetConfig")
+            .field("identity", &self.identity)
+            .field("rekey_interval", &self.rekey_interval)
+            .field("cipher_speeds", &self.cipher_speeds)
+            .field("mtu", &self.mtu)
+            .field("handshakes_max", &self.handshakes_max)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What we know of a peer beforehand.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
@@ -89,4 +102,16 @@ pub enum ConfigError {
     /// Both ciphers are refused.
     #[error("no cipher is allowed: at least one of the two speeds must be above 0")]
     NoCipher,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_of_ids_is_never_printed() {
+        let identity = Identity::from_seeds([1; 32].into(), [2; 32].into());
+        let config = NetConfig::new(Arc::new(identity), [231; 32], 231);
+        assert!(!format!("{config:?}").contains("231"));
+    }
 }

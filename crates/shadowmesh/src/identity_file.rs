@@ -114,13 +114,20 @@ pub fn load_or_create(path: &Path) -> Result<Identity, IdentityError> {
     let identity = Identity::generate();
     match disk::create(path, &identity.to_file_bytes()) {
         Ok(()) => Ok(identity),
-        // Another program made one in between: that is the identity, ours was never seen.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load_or_create(path),
-        Err(error) => Err(IdentityError::Io {
-            doing: "create",
-            path: path.into(),
-            error,
-        }),
+        // Another program made one in between: that is the identity, ours was never seen. If there
+        // still is none, the name is taken by something else, such as a link that leads nowhere.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            load(path)?.ok_or_else(|| not_created(path, error))
+        }
+        Err(error) => Err(not_created(path, error)),
+    }
+}
+
+fn not_created(path: &Path, error: io::Error) -> IdentityError {
+    IdentityError::Io {
+        doing: "create",
+        path: path.into(),
+        error,
     }
 }
 
@@ -158,6 +165,20 @@ mod tests {
             );
             assert!(error.next_step().contains("chmod 600"));
         }
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_refused_and_not_tried_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        assert!(matches!(
+            load_or_create(&path),
+            Err(IdentityError::Io {
+                doing: "create",
+                ..
+            })
+        ));
     }
 
     #[test]
