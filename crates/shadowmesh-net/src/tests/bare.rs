@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionId, DatagramEvent, Endpoint, EndpointConfig, ServerConfig,
+    ClientConfig, Connection, ConnectionId, DatagramEvent, Dir, Endpoint, EndpointConfig,
+    ServerConfig, StreamId,
 };
 use shadowmesh_crypto::{FirstContact, Identity, TlsConfigs, server_name};
 use shadowmesh_wire::PeerId;
@@ -19,6 +20,7 @@ use crate::roster::Roster;
 pub(crate) struct Bare {
     endpoint: Endpoint,
     connection: Option<Connection>,
+    stream: Option<StreamId>,
     address: SocketAddr,
 }
 
@@ -52,6 +54,7 @@ impl Bare {
         Self {
             endpoint: Endpoint::new(config, server.map(Arc::new), false, None),
             connection: None,
+            stream: None,
             address: ([203, 0, 113, 7], 7).into(),
         }
     }
@@ -83,8 +86,25 @@ impl Bare {
 
     /// As a client: talks until the handshake is over on both sides.
     pub(crate) fn talk(&mut self, world: &mut World, server: usize) {
-        let remote = world.nodes[server].address;
         world.log.clear();
+        self.exchange(world, server);
+        let connection = self.connection.as_ref().unwrap();
+        assert!(!connection.is_handshaking() && !connection.is_closed());
+    }
+
+    /// Writes on the control stream, and takes what comes back.
+    pub(crate) fn say(&mut self, world: &mut World, server: usize, bytes: &[u8]) {
+        let connection = self.connection.as_mut().unwrap();
+        let stream = *self
+            .stream
+            .get_or_insert_with(|| connection.streams().open(Dir::Bi).unwrap());
+        // What does not fit, or comes after the end, is not said.
+        let _ = connection.send_stream(stream).write(bytes);
+        self.exchange(world, server);
+    }
+
+    fn exchange(&mut self, world: &mut World, server: usize) {
+        let remote = world.nodes[server].address;
         for _ in 0..4 {
             let mut said = self.transmits(world.now);
             for flight in std::mem::take(&mut world.log) {
@@ -97,8 +117,6 @@ impl Bare {
             }
             world.run(ms(6));
         }
-        let connection = self.connection.as_ref().unwrap();
-        assert!(!connection.is_handshaking() && !connection.is_closed());
     }
 
     fn transmits(&mut self, now: Instant) -> Vec<Vec<u8>> {

@@ -7,6 +7,7 @@ mod glare;
 mod handshake;
 pub(crate) mod harness;
 mod hostile;
+mod member;
 mod membership;
 mod paths;
 mod rekey;
