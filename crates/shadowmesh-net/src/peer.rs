@@ -72,10 +72,20 @@ const WAIT_MAX_WANTED: Duration = Duration::from_millis(200);
 /// How long one demand counts.
 const WANTED: Duration = Duration::from_secs(3);
 
+/// A session that lasted so long says that the peer is in order.
+const LASTING: Duration = Duration::from_secs(5);
+/// Sessions in a row that may break before that without a wait: a restart has no effect on when the
+/// next one is up.
+const BRIEF_MAX: u32 = 2;
+
 /// Decides when the next attempt is due.
 #[derive(Debug, Default)]
 pub(crate) struct Retry {
     failures: u32,
+    /// When the session in use came up.
+    up_at: Option<Instant>,
+    /// Sessions in a row that did not last.
+    brief: u32,
     wanted_at: Option<Instant>,
     /// Whether we try again after a failure without being asked: after a session broke, until the
     /// peer says goodbye.
@@ -94,9 +104,23 @@ impl Retry {
     }
 
     /// A session is up.
-    pub(crate) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self, now: Instant) {
         self.failures = 0;
+        self.up_at = Some(now);
         self.persistent = true;
+    }
+
+    /// The session is gone. True: the next attempt may be made at once; else it has to wait like one
+    /// after a failure. A peer that makes sessions break would else have us do handshakes and
+    /// nothing besides.
+    pub(crate) fn lost(&mut self, now: Instant) -> bool {
+        if self.up_at.is_none_or(|at| now >= at + LASTING) {
+            self.brief = 0;
+            return true;
+        }
+        self.brief = self.brief.saturating_add(1);
+        self.failures = self.brief.saturating_sub(BRIEF_MAX);
+        self.brief <= BRIEF_MAX
     }
 
     /// An attempt failed: how long to wait for the next. `None`: nobody asks for one.
@@ -134,7 +158,7 @@ mod tests {
         let mut rng = StdRng::from_seed([7; 32]);
         let mut retry = Retry::default();
         assert_eq!(retry.failed(now, &mut rng), None);
-        retry.succeeded();
+        retry.succeeded(now);
         let waits: Vec<_> = (0..10)
             .map(|_| retry.failed(now, &mut rng).unwrap())
             .collect();
@@ -144,5 +168,28 @@ mod tests {
         retry.want(now);
         assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
         assert!(retry.failed(now + WANTED, &mut rng).unwrap() > WAIT_MAX_WANTED);
+    }
+
+    #[test]
+    fn sessions_that_do_not_last_are_followed_by_longer_and_longer_waits() {
+        let now = start();
+        let mut rng = StdRng::from_seed([7; 32]);
+        let mut retry = Retry::default();
+        for _ in 0..BRIEF_MAX {
+            retry.succeeded(now);
+            assert!(retry.lost(now));
+        }
+        let waits: Vec<_> = (0..10)
+            .map(|_| {
+                retry.succeeded(now);
+                assert!(!retry.lost(now));
+                retry.failed(now, &mut rng).unwrap()
+            })
+            .collect();
+        assert!(waits[3] > waits[0] && waits[9] >= WAIT_MAX.mul_f64(0.75));
+        retry.succeeded(now);
+        assert!(retry.lost(now + LASTING));
+        retry.succeeded(now);
+        assert!(retry.lost(now));
     }
 }

@@ -155,7 +155,7 @@ impl Net {
         peer.primary = Some(key);
         peer.last_seen = Some(path.remote);
         peer.last_error = None;
-        peer.retry.succeeded();
+        peer.retry.succeeded(now);
         self.output.forwarding_stale = true;
         self.output.event(NetEvent::PeerUp {
             peer: id,
@@ -312,8 +312,10 @@ impl Net {
         self.output.event(NetEvent::PeerDown { peer: id, reason });
         if final_end {
             peer.retry.persistent = false;
-        } else {
+        } else if peer.retry.lost(now) {
             self.start_attempt(id, now);
+        } else {
+            self.schedule_attempt(id, now);
         }
     }
 }

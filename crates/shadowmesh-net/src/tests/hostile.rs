@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::harness::{Kind, World, ms, start};
 use crate::{DropReason, NetEvent, Received};
 use bytes::BytesMut;
-use shadowmesh_wire::control::ControlMessage;
+use shadowmesh_wire::control::{ControlMessage, Hello};
+use shadowmesh_wire::sealed::ReceiverIndex;
 
 // PROTOCOL SM-SF-6
 #[test]
@@ -118,6 +119,32 @@ fn a_first_packet_changed_on_its_way_is_counted_and_begins_nothing() {
     assert_eq!(world.drops(1, DropReason::HandshakeFailed), 1);
     assert_eq!(world.nodes[1].net.open_connections(), 0);
     assert!(world.log.iter().all(|flight| flight.from != 1));
+}
+
+#[test]
+fn a_peer_that_breaks_every_session_does_not_keep_us_busy_with_handshakes() {
+    let mut world = World::pair(7);
+    world.connect(0, 1);
+    let (peer, end) = (world.id(0), world.now + ms(10_000));
+    let second_hello = ControlMessage::Hello(Hello {
+        version: 1,
+        boot: 1,
+        index: ReceiverIndex(1),
+        reset_token: [0; 16],
+        cipher_speeds: [1, 1],
+        mtu: 1420,
+        holds_your_key: false,
+    });
+    while world.now < end {
+        world.run_until(ms(100), |world| world.is_up(1, 0));
+        let now = world.now;
+        let _ = world.nodes[1].net.send_control(&peer, &second_hello, now);
+        world.run(ms(10));
+    }
+    let sessions = world.count(0, |e| matches!(e, NetEvent::PeerUp { .. }));
+    assert!((4..25).contains(&sessions), "{sessions}");
+    assert!(world.run_until(ms(6_500), |world| world.is_up(0, 1) && world.is_up(1, 0)));
+    assert!(world.traffic_flows(0, 1));
 }
 
 // PROTOCOL SM-CT-1
