@@ -7,7 +7,7 @@
 //! changes for every frame (counters, replay windows, traffic) lives in atomics and mutexes inside,
 //! shared by successive values.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +24,8 @@ pub struct Forwarding {
     outbound: BTreeMap<PeerId, Arc<Outbound>>,
     /// Limit: two entries for each peer, the session in use and the one it replaced.
     inbound: HashMap<ReceiverIndex, Arc<Inbound>, BuildHasherDefault<IndexHasher>>,
+    /// Where the peers of `outbound` are. Hashed with a key: strangers choose what is looked up.
+    remotes: HashSet<SocketAddr>,
 }
 
 /// How to send to one peer.
@@ -74,12 +76,19 @@ impl Forwarding {
         self.inbound.get(&index)
     }
 
+    /// Whether a peer with a session is at this address. Anybody may claim to be there, so this is
+    /// a reason to look at a datagram sooner and no proof.
+    pub fn knows(&self, remote: SocketAddr) -> bool {
+        self.remotes.contains(&remote)
+    }
+
     /// The peers that have a session, in order.
     pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
         self.outbound.keys()
     }
 
     pub(crate) fn insert_outbound(&mut self, outbound: Outbound) {
+        self.remotes.insert(outbound.remote);
         self.outbound.insert(outbound.peer, Arc::new(outbound));
     }
 

@@ -19,7 +19,7 @@
 //!
 //! [`Node::handle_device`]: crate::Node::handle_device
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -166,6 +166,11 @@ struct OpenSession<'s> {
 }
 
 impl<'s> InboundBatch<'s> {
+    /// Whether a peer with a session is at this address, as far as an address says.
+    pub fn knows(&self, remote: SocketAddr) -> bool {
+        self.snapshot.forwarding.knows(remote)
+    }
+
     // PROTOCOL SM-OV-3
     // PROTOCOL SM-SF-4
     /// Opens a datagram in place and judges what was inside. HOT PATH.

@@ -108,6 +108,7 @@ impl Control {
                 command = commands.recv() => self.handle_command(command),
                 input = take(&mut inbox.control, BATCH_MAX) => self.handle_network(input),
                 input = take(&mut inbox.inner, BATCH_MAX) => self.handle_network(input),
+                input = take(&mut inbox.stray, BATCH_MAX) => self.handle_network(input),
                 input = take(&mut inbox.first, FIRST_BATCH_MAX) => self.handle_network(input),
                 input = take(&mut inbox.device, BATCH_MAX) => self.handle_device(input),
                 () = sleep_until(due) => None,

@@ -13,6 +13,9 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 /// Datagrams of control connections that may wait. A peer's control connection sends a few per
 /// second; a handshake is about 16.
 const CONTROL_MAX: usize = 1024;
+/// Datagrams from addresses without a session that are no first packets: handshakes under way, peers
+/// that moved, and whatever else anybody sends.
+const STRAY_MAX: usize = 512;
 /// First packets that may wait. Control sheds those it cannot answer cheaply, so a longer queue would
 /// only add delay for the honest ones in it.
 const FIRST_MAX: usize = 512;
@@ -46,10 +49,12 @@ pub enum FromNetwork {
 
 /// The reading ends, for control.
 pub struct Inbox {
-    /// Control connections of peers.
+    /// Control connections of peers with a session.
     pub control: Receiver<FromNetwork>,
     /// Inner frames of peers that are no IP packets.
     pub inner: Receiver<FromNetwork>,
+    /// From other addresses.
+    pub stray: Receiver<FromNetwork>,
     /// First packets of anybody.
     pub first: Receiver<FromNetwork>,
     /// IP packets from the device whose peer has no session yet.
@@ -61,6 +66,7 @@ pub struct Inbox {
 pub struct Outbox {
     control: Sender<FromNetwork>,
     inner: Sender<FromNetwork>,
+    stray: Sender<FromNetwork>,
     first: Sender<FromNetwork>,
     device: Sender<Vec<u8>>,
     drops: Arc<DropCounters>,
@@ -70,11 +76,13 @@ pub struct Outbox {
 pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
     let (control_tx, control) = mpsc::channel(CONTROL_MAX);
     let (inner_tx, inner) = mpsc::channel(INNER_MAX);
+    let (stray_tx, stray) = mpsc::channel(STRAY_MAX);
     let (first_tx, first) = mpsc::channel(FIRST_MAX);
     let (device_tx, device) = mpsc::channel(DEVICE_MAX);
     let outbox = Outbox {
         control: control_tx,
         inner: inner_tx,
+        stray: stray_tx,
         first: first_tx,
         device: device_tx,
         drops,
@@ -82,6 +90,7 @@ pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
     let inbox = Inbox {
         control,
         inner,
+        stray,
         first,
         device,
     };
@@ -91,10 +100,13 @@ pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
 impl Outbox {
     /// A datagram that no session opened. Copies only if there is room for it, so that a flood costs
     /// the receiver little more than the system call.
-    pub fn datagram(&self, received: Received, datagram: &[u8]) {
-        let queue = match is_initial(datagram) {
-            true => &self.first,
-            false => &self.control,
+    ///
+    /// `known`: it says that it comes from where a peer is.
+    pub fn datagram(&self, received: Received, datagram: &[u8], known: bool) {
+        let queue = match (is_initial(datagram), known) {
+            (true, _) => &self.first,
+            (false, true) => &self.control,
+            (false, false) => &self.stray,
         };
         match queue.try_reserve() {
             Ok(place) => place.send(FromNetwork::Datagram {
@@ -149,12 +161,26 @@ mod tests {
         let (outbox, mut inbox) = queues(drops.clone());
         let from = Received::from_remote("192.0.2.1:1".parse().unwrap());
         for _ in 0..FIRST_MAX + 10 {
-            outbox.datagram(from, &initial());
+            outbox.datagram(from, &initial(), true);
         }
         assert_eq!(drops.get(DropReason::ControlBacklog), 10);
-        outbox.datagram(from, &[0x43; 60]);
+        outbox.datagram(from, &[0x43; 60], true);
         assert!(inbox.control.try_recv().is_ok());
         assert!(inbox.first.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_flood_of_other_packets_of_strangers_leaves_room_for_control() {
+        let drops = Arc::new(DropCounters::default());
+        let (outbox, mut inbox) = queues(drops.clone());
+        let from = Received::from_remote("192.0.2.1:1".parse().unwrap());
+        for _ in 0..STRAY_MAX + CONTROL_MAX {
+            outbox.datagram(from, &[0x43; 60], false);
+        }
+        assert_eq!(drops.get(DropReason::ControlBacklog), CONTROL_MAX as u64);
+        outbox.datagram(from, &[0x43; 60], true);
+        assert!(inbox.control.try_recv().is_ok());
+        assert!(inbox.stray.try_recv().is_ok());
     }
 
     #[test]
@@ -166,7 +192,7 @@ mod tests {
             outbox.inner(PeerId::from_bytes([1; 32]), from, &[3; 10]);
         }
         assert_eq!(drops.get(DropReason::ControlBacklog), CONTROL_MAX as u64);
-        outbox.datagram(from, &[0x43; 60]);
+        outbox.datagram(from, &[0x43; 60], true);
         assert!(inbox.control.try_recv().is_ok());
         assert!(inbox.inner.try_recv().is_ok());
     }

@@ -100,7 +100,10 @@ impl Receiver {
                 let inner = &datagram[range];
                 self.shared.outbox.inner(peer, received(from), inner);
             }
-            Inbound::NotSealed => self.shared.outbox.datagram(received(from), datagram),
+            Inbound::NotSealed => {
+                let known = batch.knows(from.remote);
+                self.shared.outbox.datagram(received(from), datagram, known);
+            }
             Inbound::Dropped(reason) => self.shared.drops.count(reason),
         }
     }
