@@ -132,12 +132,25 @@ impl Net {
         self.use_session(key, id, now);
         if let Some(old) = incumbent {
             if self.boot_of(old) == self.boot_of(key) {
+                self.hand_over_pings(old, key);
                 self.linger(old, id, now);
             } else {
                 self.close(old, Close::Replaced, DownReason::Removed, now);
             }
         }
         self.give_up_crossed_attempt(key, id, now);
+    }
+
+    /// The peer answers on the session that it uses, which from now on is the newer one.
+    fn hand_over_pings(&mut self, from: ConnKey, to: ConnKey) {
+        let connections = &mut self.control.connections;
+        let earlier = connections.get_mut(&from).and_then(Connection::session_mut);
+        let Some(pings) = earlier.map(Session::take_pings) else {
+            return;
+        };
+        if let Some(session) = connections.get_mut(&to).and_then(Connection::session_mut) {
+            session.adopt_pings(pings);
+        }
     }
 
     fn use_session(&mut self, key: ConnKey, id: PeerId, now: Instant) {

@@ -52,7 +52,7 @@ pub(crate) struct Session {
 }
 
 /// A probe request under way.
-struct Ping {
+pub(crate) struct Ping {
     token: u64,
     /// The parent asked for it, and wants to hear of the answer.
     asked: bool,
@@ -156,6 +156,19 @@ impl Session {
             asked,
             sent_at,
         });
+    }
+
+    /// Gives up the probes under way, to the session that takes the place of this one.
+    pub(crate) fn take_pings(&mut self) -> VecDeque<Ping> {
+        std::mem::take(&mut self.pings)
+    }
+
+    /// Takes over the probes of a session whose place this one takes: their answers come here.
+    pub(crate) fn adopt_pings(&mut self, mut earlier: VecDeque<Ping>) {
+        earlier.append(&mut self.pings);
+        let over = earlier.len().saturating_sub(PINGS_MAX);
+        earlier.drain(..over);
+        self.pings = earlier;
     }
 
     /// A probe came back: its round trip and whether the parent asked for it, if it is one of ours

@@ -56,6 +56,32 @@ fn attempts_that_cross_exactly_leave_the_lower_clients_and_lose_no_frame() {
 
 // PROTOCOL SM-HS-13
 #[test]
+fn pings_under_way_while_one_session_takes_the_place_of_another_are_answered() {
+    for offset in 0..30 {
+        let mut world = World::pair(offset);
+        world.delay = ms(10);
+        world.connect(1, 0);
+        world.run(ms(offset));
+        world.connect(0, 1);
+        let mut sent = [0, 0];
+        for _ in 0..200 {
+            world.run(ms(1));
+            for (node, sent) in sent.iter_mut().enumerate() {
+                let (peer, now) = (world.id(1 - node), world.now);
+                *sent += usize::from(world.nodes[node].net.ping(&peer, now).is_ok());
+            }
+        }
+        world.run(ms(100));
+        for (node, &sent) in sent.iter().enumerate() {
+            let answered = world.count(node, |e| matches!(e, NetEvent::PingReply { .. }));
+            assert!(sent > 100, "offset {offset}: {sent}");
+            assert_eq!(answered, sent, "offset {offset}, node {node}");
+        }
+    }
+}
+
+// PROTOCOL SM-HS-13
+#[test]
 fn a_higher_peer_that_lost_its_session_gets_a_new_one_from_the_lower() {
     let mut world = World::pair(2);
     world.join(0, 1);
