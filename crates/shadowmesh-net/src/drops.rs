@@ -33,7 +33,7 @@ drop_reasons! {
     MalformedDatagram = "malformed_datagram",
     /// A first Initial whose destination id does not carry the tag of our PeerId.
     FirstContactTag = "first_contact_tag",
-    /// A first packet answered by Retry or ignored while the handshake gate is closed.
+    /// A first packet answered by Retry, or ignored because there were too many of its kind.
     HandshakeGate = "handshake_gate",
     /// One source address started too many handshakes.
     HandshakeSource = "handshake_source",
@@ -43,14 +43,14 @@ drop_reasons! {
     HandshakeFailed = "handshake_failed",
     /// A completed handshake of somebody who is not (or no longer) a member.
     NotMember = "not_member",
-    /// A short header whose id belongs to nobody; answered by a stateless reset.
+    /// A datagram whose id belongs to nobody; one with a short header is answered by a stateless reset.
     UnknownIndex = "unknown_index",
-    /// As `UnknownIndex`, and too soon after the last reset to be answered.
+    /// Counted beside `UnknownIndex`: too soon after the last reset to be answered.
     ResetLimit = "reset_limit",
     /// A sealed frame of a session whose peer was removed.
     RemovedPeer = "removed_peer",
-    /// A sealed frame that reached the control thread although its session exists: the sender of
-    /// the frame was faster than our snapshot.
+    /// A sealed frame that reached the control thread although its session exists, or whose session
+    /// ended on the way there: its sender was faster than our snapshot.
     StaleSnapshot = "stale_snapshot",
 
     // Sealed frames.

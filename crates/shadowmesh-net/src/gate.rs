@@ -14,7 +14,8 @@
 //! - who proved the address is limited by the address, and all together by a table of unfinished
 //!   handshakes.
 //!
-//! Unproven addresses never make an entry here, so a spoofed flood cannot fill the table of sources.
+//! Of unproven addresses only the few of a burst make an entry here, so a spoofed flood cannot fill the
+//! table of sources.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

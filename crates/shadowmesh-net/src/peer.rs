@@ -79,6 +79,7 @@ const LASTING: Duration = Duration::from_secs(5);
 const BRIEF_MAX: u32 = 2;
 
 /// Decides when the next attempt is due.
+// PROTOCOL SM-PA-4
 #[derive(Debug, Default)]
 pub(crate) struct Retry {
     failures: u32,
@@ -152,6 +153,7 @@ mod tests {
     use crate::tests::harness::start;
     use rand::SeedableRng;
 
+    // PROTOCOL SM-PA-4
     #[test]
     fn waits_double_up_to_five_seconds_and_stay_short_while_wanted() {
         let now = start();
@@ -170,6 +172,7 @@ mod tests {
         assert!(retry.failed(now + WANTED, &mut rng).unwrap() > WAIT_MAX_WANTED);
     }
 
+    // PROTOCOL SM-PA-4
     #[test]
     fn sessions_that_do_not_last_are_followed_by_longer_and_longer_waits() {
         let now = start();

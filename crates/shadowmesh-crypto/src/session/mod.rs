@@ -5,10 +5,10 @@
 //! threads, without locks or allocation. [`ReplayWindow`] remembers which frames came.
 //!
 //! ```text
-//! TLS exporter -> epoch secret 0 -> keys of epoch 0
-//!                      | + fresh X25519 and ML-KEM-1024
-//!                 epoch secret 1 -> keys of epoch 1        (the secret of epoch 0 is gone)
-//!                      ...
+//! TLS exporter -> chain 0 -> keys of epoch 0
+//!                    | + fresh X25519 and ML-KEM-1024
+//!                 chain 1 -> keys of epoch 1        (chain 0 is gone)
+//!                    ...
 //! ```
 //!
 //! A stolen epoch key opens that epoch only: the next needs a key exchange the thief did not see.

@@ -14,9 +14,11 @@ use crate::cipher::Cipher;
 /// Frames after which an epoch ought to end although its time is not up. At 2^27 frames of 128
 /// AES blocks an attacker's advantage against GCM is below 2^-60 (RFC 9001 appendix B.1), and
 /// 10 Gbit/s of full frames reach it in 150 s.
+// PROTOCOL SM-EP-4
 const FRAMES_BEFORE_REKEY: u64 = 1 << 27;
 /// Frames after which an AES-256-GCM epoch seals nothing any more: 2^-55, and still eight times
 /// the frames before which rekeying began.
+// PROTOCOL SM-SF-3
 const FRAMES_MAX_AES: u64 = 1 << 30;
 /// ChaCha20-Poly1305 has no such limit below the counter's own (RFC 9001 appendix B.2).
 const FRAMES_MAX_CHACHA: u64 = COUNTER_END;

@@ -52,6 +52,7 @@ pub(crate) enum Phase {
 }
 
 /// Why we close a control connection: the QUIC application error code.
+// PROTOCOL SM-CT-4
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Close {
     /// Another session with the same peer took over.

@@ -10,7 +10,7 @@ use shadowmesh_wire::control::{ControlError, ControlMessage, Decoder};
 
 /// Limit: bytes waiting for the peer to read. Beyond this it does not read at all.
 const OUTGOING_MAX: usize = 128 * 1024;
-/// Limit: messages taken in one go; the rest follows with the next datagram or in the same loop.
+/// Limit: bytes taken out of QUIC in one go; the loop around it comes back for the rest.
 const CHUNK_MAX: usize = 16 * 1024;
 
 /// The control stream.

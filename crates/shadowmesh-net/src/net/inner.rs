@@ -84,7 +84,7 @@ impl Net {
         }
     }
 
-    /// An authentic frame came from an address that is not the path: ask it for proof.
+    /// An authentic probe came from an address that is not the path: ask it for proof.
     fn challenge(&mut self, key: ConnKey, path: Path, now: Instant) {
         let token = self.rng.random();
         let Some(connection) = self.control.connections.get_mut(&key) else {

@@ -16,6 +16,7 @@ use crate::timers::Timer;
 pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// An attempt without any answer ends after this, so that a fresh one, and not one in deep backoff,
 /// meets a peer that comes back. Must exceed the longest round trip we mean to serve.
+// PROTOCOL SM-PA-4
 const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 /// How long a replaced session is still received on: what was under way when it was replaced.
 const LINGER: Duration = Duration::from_secs(1);

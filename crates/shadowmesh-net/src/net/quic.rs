@@ -258,6 +258,7 @@ impl Net {
     }
 }
 
+// PROTOCOL SM-CT-4
 fn down_reason(reason: &ConnectionError) -> DownReason {
     match reason {
         ConnectionError::Reset => DownReason::Reset,

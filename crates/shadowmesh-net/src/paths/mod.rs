@@ -2,9 +2,9 @@
 //!
 //! QUIC and the sealed frames of one peer take the same way, and only this module knows which. At
 //! first that is where the peer was found; until the handshake is complete, all its known addresses
-//! are tried at once. Later an authentic datagram from another address makes that address a candidate:
-//! it is challenged with a sealed probe, and takes over when the answer comes back from it. So a
-//! peer that changes its network keeps its session, and an attacker who re-sends a datagram from
+//! are tried at once. Later an authentic probe from another address makes that address a candidate:
+//! it is challenged with a probe of ours, and takes over when the answer comes back from it. So a
+//! peer that changes its network keeps its session, and an attacker who passes a probe on from
 //! elsewhere gets one small probe.
 //!
 //! Room is left here for relays and circuits: they are further kinds of [`Path`].
@@ -94,7 +94,7 @@ impl Paths {
         self.challenge = None;
     }
 
-    /// An authentic datagram came from `path`. True: send it a probe request with `token`.
+    /// An authentic probe came from `path`. True: send it a probe request with `token`.
     // PROTOCOL SM-PA-2
     pub(crate) fn challenge(&mut self, path: Path, token: u64, now: Instant) -> bool {
         let waiting = self

@@ -57,6 +57,7 @@ impl Liveness {
     }
 
     /// Judges by what the data plane counted.
+    // PROTOCOL SM-PA-3
     pub(crate) fn look(&mut self, totals: TrafficTotals, now: Instant) -> Pulse {
         let spoke = totals.sent_frames != self.sent;
         if totals.received_frames != self.received {
@@ -111,6 +112,7 @@ mod tests {
         }
     }
 
+    // PROTOCOL SM-PA-3
     #[test]
     fn traffic_without_an_answer_finds_a_dead_peer_in_five_seconds() {
         let mut world = World::new();
@@ -132,6 +134,7 @@ mod tests {
         assert_ne!(world.tick(1, 0), Pulse::Dead);
     }
 
+    // PROTOCOL SM-PA-3
     #[test]
     fn an_idle_session_is_probed_every_ten_seconds_and_dead_after_thirty() {
         let mut world = World::new();

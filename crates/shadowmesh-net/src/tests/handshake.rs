@@ -220,6 +220,7 @@ fn handshakes_come_through_at_twenty_percent_loss() {
     }
 }
 
+// PROTOCOL SM-PA-4
 #[test]
 fn an_unreachable_peer_is_tried_again_only_while_it_is_wanted() {
     let mut world = World::pair(11);

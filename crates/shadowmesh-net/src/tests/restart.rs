@@ -144,6 +144,8 @@ fn an_idle_session_stays_up() {
     assert!(world.traffic_flows(0, 1));
 }
 
+// PROTOCOL SM-CT-4
+// PROTOCOL SM-PA-4
 #[test]
 fn a_peer_that_leaves_is_not_called_back_until_somebody_wants_it() {
     let mut world = World::pair(6);
