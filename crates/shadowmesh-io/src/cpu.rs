@@ -1,10 +1,9 @@
-//! What the work costs: CPU time of threads, processes and the machine, and memory.
+//! What the work costs: CPU time of this thread, this process and the machine, and memory.
 //!
 //! Gbit per CPU-second holds to 10 % where Gbit/s moves by 40 % on a busy machine, so every
-//! measurement takes these readings before and after. Readings are plain values; subtract them
-//! with `-` of [`Duration`]s. Times of this process come from `getrusage` and are exact to the
-//! scheduler's bookkeeping; those of other processes and of the machine come from `/proc` in
-//! ticks of 10 ms.
+//! measurement takes these readings before and after. Readings are plain values, and `since` is the
+//! difference of two. Times of this process come from `getrusage` and are exact to the scheduler's
+//! bookkeeping; those of the machine come from `/proc` in ticks of 10 ms.
 
 use std::io;
 use std::time::Duration;
@@ -57,7 +56,7 @@ impl MachineCpu {
     }
 }
 
-/// Resident memory of a process, in bytes.
+/// Resident memory of this process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Now.
@@ -69,11 +68,6 @@ pub struct Memory {
 /// CPU time of this process, all threads.
 pub fn process() -> io::Result<CpuTime> {
     usage(libc::RUSAGE_SELF)
-}
-
-/// CPU time of this process's children that have ended and been waited for.
-pub fn children() -> io::Result<CpuTime> {
-    usage(libc::RUSAGE_CHILDREN)
 }
 
 /// CPU time of the calling thread.
@@ -102,12 +96,6 @@ pub fn thread_exact() -> io::Result<Duration> {
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// CPU time of another process, all threads, in ticks of 10 ms. Linux only.
-pub fn process_of(pid: u32) -> io::Result<CpuTime> {
-    let text = read_proc(&format!("/proc/{pid}/stat"))?;
-    parse_process_stat(&text, ticks_per_second()).ok_or_else(|| malformed("stat"))
-}
-
 /// CPU time of the whole machine. Linux only.
 pub fn machine() -> io::Result<MachineCpu> {
     let text = read_proc("/proc/stat")?;
@@ -117,12 +105,6 @@ pub fn machine() -> io::Result<MachineCpu> {
 /// Memory of this process. Linux only.
 pub fn memory() -> io::Result<Memory> {
     parse_status(&read_proc("/proc/self/status")?).ok_or_else(|| malformed("status"))
-}
-
-/// Memory of another process. Linux only.
-pub fn memory_of(pid: u32) -> io::Result<Memory> {
-    let text = read_proc(&format!("/proc/{pid}/status"))?;
-    parse_status(&text).ok_or_else(|| malformed("status"))
 }
 
 fn usage(whose: libc::c_int) -> io::Result<CpuTime> {
@@ -165,7 +147,7 @@ fn read_proc(path: &str) -> io::Result<String> {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn read_proc(_path: &str) -> io::Result<String> {
-    Err(unsupported("usage of other processes and of the machine"))
+    Err(unsupported("usage of the machine"))
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -177,18 +159,6 @@ fn unsupported(what: &str) -> io::Error {
 fn malformed(file: &str) -> io::Error {
     let text = format!("the kernel's {file} file in /proc has an unknown form");
     io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-/// `/proc/PID/stat` (proc(5)): user and system ticks are the fields 14 and 15. The second field,
-/// the name in parentheses, may hold spaces and parentheses itself: count from the last one.
-fn parse_process_stat(text: &str, per_second: u64) -> Option<CpuTime> {
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let mut next = || Some(ticks(fields.next()?.parse().ok()?, per_second));
-    Some(CpuTime {
-        user: next()?,
-        system: next()?,
-    })
 }
 
 /// The first line of `/proc/stat` (proc(5)): user nice system idle iowait irq softirq steal, then
@@ -254,31 +224,6 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_child_is_seen_while_it_runs_and_after() {
-        let mut child = std::process::Command::new("sh")
-            .args([
-                "-c",
-                "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 0.2",
-            ])
-            .spawn()
-            .unwrap();
-        let before = children().unwrap();
-        let start = Instant::now();
-        while process_of(child.id()).unwrap().total() < Duration::from_millis(20) {
-            assert!(
-                start.elapsed() < Duration::from_secs(30),
-                "no CPU time was counted"
-            );
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        assert!(memory_of(child.id()).unwrap().resident > 0);
-        child.wait().unwrap();
-        assert!(children().unwrap().since(&before).total() >= Duration::from_millis(10));
-        assert!(process_of(child.id()).is_err(), "nothing is left to ask");
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
     fn memory_grows_by_what_is_touched() {
         let before = memory().unwrap();
         let block = std::hint::black_box(vec![1u8; 32 << 20]);
@@ -289,14 +234,6 @@ mod tests {
         );
         assert!(after.resident_max >= after.resident);
         drop(block);
-    }
-
-    #[test]
-    fn a_process_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
-        let text = "7 (a) b (c) R 1 7 7 0 -1 4194304 90 0 0 0 250 31 0 0 20 0 1 0 5 9 9";
-        let time = parse_process_stat(text, 100).unwrap();
-        assert_eq!(time.user, Duration::from_millis(2_500));
-        assert_eq!(time.system, Duration::from_millis(310));
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //! so the namespace of the program's other threads never changes. Sockets, devices and
 //! [`crate::netlink::Handle`]s opened there stay in the namespace wherever they are used later.
 //!
-//! Making namespaces needs `CAP_SYS_ADMIN`. Without it, a user namespace gives it: either
-//! [`unshare_user`] at the very start of a program, or [`in_user_namespace`] for a child.
+//! Making namespaces needs `CAP_SYS_ADMIN`. Without it, a user namespace gives it: see
+//! [`in_user_namespace`].
 //!
 //! Linux only; elsewhere the constructors answer an error of kind `Unsupported`.
 
@@ -146,14 +146,6 @@ impl Netns {
     }
 }
 
-/// Moves this process into a user namespace of its own, where it is root and may make network
-/// namespaces and devices, and nothing outside changes. Works only while the process has a single
-/// thread (the kernel's rule), so call it before anything else.
-#[cfg(target_os = "linux")]
-pub fn unshare_user() -> io::Result<()> {
-    enter_user_namespace(&IdMaps::of_this_user())
-}
-
 /// Makes `command` start in a user namespace of its own, as root there. If the machine refuses,
 /// spawning the command fails with the refusal.
 #[cfg(target_os = "linux")]
@@ -164,12 +156,6 @@ pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     // and close of constant short paths, which std passes from the stack; the texts were formatted
     // before the fork. Nothing allocates or takes a lock.
     unsafe { command.pre_exec(move || enter_user_namespace(&maps)) }
-}
-
-/// Always an `Unsupported` error here.
-#[cfg(not(target_os = "linux"))]
-pub fn unshare_user() -> io::Result<()> {
-    Err(unsupported())
 }
 
 /// Leaves the command as it is: there are no user namespaces here.

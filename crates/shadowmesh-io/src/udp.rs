@@ -26,7 +26,7 @@ use crate::sys;
 
 /// What we ask for in each direction: 50 ms at 1 Gbit/s, enough for a control thread that is busy
 /// with a handshake; larger ones only add queueing delay.
-pub const SOCKET_BUFFER_BYTES: usize = 7 * 1024 * 1024;
+const SOCKET_BUFFER_BYTES: usize = 7 * 1024 * 1024;
 
 /// Largest payload of one GSO run: the 65535 of an IPv4 total length less 20 of IP and 8 of UDP.
 /// (IPv6 would allow 20 more; one limit for both keeps runs interchangeable.)
@@ -120,15 +120,6 @@ impl UdpLink {
     /// does not work here. `send` takes longer runs too, and splits them.
     pub fn max_gso_segments(&self) -> usize {
         self.gso_segments.load(Ordering::Relaxed)
-    }
-
-    /// The real sizes of the socket's buffers (receive, send), as the kernel granted them.
-    pub fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
-        let socket = UdpSockRef::from(&self.socket);
-        let receive = self
-            .state
-            .recv_buffer_size(UdpSockRef::from(&self.socket))?;
-        Ok((receive, self.state.send_buffer_size(socket)?))
     }
 
     /// How many datagrams the kernel has dropped since the socket was bound because its receive

@@ -102,16 +102,6 @@ impl Ledger {
         found
     }
 
-    /// One-way latencies of the packets delivered from `from` to `to`, in the order sent.
-    pub fn latencies(&self, from: HostId, to: HostId) -> Vec<Duration> {
-        let pair = self
-            .entries
-            .values()
-            .filter(|e| e.from == from && e.to == to);
-        pair.filter_map(|e| e.delivered.first().map(|(_, at)| *at - e.sent))
-            .collect()
-    }
-
     /// When the first packet sent at or after `since` came out at its host.
     pub fn first_delivery(&self, from: HostId, to: HostId, since: Duration) -> Option<Duration> {
         let later = self

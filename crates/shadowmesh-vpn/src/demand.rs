@@ -88,8 +88,10 @@ impl DemandQueue {
 }
 
 #[cfg(test)]
-// An Instant cannot be made but by reading the clock; the tests only count from it.
-#[allow(clippy::disallowed_methods)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an Instant cannot be made but by reading the clock; the tests only count from it"
+)]
 mod tests {
     use super::*;
 

@@ -8,9 +8,9 @@
 //! The IPv4 address has only 16 bits of the id. Two among 302 nodes share one in half of all cases,
 //! so it is a claim: whoever sets up routes must check for a collision and let the user override.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{PeerId, prefix::IpPrefix};
+use crate::PeerId;
 
 /// Bits of the IPv4 overlay network, 10.100.0.0/16.
 pub const IPV4_PREFIX_LEN: u8 = 16;
@@ -42,20 +42,10 @@ pub fn derived_ipv6(peer: &PeerId) -> Ipv6Addr {
     Ipv6Addr::from(octets)
 }
 
-/// The network all derived IPv4 addresses lie in.
-pub fn ipv4_network() -> IpPrefix {
-    IpPrefix::containing(IpAddr::V4(Ipv4Addr::new(10, 100, 0, 0)), IPV4_PREFIX_LEN)
-}
-
-/// The network all derived IPv6 addresses lie in.
-pub fn ipv6_network() -> IpPrefix {
-    let any = derived_ipv6(&PeerId::from_bytes([0; 32]));
-    IpPrefix::containing(IpAddr::V6(any), IPV6_PREFIX_LEN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prefix::IpPrefix;
     use proptest::prelude::*;
 
     fn id(b7: u8, b15: u8) -> PeerId {
@@ -91,8 +81,11 @@ mod tests {
         #[test]
         fn derived_addresses_lie_in_the_overlay_networks(bytes: [u8; 32]) {
             let peer = PeerId::from_bytes(bytes);
-            prop_assert!(ipv4_network().contains(derived_ipv4(&peer).into()));
-            prop_assert!(ipv6_network().contains(derived_ipv6(&peer).into()));
+            let ipv4: IpPrefix = "10.100.0.0/16".parse().unwrap();
+            let ipv6: IpPrefix = "fd53:4d65:7368::/48".parse().unwrap();
+            prop_assert_eq!((ipv4.len(), ipv6.len()), (IPV4_PREFIX_LEN, IPV6_PREFIX_LEN));
+            prop_assert!(ipv4.contains(derived_ipv4(&peer).into()));
+            prop_assert!(ipv6.contains(derived_ipv6(&peer).into()));
         }
     }
 }

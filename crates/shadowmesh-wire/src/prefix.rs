@@ -74,8 +74,8 @@ impl IpPrefix {
         self.addr
     }
 
-    /// How many leading bits count. (A prefix is never empty, so there is no `is_empty`.)
-    #[allow(clippy::len_without_is_empty)]
+    /// How many leading bits count.
+    #[allow(clippy::len_without_is_empty, reason = "a prefix is never empty")]
     pub fn len(&self) -> u8 {
         self.len
     }

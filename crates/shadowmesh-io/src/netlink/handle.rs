@@ -107,13 +107,6 @@ impl Handle {
         self.set_up(index)
     }
 
-    /// Takes a device down.
-    pub fn set_down(&self, index: u32) -> Result<()> {
-        let header = link_header(index, 0, libc::IFF_UP as u32);
-        let request = Request::new(libc::RTM_NEWLINK, REQUEST, &header);
-        self.execute(format!("take down device number {index}"), request)
-    }
-
     /// Sets a device's MTU.
     pub fn set_mtu(&self, index: u32, mtu: u32) -> Result<()> {
         let request = change_link(index).number(libc::IFLA_MTU, mtu);

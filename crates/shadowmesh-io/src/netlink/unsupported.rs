@@ -33,9 +33,6 @@ impl Handle {
     pub fn wait_for_carrier(&self, _index: u32, _timeout: Duration) -> Result<()> {
         match self.0 {}
     }
-    pub fn set_down(&self, _index: u32) -> Result<()> {
-        match self.0 {}
-    }
     pub fn set_mtu(&self, _index: u32, _mtu: u32) -> Result<()> {
         match self.0 {}
     }

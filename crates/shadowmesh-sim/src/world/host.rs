@@ -108,11 +108,6 @@ impl Host {
         self.node().drops().get(reason)
     }
 
-    /// Forgets the keys it has learned, as if its state folder were lost. Takes effect at restart.
-    pub fn forget_learned_keys(&mut self) {
-        self.learned.clear();
-    }
-
     /// A new life: same identity and settings, another boot number.
     pub(super) fn boot(&mut self, seed: [u8; 32], now: Instant, world_time: Duration) {
         self.boots += 1;

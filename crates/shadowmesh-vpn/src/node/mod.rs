@@ -25,7 +25,7 @@ use crate::config::{ConfigError, NodeConfig, NodePeer};
 use crate::demand::DemandQueue;
 use crate::members::Members;
 use crate::snapshot::Snapshot;
-pub use status::{NodePeerStatus, NodeStatus, ResolveError};
+pub use status::{NodePeerStatus, NodeStatus};
 
 /// The node. See the [module](self).
 pub struct Node {

@@ -39,8 +39,10 @@ impl Decoder {
 
     /// The next whole message; `None` when more bytes are needed. After an error every later call
     /// returns the same error.
-    // Not an iterator: `None` here does not mean the end.
-    #[allow(clippy::should_implement_trait)]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "not an iterator: `None` here does not mean the end"
+    )]
     pub fn next(&mut self) -> Result<Option<ControlMessage>, ControlError> {
         if let Some(error) = self.failed {
             return Err(error);

@@ -1,4 +1,4 @@
-//! The TOML file into [`Layers`]: which keys stand where. Values are understood in `checked`.
+//! The TOML file into [`Layers`]: which keys stand where. Values are understood in `assemble`.
 
 use std::ops::Range;
 use std::path::Path;

@@ -287,17 +287,6 @@ impl Config {
     }
 }
 
-impl PeerConfig {
-    /// An overlay address at which the peer itself answers: the first of its `allowed_ips` that is
-    /// one address and not a network behind it.
-    pub fn overlay_ip(&self) -> Option<IpAddr> {
-        self.allowed_ips
-            .iter()
-            .map(|own| own.addr())
-            .find(|ip| self.allowed_ips.contains(&IpPrefix::host(*ip)))
-    }
-}
-
 impl std::fmt::Display for OverlayAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.ip, self.prefix_len)
