@@ -14,8 +14,8 @@ use crate::disk;
 
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "identity";
-/// The real file has about 5 KB; more is something else.
-const FILE_LEN_MAX: u64 = 64 << 10;
+/// The real file has some 250 bytes; what is longer than this is something else.
+const FILE_LEN_MAX: u64 = 4 << 10;
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]

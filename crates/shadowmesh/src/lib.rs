@@ -10,10 +10,9 @@
 //! | [`config`] | file, environment and flags into one checked [`config::Config`] |
 //! | [`identity_file`], [`state`] | what the node keeps on disk |
 //! | [`admin`] | the Unix socket by which verbs talk to a running node |
-//! | [`demo`] | the whole mesh at work on one machine, measured |
 //! | [`engine`] | the threads between device and UDP socket |
 //! | [`mod@bench`] | measuring: handshakes in-process, throughput and latency between two nodes |
-//! | [`demo`] | the demonstration of all that on one machine |
+//! | [`demo`] | the whole mesh at work on one machine, measured |
 //! | [`lab`] | several real nodes on one machine, for the demo and the tests |
 //! | [`log`] | tracing set-up and the limiter of repeated warnings |
 #![forbid(unsafe_code)]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use quinn_proto::congestion::BbrConfig;
+use quinn_proto::congestion::CubicConfig;
 use quinn_proto::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event,
     ServerConfig, TransportConfig, crypto,
@@ -85,8 +85,8 @@ pub enum HandshakeError {
 
 /// Largest UDP payload, as on control connections.
 const DATAGRAM_LEN_MAX: u16 = 1200;
-/// As in `shadowmesh-net`: no smaller window may hold back a post-quantum flight.
-const INITIAL_WINDOW: u64 = 64_000;
+/// As on control connections: no smaller window may hold back a post-quantum flight.
+const INITIAL_WINDOW: u64 = 76_800;
 /// Virtual time of one exchange of datagrams.
 const TURN: Duration = Duration::from_millis(1);
 /// A handshake takes about five turns; never this many.
@@ -161,7 +161,10 @@ impl Parties {
 
     /// Configurations of one handshake, and the name the client connects to. Nothing of an earlier
     /// one is left, or it would be resumed.
-    #[allow(clippy::type_complexity)]
+    #[allow(
+        clippy::type_complexity,
+        reason = "three things that are taken apart where they are asked for"
+    )]
     fn configs(
         &self,
     ) -> (
@@ -397,7 +400,7 @@ impl Side {
 }
 
 fn transport() -> Arc<TransportConfig> {
-    let mut congestion = BbrConfig::default();
+    let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_WINDOW);
     let mut transport = TransportConfig::default();
     transport

@@ -1,6 +1,6 @@
 //! Sealed frames of one peer, back to back, on their way out in one GSO send.
 //!
-//! The kernel's terms (DESIGN section 6): at most 64 segments and 65507 bytes, all of one length, and
+//! The kernel's terms for `UDP_SEGMENT`: at most 64 segments and 65507 bytes, all of one length, and
 //! only the last may be shorter. So a shorter frame ends its run, and a longer one starts another.
 //! The buffers are made once; a packet is written into its slot, sealed there, and leaves from there.
 

@@ -6,7 +6,7 @@ use shadowmesh::lab::{Family, wait_until};
 
 use crate::support::in_lab;
 
-/// Issue 2, line 7: from the restart to the first packet.
+/// What a peer that comes back is promised: so long from its restart to the first packet.
 const RECOVERY_MAX: Duration = Duration::from_millis(1500);
 
 fn kill_and_restart_one_side(name: &str, killed: usize, pinging: usize) {
