@@ -1,8 +1,8 @@
 //! Links, addresses and routes of the host, asked for and set through `NETLINK_ROUTE`.
 //!
 //! Requests are synchronous: the kernel answers a routing request before `send` returns, so there
-//! is nothing to wait for and no reason for tasks. The few messages we need are encoded here
-//! (`message.rs`): four fixed headers and a dozen attributes.
+//! is nothing to wait for and no reason for tasks. The few messages we need are encoded here: their
+//! framing in `message.rs`, four fixed headers and a dozen attributes in `record.rs`.
 //!
 //! A [`Handle`] belongs to the network namespace it was opened in. Inside another one, open it
 //! there: `netns.run(Handle::new)`.
@@ -18,10 +18,14 @@ use std::io;
 use std::net::IpAddr;
 
 #[cfg(target_os = "linux")]
-mod message;
-
+mod connection;
 #[cfg(target_os = "linux")]
 mod handle;
+#[cfg(target_os = "linux")]
+mod message;
+#[cfg(target_os = "linux")]
+mod record;
+
 #[cfg(target_os = "linux")]
 pub use handle::Handle;
 
