@@ -25,81 +25,69 @@ pub fn run(global: &Global) -> Result<(), Failure> {
 fn text(report: &NodeReport) -> String {
     let traffic = &report.traffic;
     let listen: Vec<String> = report.listen.iter().map(ToString::to_string).collect();
-    let drops: Vec<String> = report
-        .drops
-        .iter()
-        .map(|(reason, n)| format!("{reason} {}", count(*n)))
-        .collect();
+    let peers = format!("{} of {} connected", report.peers_up, report.peers_total);
     let rows = [
         ("node", report.peer_id.clone()),
-        (
-            "running",
-            format!(
-                "version {}, process {}, for {}",
-                report.version,
-                report.pid,
-                duration(Duration::from_millis(report.uptime_ms))
-            ),
-        ),
-        (
-            "device",
-            format!(
-                "{}, mtu {}, {}",
-                report.device.name,
-                report.device.mtu,
-                report.device.addresses.join(", ")
-            ),
-        ),
+        ("running", running(report)),
+        ("device", device(report)),
         ("listen", listen.join(", ")),
-        (
-            "peers",
-            format!("{} of {} connected", report.peers_up, report.peers_total),
-        ),
-        (
-            "in",
-            format!(
-                "{}, {} packets",
-                bytes(traffic.bytes_in),
-                count(traffic.packets_in)
-            ),
-        ),
-        (
-            "out",
-            format!(
-                "{}, {} packets",
-                bytes(traffic.bytes_out),
-                count(traffic.packets_out)
-            ),
-        ),
+        ("peers", peers),
+        ("in", moved(traffic.bytes_in, traffic.packets_in)),
+        ("out", moved(traffic.bytes_out, traffic.packets_out)),
         ("ciphers", ciphers(report)),
-        (
-            "handshake",
-            format!(
-                "{} ML-KEM operations, {} signatures made, {} verified",
-                count(report.handshakes.kem),
-                count(report.handshakes.sign),
-                count(report.handshakes.verify)
-            ),
-        ),
-        (
-            "drops",
-            if drops.is_empty() {
-                "none".into()
-            } else {
-                drops.join(", ")
-            },
-        ),
-        (
-            "cost",
-            format!(
-                "{:.1} s of CPU, {} of memory",
-                report.cpu_ms as f64 / 1000.0,
-                bytes(report.memory_kib * 1024)
-            ),
-        ),
+        ("handshake", handshakes(report)),
+        ("drops", drops(report)),
+        ("cost", cost(report)),
     ];
     rows.map(|(name, value)| format!("{name:<10} {value}\n"))
         .concat()
+}
+
+fn running(report: &NodeReport) -> String {
+    format!(
+        "version {}, process {}, for {}",
+        report.version,
+        report.pid,
+        duration(Duration::from_millis(report.uptime_ms))
+    )
+}
+
+fn device(report: &NodeReport) -> String {
+    let device = &report.device;
+    let addresses = device.addresses.join(", ");
+    format!("{}, mtu {}, {addresses}", device.name, device.mtu)
+}
+
+fn moved(amount: u64, packets: u64) -> String {
+    format!("{}, {} packets", bytes(amount), count(packets))
+}
+
+fn handshakes(report: &NodeReport) -> String {
+    format!(
+        "{} ML-KEM operations, {} signatures made, {} verified",
+        count(report.handshakes.kem),
+        count(report.handshakes.sign),
+        count(report.handshakes.verify)
+    )
+}
+
+fn drops(report: &NodeReport) -> String {
+    if report.drops.is_empty() {
+        return "none".into();
+    }
+    let drops = report.drops.iter();
+    let drops: Vec<String> = drops
+        .map(|(reason, n)| format!("{reason} {}", count(*n)))
+        .collect();
+    drops.join(", ")
+}
+
+fn cost(report: &NodeReport) -> String {
+    format!(
+        "{:.1} s of CPU, {} of memory",
+        report.cpu_ms as f64 / 1000.0,
+        bytes(report.memory_kib * 1024)
+    )
 }
 
 fn ciphers(report: &NodeReport) -> String {
