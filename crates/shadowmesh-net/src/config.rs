@@ -82,8 +82,7 @@ impl std::fmt::Debug for NetConfig {
 pub struct PeerConfig {
     /// Who.
     pub id: PeerId,
-    /// Where it may be reached. Empty: it must come to us. Only the first
-    /// [`ADDRESSES_MAX`] are used.
+    /// Where it may be reached. Empty: it must come to us. Only the first four are used.
     pub addresses: Vec<SocketAddr>,
     /// Its full public key, when known from an earlier run.
     pub known_key: Option<Arc<PublicIdentity>>,
@@ -91,7 +90,7 @@ pub struct PeerConfig {
 
 /// Limit: addresses of one peer that are tried. All of them get every Initial until one answers,
 /// so this bounds what one attempt sends.
-pub const ADDRESSES_MAX: usize = 4;
+pub(crate) const ADDRESSES_MAX: usize = 4;
 
 /// A value outside its limits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

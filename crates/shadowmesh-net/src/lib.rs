@@ -35,7 +35,7 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ConfigError, NetConfig, PeerConfig};
+pub use config::{ConfigError, NetConfig, PeerConfig, REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
 pub use drops::{DropCounters, DropReason};
 pub use event::{
     DownReason, NetEvent, PathInfo, PeerState, PeerStatus, Received, SessionStatus, Transmit,

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use shadowmesh_wire::PeerId;
-use shadowmesh_wire::overlay::{IPV4_PREFIX_LEN, IPV6_PREFIX_LEN, derived_ipv4, derived_ipv6};
+use shadowmesh_wire::overlay::{derived, derived_ipv4};
 use shadowmesh_wire::prefix::IpPrefix;
 
 use crate::config::{ConfigError, NodePeer};
@@ -151,11 +151,10 @@ fn own_addresses(
     for &(address, len) in &own {
         check_usable(address, len)?;
     }
-    if !own.iter().any(|(a, _)| a.is_ipv4()) {
-        own.push((derived_ipv4(id).into(), IPV4_PREFIX_LEN));
-    }
-    if !own.iter().any(|(a, _)| a.is_ipv6()) {
-        own.push((derived_ipv6(id).into(), IPV6_PREFIX_LEN));
+    for (address, len) in derived(id) {
+        if !own.iter().any(|(a, _)| a.is_ipv4() == address.is_ipv4()) {
+            own.push((address, len));
+        }
     }
     Ok(own)
 }
@@ -177,11 +176,9 @@ fn check_usable(address: IpAddr, len: u8) -> Result<(), ConfigError> {
 
 fn with_allowed_ips(mut peer: NodePeer) -> NodePeer {
     if peer.allowed_ips.is_empty() {
-        let derived = [
-            IpAddr::from(derived_ipv4(&peer.id)),
-            IpAddr::from(derived_ipv6(&peer.id)),
-        ];
-        peer.allowed_ips = derived.map(IpPrefix::host).into();
+        peer.allowed_ips = derived(&peer.id)
+            .map(|(address, _)| IpPrefix::host(address))
+            .into();
     }
     peer
 }
@@ -194,6 +191,7 @@ fn is_host(prefix: &IpPrefix) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shadowmesh_wire::overlay::derived_ipv6;
 
     fn id(n: u8) -> PeerId {
         PeerId::from_bytes([n; 32])

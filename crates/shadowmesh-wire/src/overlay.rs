@@ -8,14 +8,14 @@
 //! The IPv4 address has only 16 bits of the id. Two among 302 nodes share one in half of all cases,
 //! so it is a claim: whoever sets up routes must check for a collision and let the user override.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::PeerId;
 
 /// Bits of the IPv4 overlay network, 10.100.0.0/16.
-pub const IPV4_PREFIX_LEN: u8 = 16;
+const IPV4_PREFIX_LEN: u8 = 16;
 /// Bits of the IPv6 overlay network, fd53:4d65:7368::/48.
-pub const IPV6_PREFIX_LEN: u8 = 48;
+const IPV6_PREFIX_LEN: u8 = 48;
 
 /// `fd`, then "SMesh".
 const IPV6_PREFIX: [u8; 6] = [0xfd, 0x53, 0x4d, 0x65, 0x73, 0x68];
@@ -40,6 +40,14 @@ pub fn derived_ipv6(peer: &PeerId) -> Ipv6Addr {
     octets[..6].copy_from_slice(&IPV6_PREFIX);
     octets[6..].copy_from_slice(&peer.as_bytes()[..10]);
     Ipv6Addr::from(octets)
+}
+
+/// Both derived addresses, each with the length of the network that all of its kind are in.
+pub fn derived(peer: &PeerId) -> [(IpAddr, u8); 2] {
+    [
+        (derived_ipv4(peer).into(), IPV4_PREFIX_LEN),
+        (derived_ipv6(peer).into(), IPV6_PREFIX_LEN),
+    ]
 }
 
 #[cfg(test)]
@@ -83,9 +91,9 @@ mod tests {
             let peer = PeerId::from_bytes(bytes);
             let ipv4: IpPrefix = "10.100.0.0/16".parse().unwrap();
             let ipv6: IpPrefix = "fd53:4d65:7368::/48".parse().unwrap();
-            prop_assert_eq!((ipv4.len(), ipv6.len()), (IPV4_PREFIX_LEN, IPV6_PREFIX_LEN));
-            prop_assert!(ipv4.contains(derived_ipv4(&peer).into()));
-            prop_assert!(ipv6.contains(derived_ipv6(&peer).into()));
+            for (network, (address, len)) in [ipv4, ipv6].into_iter().zip(derived(&peer)) {
+                prop_assert_eq!(IpPrefix::containing(address, len), network);
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "shadowmesh-vpn",
         &["shadowmesh-net", "shadowmesh-crypto", "shadowmesh-wire"],
     ),
-    ("shadowmesh-io", &["shadowmesh-wire"]),
+    ("shadowmesh-io", &[]),
     (
         "shadowmesh",
         &[

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shadowmesh_wire::PeerId;
-use shadowmesh_wire::overlay::{derived_ipv4, derived_ipv6};
+use shadowmesh_wire::overlay::derived;
 use shadowmesh_wire::prefix::IpPrefix;
 
 use super::layers::{Fields, Item, Layers, RawPeer, Setting};
@@ -308,8 +308,8 @@ pub(super) fn origin_of(raw: &RawPeer, name: &str) -> Origin {
 /// The two host prefixes that are a peer's without `allowed_ips`.
 // PROTOCOL SM-OV-1 SM-OV-2
 pub fn derived_prefixes(id: &PeerId) -> Vec<IpPrefix> {
-    [IpAddr::V4(derived_ipv4(id)), IpAddr::V6(derived_ipv6(id))]
-        .map(IpPrefix::host)
+    derived(id)
+        .map(|(address, _)| IpPrefix::host(address))
         .into()
 }
 

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::overlay;
 use shadowmesh_wire::prefix::IpPrefix;
 
 pub use assemble::{
@@ -249,28 +250,13 @@ impl Config {
     /// one derived from its id, in the network that all derived ones share.
     // PROTOCOL SM-OV-1 SM-OV-2
     pub fn overlay_addresses(&self, own: &PeerId) -> Vec<OverlayAddress> {
-        use shadowmesh_wire::overlay::{
-            IPV4_PREFIX_LEN, IPV6_PREFIX_LEN, derived_ipv4, derived_ipv6,
-        };
-        let derived = [
-            OverlayAddress {
-                ip: derived_ipv4(own).into(),
-                prefix_len: IPV4_PREFIX_LEN,
-            },
-            OverlayAddress {
-                ip: derived_ipv6(own).into(),
-                prefix_len: IPV6_PREFIX_LEN,
-            },
-        ];
         let mut addresses = self.device.address.clone();
-        for address in derived {
-            if !self
-                .device
-                .address
+        for (ip, prefix_len) in overlay::derived(own) {
+            if !addresses
                 .iter()
-                .any(|ours| ours.ip.is_ipv4() == address.ip.is_ipv4())
+                .any(|ours| ours.ip.is_ipv4() == ip.is_ipv4())
             {
-                addresses.push(address);
+                addresses.push(OverlayAddress { ip, prefix_len });
             }
         }
         addresses

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use shadowmesh_io::tun::NAME_LEN_MAX;
+use shadowmesh_net::{REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 
@@ -11,15 +13,8 @@ use super::origin::Problem;
 use super::schema::{Key, Section};
 use super::{CipherChoice, DeviceMode, OverlayAddress};
 
-/// The range of `rekey_interval`. Shorter would spend the CPU on key exchanges, longer would let a
-/// stolen key open too much.
-// PROTOCOL SM-EP-4
-pub const REKEY_INTERVAL: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(10)..=Duration::from_secs(3600);
 /// The range of `mtu`: what IPv6 demands (RFC 8200 §5) to what a jumbo frame carries.
 pub const MTU: std::ops::RangeInclusive<u16> = 1280..=9000;
-/// Linux: IFNAMSIZ is 16 with the final zero.
-const DEVICE_NAME_LEN_MAX: usize = 15;
 /// As a DNS label (RFC 1035 §2.3.4), because names will be looked up one day.
 const PEER_NAME_LEN_MAX: usize = 63;
 
@@ -138,9 +133,10 @@ pub fn mtu(place: Place, item: &Item) -> Result<u16, Problem> {
 }
 
 /// 10 s to 60 min
+// PROTOCOL SM-EP-4
 pub fn rekey_interval(place: Place, item: &Item) -> Result<Duration, Problem> {
     let interval = parse_duration(&item.text).map_err(|why| place.wrong(item, why))?;
-    if !REKEY_INTERVAL.contains(&interval) {
+    if !(REKEY_INTERVAL_MIN..=REKEY_INTERVAL_MAX).contains(&interval) {
         return Err(place.wrong(item, "out of range"));
     }
     Ok(interval)
@@ -148,7 +144,7 @@ pub fn rekey_interval(place: Place, item: &Item) -> Result<Duration, Problem> {
 
 /// A name the kernel takes for a device.
 pub fn device_name(place: Place, item: &Item) -> Result<String, Problem> {
-    name(place, item, DEVICE_NAME_LEN_MAX)
+    name(place, item, NAME_LEN_MAX)
 }
 
 /// What people call a peer. It must not look like an address or id, or `ping` could not tell.
