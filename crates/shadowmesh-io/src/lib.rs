@@ -3,8 +3,8 @@
 //! The protocol crates are state machines without sockets; this crate is the other side of that
 //! wall: UDP sockets that move batches ([`udp`]), the TUN device with its offload header
 //! ([`tun`]), addresses, routes and links ([`netlink`]), waiting for several of them at once
-//! ([`poll`]), ending other programs ([`process`]), what the machine spends on it ([`cpu`]), and the means to build and observe a
-//! small network on one machine ([`netns`], [`lab`]).
+//! ([`poll`]), ending other programs ([`process`]), what the machine spends on it ([`cpu`]), and the
+//! means to build and observe a small network on one machine ([`netns`], [`lab`]).
 //!
 //! Policy:
 //! - This is the only crate with `unsafe` and the only one with `cfg(target_os)`. Every unsafe

@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-const UDP: u8 = 17;
+use shadowmesh_wire::ip::PROTOCOL_UDP;
+
 /// UDP header and the number.
 const UDP_LEN_MIN: usize = 8 + 8;
 
@@ -27,7 +28,7 @@ pub fn numbered(source: IpAddr, destination: IpAddr, number: u64, len: usize) ->
             packet[0] = 0x45;
             packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
             packet[8] = 64;
-            packet[9] = UDP;
+            packet[9] = PROTOCOL_UDP;
             packet[12..16].copy_from_slice(&s.octets());
             packet[16..20].copy_from_slice(&d.octets());
             let sum = !ones_complement_sum(&packet[..20]);
@@ -37,7 +38,7 @@ pub fn numbered(source: IpAddr, destination: IpAddr, number: u64, len: usize) ->
         (IpAddr::V6(s), IpAddr::V6(d)) => {
             packet[0] = 0x60;
             packet[4..6].copy_from_slice(&((len - 40) as u16).to_be_bytes());
-            packet[6] = UDP;
+            packet[6] = PROTOCOL_UDP;
             packet[7] = 64;
             packet[8..24].copy_from_slice(&s.octets());
             packet[24..40].copy_from_slice(&d.octets());

@@ -3,7 +3,8 @@
 //! Every read and write begins with a 10-byte virtio-net header (`shadowmesh-wire` parses it),
 //! little endian on every machine. With it the kernel passes super-packets of up to 64 KB whose
 //! segmentation and checksum are still to be done, and takes such super-packets from us. That
-//! header is the difference between 1.5 and 9 Gbit/s, so the device never runs without it.
+//! header was the difference between 1.6 and 9 Gbit/s in the prototype, so the device never runs
+//! without it.
 //!
 //! The device is not persistent: when the [`Tun`] (the process) is gone, so are the device, its
 //! addresses and its routes, even after `kill -9`. Addresses and routes are set through
