@@ -166,11 +166,12 @@ pub fn ping_failure(error: &NetError) -> PingFailure {
     }
 }
 
-/// In the words of the admin socket.
+/// In the words of the admin socket. A session whose stream takes no message ends before long, so it
+/// counts as none.
 pub fn bench_failure(error: &NetError) -> BenchFailure {
     match error {
-        NetError::NoSession => BenchFailure::NoSession,
-        _ => BenchFailure::UnknownPeer,
+        NetError::UnknownPeer => BenchFailure::UnknownPeer,
+        _ => BenchFailure::NoSession,
     }
 }
 
@@ -195,5 +196,20 @@ pub fn log_event(event: &NetEvent) {
             early_data,
         } => tracing::debug!(%peer, ?took, resumed, early_data, "handshake complete"),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_takes_no_message_is_not_called_a_stranger() {
+        let failure = bench_failure(&NetError::NotTaken);
+        assert_eq!(failure, BenchFailure::NoSession);
+        assert_eq!(
+            bench_failure(&NetError::UnknownPeer),
+            BenchFailure::UnknownPeer
+        );
     }
 }
