@@ -52,13 +52,6 @@ impl Netns {
         Ok(Self { file: made? })
     }
 
-    /// The namespace the calling thread is in.
-    pub fn current() -> io::Result<Self> {
-        Ok(Self {
-            file: File::open("/proc/thread-self/ns/net")?,
-        })
-    }
-
     /// The namespace a process is in. Fails when we may not enter it.
     pub fn of_process(pid: u32) -> io::Result<Self> {
         let netns = Self {
@@ -117,11 +110,6 @@ impl AsFd for Netns {
 impl Netns {
     /// Always an `Unsupported` error here.
     pub fn new() -> io::Result<Self> {
-        Err(unsupported())
-    }
-
-    /// Always an `Unsupported` error here.
-    pub fn current() -> io::Result<Self> {
         Err(unsupported())
     }
 

@@ -4,12 +4,12 @@
 //! `poll(2)` is the right tool: nothing to register, nothing to forget to deregister. [`wait`]
 //! works on a slice the caller keeps, and does not allocate.
 //!
-//! A [`Waker`] is an event counter: waking twice before the sleeper looks is one wake-up, and a
-//! wake-up that comes before the wait is not lost.
+//! A [`Waker`] is an event counter that is never read: a wake-up that comes before the wait is not
+//! lost, and from the first one on no wait that watches it sleeps again.
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::sys;
@@ -48,12 +48,6 @@ impl<'fd> Watch<'fd> {
     /// write will report.
     pub fn is_ready(&self) -> bool {
         self.raw.revents != 0
-    }
-
-    /// Whether the descriptor is broken for good: hung up, failed or closed. A loop that sees
-    /// this and does not stop would spin.
-    pub fn is_broken(&self) -> bool {
-        self.raw.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
     }
 }
 
@@ -146,7 +140,7 @@ impl Waker {
         })
     }
 
-    /// Wakes whoever waits, now or at its next [`wait`]. Never blocks: when the counter (or pipe)
+    /// Wakes whoever waits, now or at any later [`wait`]. Never blocks: when the counter (or pipe)
     /// is full, a wake-up is pending anyway.
     pub fn wake(&self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -156,34 +150,6 @@ impl Waker {
         let one = 1u64.to_ne_bytes();
         // SAFETY: pointer and length describe `one`; the descriptor is ours and open.
         let _ = unsafe { libc::write(fd, one.as_ptr().cast(), one.len()) };
-    }
-
-    /// Forgets the wake-ups so far. Call it after [`wait`] and *before* looking at the work, so
-    /// that work added in between wakes again. Returns whether there was any.
-    pub fn clear(&self) -> bool {
-        let mut buffer = [0u8; 64];
-        let mut any = false;
-        loop {
-            // SAFETY: pointer and length describe `buffer`; the descriptor is ours and open.
-            let read = unsafe {
-                libc::read(
-                    self.receive.as_raw_fd(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                )
-            };
-            if read <= 0 {
-                return any;
-            }
-            any = true;
-        }
-    }
-}
-
-/// For registering with an event loop.
-impl AsRawFd for Waker {
-    fn as_raw_fd(&self) -> RawFd {
-        self.receive.as_raw_fd()
     }
 }
 
@@ -210,17 +176,17 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn a_wake_up_before_the_wait_is_not_lost_and_clear_forgets_it() {
+    fn a_wake_up_before_the_wait_is_not_lost_and_stays() {
         let waker = Waker::new().unwrap();
-        waker.wake();
-        waker.wake();
         let mut watches = [Watch::readable(&waker)];
-        assert_eq!(wait(&mut watches, Some(Duration::from_secs(5))).unwrap(), 1);
-        assert!(watches[0].is_ready() && !watches[0].is_broken());
-        assert!(waker.clear(), "two wakes were pending");
-        assert!(!waker.clear(), "and both are forgotten at once");
         assert_eq!(wait(&mut watches, Some(Duration::ZERO)).unwrap(), 0);
         assert!(!watches[0].is_ready());
+        waker.wake();
+        waker.wake();
+        for _ in 0..2 {
+            assert_eq!(wait(&mut watches, Some(Duration::from_secs(5))).unwrap(), 1);
+            assert!(watches[0].is_ready());
+        }
     }
 
     #[test]
@@ -250,11 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn a_hung_up_pipe_is_reported_as_broken() {
+    fn a_hung_up_pipe_ends_the_wait() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(writer);
         let mut watches = [Watch::readable(&reader)];
         assert_eq!(wait(&mut watches, Some(Duration::from_secs(5))).unwrap(), 1);
-        assert!(watches[0].is_broken());
+        assert!(watches[0].is_ready());
     }
 }

@@ -15,7 +15,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
@@ -201,13 +201,6 @@ impl UdpLink {
         };
         self.state
             .try_send(UdpSockRef::from(&self.socket), &transmit)
-    }
-}
-
-/// For registering with an event loop.
-impl AsRawFd for UdpLink {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
     }
 }
 

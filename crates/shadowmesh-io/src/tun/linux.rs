@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::{NAME_LEN_MAX, Offloads, TunError};
@@ -81,13 +81,6 @@ impl Tun {
     /// packet do not fit together, an `EIO` error when the device is down. HOT PATH.
     pub fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         sys::retry(|| (&self.file).write_vectored(slices))
-    }
-}
-
-/// For registering with an event loop.
-impl AsRawFd for Tun {
-    fn as_raw_fd(&self) -> RawFd {
-        self.file.as_raw_fd()
     }
 }
 

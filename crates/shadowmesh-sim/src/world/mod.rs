@@ -110,11 +110,6 @@ impl World {
         }
     }
 
-    /// The seed the world was made with.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
     /// Time since the world began.
     pub fn now(&self) -> Duration {
         self.now
