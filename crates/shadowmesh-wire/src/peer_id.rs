@@ -7,9 +7,13 @@
 
 use std::{fmt, str::FromStr};
 
-use bech32::{Bech32m, Hrp, primitives::decode::CheckedHrpstring};
+use bech32::primitives::decode::{CheckedHrpstring, CheckedHrpstringError};
+use bech32::{Bech32m, Fe32, Hrp};
 
 const PREFIX: Hrp = Hrp::parse_unchecked("sm");
+
+/// Characters of the text form: prefix and `1`, 52 for 32 bytes, 6 of checksum.
+const TEXT_LEN: usize = 61;
 
 /// Characters of the text form that [`fmt::Debug`] shows: enough to tell peers apart in a log.
 const SHORT_LEN: usize = 11;
@@ -50,7 +54,7 @@ impl FromStr for PeerId {
     // PROTOCOL SM-ID-2
     fn from_str(text: &str) -> Result<Self, PeerIdError> {
         let parsed = CheckedHrpstring::new::<Bech32m>(text)
-            .map_err(|error| PeerIdError::Text(error.to_string()))?;
+            .map_err(|error| PeerIdError::of(text, &error))?;
         if parsed.hrp() != PREFIX {
             return Err(PeerIdError::Prefix(parsed.hrp().to_string()));
         }
@@ -70,7 +74,16 @@ impl FromStr for PeerId {
 /// Why a text is not a [`PeerId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerIdError {
-    /// Not bech32m: a wrong character, or a wrong checksum.
+    /// Longer or shorter than the text of any PeerId.
+    #[error("a peer id has 61 characters, this text has {0}: was it cut when it was copied?")]
+    TextLength(usize),
+    /// A character bech32 does not use.
+    #[error("{0:?} stands in no peer id")]
+    Character(char),
+    /// Every character could stand in a peer id, but not all of them together.
+    #[error("its checksum does not fit: a character was changed on the way")]
+    Checksum,
+    /// Not bech32m for another reason.
     #[error("not a peer id: {0}")]
     Text(String),
     /// Valid bech32m, but the name of something else.
@@ -79,6 +92,24 @@ pub enum PeerIdError {
     /// Valid bech32m with our prefix, but not 32 bytes.
     #[error("a peer id holds 32 bytes, this text holds another number")]
     Length,
+}
+
+impl PeerIdError {
+    /// What a person who copied `text` did wrong, where the decoder speaks of residues.
+    fn of(text: &str, error: &CheckedHrpstringError) -> Self {
+        let body = match text.get(..3) {
+            Some(start) if start.eq_ignore_ascii_case("sm1") => &text[3..],
+            _ => return Self::Text("it does not start with \"sm1\"".into()),
+        };
+        if let Some(strange) = body.chars().find(|&c| Fe32::from_char(c).is_err()) {
+            return Self::Character(strange);
+        }
+        match error {
+            _ if text.len() != TEXT_LEN => Self::TextLength(text.len()),
+            CheckedHrpstringError::Checksum(_) => Self::Checksum,
+            other => Self::Text(other.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -125,10 +156,25 @@ mod tests {
             assert_eq!(text.parse::<PeerId>(), Err(PeerIdError::Length));
         }
         let bech32_not_m = bech32::encode::<bech32::Bech32>(PREFIX, &[7; 32]).unwrap();
-        assert!(matches!(
-            bech32_not_m.parse::<PeerId>(),
-            Err(PeerIdError::Text(_))
-        ));
+        assert_eq!(bech32_not_m.parse::<PeerId>(), Err(PeerIdError::Checksum));
+    }
+
+    #[test]
+    fn what_goes_wrong_in_copying_is_named() {
+        let text = PeerId::from_bytes([7; 32]).to_string();
+        let wrong = |text: &str| text.parse::<PeerId>().unwrap_err();
+        assert_eq!(text.len(), TEXT_LEN);
+        assert_eq!(wrong(&text[..55]), PeerIdError::TextLength(55));
+        assert_eq!(wrong("sm1"), PeerIdError::TextLength(3));
+        assert_eq!(wrong("sm1..."), PeerIdError::Character('.'));
+        assert_eq!(
+            wrong(&text.replace('8', "\u{e9}")),
+            PeerIdError::Character('\u{e9}')
+        );
+        assert_eq!(wrong(&text.replace('8', "9")), PeerIdError::Checksum);
+        for text in ["", "vps", &text[1..]] {
+            assert!(matches!(wrong(text), PeerIdError::Text(_)), "{text}");
+        }
     }
 
     #[test]
