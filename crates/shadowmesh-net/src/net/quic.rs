@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use quinn_proto::{ConnectionError, EcnCodepoint, EndpointEvent, Event, StreamEvent};
+use quinn_proto::{
+    ConnectionError, EcnCodepoint, EndpointEvent, Event, StreamEvent, TransportErrorCode,
+};
 use shadowmesh_crypto::{PeerBook, authenticated_peer};
 
 use super::Net;
@@ -156,8 +158,7 @@ impl Net {
         }
         let refused = connection.is_client() && !matches!(reason, ConnectionError::TimedOut);
         if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
-            // A close carries text of the other side; a terminal must not obey it.
-            peer.last_error = Some(reason.to_string().escape_debug().to_string());
+            peer.last_error = Some(in_words(reason));
             if refused && connection.session().is_none() {
                 // Perhaps it has forgotten our full key: say it all next time.
                 // PROTOCOL SM-HS-6
@@ -256,6 +257,24 @@ impl Net {
             self.drops.count(DropReason::TransmitBacklog);
         }
     }
+}
+
+/// What people are told about a lost connection.
+fn in_words(reason: &ConnectionError) -> String {
+    match reason {
+        ConnectionError::ConnectionClosed(close) if is_access_denied(close.error_code) => {
+            "refused: no peer with our PeerId stands in its configuration".into()
+        }
+        // A close carries text of the other side; a terminal must not obey it.
+        other => other.to_string().escape_debug().to_string(),
+    }
+}
+
+/// The alert of a peer whose verifier finds us in no `[[peer]]` (RFC 8446 §6.2, as RFC 9001 §4.8
+/// carries it).
+fn is_access_denied(code: TransportErrorCode) -> bool {
+    const ACCESS_DENIED: u8 = 49;
+    code == TransportErrorCode::crypto(ACCESS_DENIED)
 }
 
 // PROTOCOL SM-CT-4

@@ -17,7 +17,9 @@ fn an_unlisted_peer_gets_no_session() {
     assert!(!world.is_up(0, 1) && !world.is_up(1, 0));
     assert!(world.drops(1, DropReason::HandshakeFailed) >= 1);
     assert!(world.nodes[1].events.is_empty());
-    assert!(world.nodes[0].net.status(world.now)[0].last_error.is_some());
+    let status = world.nodes[0].net.status(world.now);
+    let error = status[0].last_error.as_deref().unwrap();
+    assert!(error.starts_with("refused: "), "{error}");
     assert_eq!(world.nodes[1].net.open_connections(), 0);
 }
 

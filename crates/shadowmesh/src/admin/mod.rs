@@ -83,7 +83,7 @@ pub struct PingReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PingFailure {
     /// No session yet; the engine is connecting.
-    #[error("no session yet, connecting")]
+    #[error("no session")]
     NoSession,
     /// Not in the configuration.
     #[error("not a peer of this node")]

@@ -94,6 +94,9 @@ pub struct PeerReport {
     pub name: Option<String>,
     /// Where the session stands.
     pub state: PeerState,
+    /// Why there is no session, in words, as far as known.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// The path in use, when there is a session.
     pub path: Option<PathReport>,
     /// Key generation of the session.

@@ -22,6 +22,11 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         );
     } else {
         output::print(&table(&peers).to_string());
+        for peer in &peers {
+            if let Some(problem) = &peer.problem {
+                output::line(format!("{}: {problem}", called(peer)));
+            }
+        }
     }
     Ok(())
 }
@@ -60,6 +65,18 @@ fn table(peers: &[PeerReport]) -> Table {
         ]);
     }
     table
+}
+
+/// What keeps `id` from being up, when the node can be asked and knows.
+pub fn problem_of(global: &Global, id: &str) -> Option<String> {
+    match ask(global, &Request::Peers) {
+        Ok(Response::Peers(peers)) => peers.into_iter().find(|peer| peer.id == id)?.problem,
+        _ => None,
+    }
+}
+
+fn called(peer: &PeerReport) -> String {
+    peer.name.clone().unwrap_or_else(|| short_id(&peer.id))
 }
 
 /// `direct 192.0.2.7:4433`

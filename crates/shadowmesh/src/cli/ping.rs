@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::args::{Global, PingArgs};
 use super::failure::Failure;
 use super::output::{self, rtt, short_id};
-use super::peers::path_text;
+use super::peers::{path_text, problem_of};
 use super::{no_answer, state_dir, unexpected};
 use crate::admin::client;
 use crate::admin::protocol::{ProbeReport, Request, Response};
@@ -78,10 +78,16 @@ fn finish(global: &Global, who: &str, report: PingReport) -> Result<(), Failure>
     match report.received {
         // The JSON object already says so; a second one would break its reader.
         0 if global.json => Err(Failure::silent()),
-        0 => Err(Failure::new(format!("no probe came back from {who}"))
-            .next("see `shadowmesh peers`; the other node must be up and list this node's PeerId")),
+        0 => Err(nothing_came_back(who, problem_of(global, &report.peer))),
         _ => Ok(()),
     }
+}
+
+fn nothing_came_back(who: &str, problem: Option<String>) -> Failure {
+    let why = problem.map_or(String::new(), |problem| format!(": {problem}"));
+    Failure::new(format!("no probe came back from {who}{why}")).next(
+        "the node there must be up and list this node's PeerId, and UDP must get through one way",
+    )
 }
 
 fn probe_text(who: &str, probe: &ProbeReport) -> String {

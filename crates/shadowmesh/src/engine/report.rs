@@ -68,6 +68,7 @@ fn peer(status: &NodePeerStatus) -> PeerReport {
         id: status.config.id.to_string(),
         name: status.config.name.clone(),
         state: state(net.map_or(NetState::Idle, |net| net.state)),
+        problem: problem(status),
         path: session.map(|session| path(session.path, session.rtt)),
         epoch: session.map(|session| session.epoch),
         cipher: session.map(|session| session.cipher.to_string()),
@@ -82,6 +83,19 @@ fn peer(status: &NodePeerStatus) -> PeerReport {
         key_age_ms: session.map(|session| millis(session.key_age)),
         resumed: session.map(|session| session.resumed),
         observed: session.and_then(|session| session.observed),
+    }
+}
+
+/// What keeps a peer from being up. A peer that we were never told how to reach is not in error.
+fn problem(status: &NodePeerStatus) -> Option<String> {
+    let net = status.net.as_ref()?;
+    match (&net.session, &net.last_error) {
+        (Some(_), _) => None,
+        (None, Some(error)) => Some(error.clone()),
+        (None, None) if status.config.underlay.is_empty() => {
+            Some("waits for its call: it has no address in our configuration".into())
+        }
+        (None, None) => None,
     }
 }
 
