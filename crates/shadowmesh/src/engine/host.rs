@@ -95,7 +95,14 @@ impl Host {
 
     fn set_routes(&self) -> Result<(), HostError> {
         for route in self.journal.routes() {
-            tolerate_existing(self.netlink.add_route(&route))?;
+            let added = self.netlink.add_route(&route);
+            if is_there_already(&added) {
+                tracing::warn!(
+                    "this machine has a route for some of allowed_ips already, and it is left as it \
+                     is: packets go where it leads"
+                );
+            }
+            tolerate_existing(added)?;
         }
         Ok(())
     }
@@ -170,13 +177,15 @@ fn take_away(netlink: &Handle, journal: &Journal) {
 /// What is there already needs no setting: two peers may share a network, and a persistent device may
 /// have been prepared by the administrator.
 fn tolerate_existing(result: Result<(), NetlinkError>) -> Result<(), HostError> {
-    match result {
-        Err(error) if error.refusal() == Some(Refusal::Exists) => {
-            tracing::debug!(%error, "already set");
-            Ok(())
-        }
-        other => Ok(other?),
+    if is_there_already(&result) {
+        tracing::debug!(?result, "already set");
+        return Ok(());
     }
+    Ok(result?)
+}
+
+fn is_there_already(result: &Result<(), NetlinkError>) -> bool {
+    matches!(result, Err(error) if error.refusal() == Some(Refusal::Exists))
 }
 
 /// An address comes with a route to its own network; prefixes inside one need no other.
