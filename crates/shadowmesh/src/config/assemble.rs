@@ -132,9 +132,27 @@ impl Reader<'_> {
             let Some(peer) = self.peer(raw) else { continue };
             self.unique(raw, &peer, &mut seen);
             self.reachable_family(raw, &peer, listen);
+            self.outside_the_mesh(raw, &peer);
             peers.push(peer);
         }
         peers
+    }
+
+    /// The tunnel to a peer cannot lead through itself: a slip of those who write down the address
+    /// that answers pings.
+    fn outside_the_mesh(&mut self, raw: &RawPeer, peer: &PeerConfig) {
+        let Some(setting) = raw.fields.get("address") else {
+            return;
+        };
+        for (address, item) in peer.address.iter().zip(&setting.items) {
+            if peer.allowed_ips.contains(&IpPrefix::host(address.ip())) {
+                let what = format!("{} is this peer's address inside the mesh", address.ip());
+                let note = "write the one that reaches that machine from outside: of its network, \
+                            or its public one";
+                self.problems
+                    .push(Problem::new(&item.origin, what).note(note));
+            }
+        }
     }
 
     fn peer(&mut self, raw: &RawPeer) -> Option<PeerConfig> {
@@ -200,6 +218,9 @@ impl Reader<'_> {
                         "the address derived from this PeerId is taken: give this peer another \
                          with allowed_ips, and the same with device.address on its machine",
                     );
+                } else {
+                    problem = problem
+                        .note("an address is one peer's only; make the prefixes stand apart");
                 }
                 self.problems.push(problem);
             }

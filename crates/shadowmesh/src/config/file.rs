@@ -28,9 +28,10 @@ pub fn parse(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Layers {
         Err(error) => {
             let span = error.span().unwrap_or(0..0);
             let what = format!("not valid TOML: {}", error.message());
+            let note = r#"text stands in quotes, lists in brackets: name = "vps", address = ["192.0.2.7:4433"]"#;
             reader
                 .problems
-                .push(Problem::new(&Origin::File(source, span), what));
+                .push(Problem::new(&Origin::File(source, span), what).note(note));
         }
     }
     reader.layers

@@ -132,7 +132,7 @@ pub static PEER: Section = Section {
             name: "address",
             shape: Shape::List,
             flag: "",
-            expects: "IP addresses with port, such as [\"192.0.2.7:4433\"]",
+            expects: "IP addresses with port, such as [\"192.0.2.7:4433\", \"[2001:db8::7]:4433\"]",
         },
         Key {
             name: "allowed_ips",

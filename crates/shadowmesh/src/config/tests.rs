@@ -134,6 +134,26 @@ fn a_wrong_value_names_the_exact_element_and_what_is_expected() {
 }
 
 #[test]
+fn an_address_that_cannot_work_says_how_it_is_written() {
+    let what = |address: &str| {
+        let id = PeerId::from_bytes([7; 32]);
+        problem(&format!(
+            "[[peer]]\nid = \"{id}\"\naddress = [\"{address}\"]\n"
+        ))
+        .2
+    };
+    let inside = shadowmesh_wire::overlay::derived_ipv4(&PeerId::from_bytes([7; 32]));
+    for (address, hint) in [
+        ("2001:db8::7:4433", "write [2001:db8::7]:4433"),
+        ("2001:db8::7", "write [2001:db8::7]:4433"),
+        ("192.0.2.7", "write 192.0.2.7:4433"),
+        (&format!("{inside}:4433"), "inside the mesh"),
+    ] {
+        assert!(what(address).contains(hint), "{address}: {}", what(address));
+    }
+}
+
+#[test]
 fn text_that_is_not_toml_names_the_place() {
     let (line, _, text) = problem("[node]\nlisten = [\n[device]\n");
     assert!(line >= 2, "{text}");

@@ -1,6 +1,6 @@
 //! Written words into checked values, with errors that say what is valid.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use shadowmesh_io::tun::NAME_LEN_MAX;
@@ -45,7 +45,9 @@ pub fn socket_address(place: Place, item: &Item) -> Result<SocketAddr, Problem> 
     if let Ok(address) = item.text.parse::<SocketAddr>() {
         return Ok(address);
     }
-    let why = if item.text.parse::<std::net::Ipv6Addr>().is_ok() {
+    let why = if let Some((ip, port)) = ipv6_without_brackets(&item.text) {
+        format!("an IPv6 address with a port needs brackets; write [{ip}]:{port}")
+    } else if item.text.parse::<Ipv6Addr>().is_ok() {
         format!("no port; write [{}]:4433", item.text)
     } else if item.text.parse::<IpAddr>().is_ok() {
         format!("no port; write {}:4433", item.text)
@@ -55,6 +57,14 @@ pub fn socket_address(place: Place, item: &Item) -> Result<SocketAddr, Problem> 
         "not an IP address with port".into()
     };
     Err(place.wrong(item, why))
+}
+
+/// `2001:db8::7:4433`, which is an IPv6 address too, but hardly meant as one: ports have four digits
+/// or five, and what remains is whole without them.
+fn ipv6_without_brackets(text: &str) -> Option<(Ipv6Addr, u16)> {
+    let (ip, port) = text.rsplit_once(':')?;
+    let port = Some(port).filter(|port| port.len() >= 4)?.parse().ok()?;
+    Some((ip.parse().ok()?, port))
 }
 
 /// `10.100.1.5/16`; without a length the address stands alone.
@@ -194,6 +204,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             "s" => 1000,
             "m" | "min" => 60_000,
             "h" => 3_600_000,
+            "" if number == 0 => return Err("no unit; write 0s".into()),
             "" => return Err(format!("no unit; write {number}s, {number}m or {number}h")),
             other => return Err(format!("unknown unit `{other}`; units are ms, s, m, h")),
         };
