@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use clap::ValueEnum;
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -39,9 +41,10 @@ pub enum LogFormat {
 /// Starts logging to standard error. `level` is a level (`debug`) or a list such as
 /// `info,shadowmesh_net=trace`. A second call does nothing.
 pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
-    let filter =
-        EnvFilter::try_new(level).map_err(|error| format!("wrong log level `{level}`: {error}"))?;
-    let fmt = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let filter = filter(level)?;
+    let fmt = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(wants_colour());
     let registry = tracing_subscriber::registry().with(filter);
     let _ = match format {
         LogFormat::Text => registry
@@ -55,6 +58,25 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
             .try_init(),
     };
     Ok(())
+}
+
+/// Escape codes are for terminals: in a file or a journal they hide what a search looks for. Whoever
+/// sets `NO_COLOR` (no-color.org) wants none at all.
+fn wants_colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !refused
+}
+
+/// The filter takes a word it does not know for the name of a module, which would leave a misspelt
+/// level without any effect; so a word alone must be a level.
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let parts = level.split(',').map(str::trim);
+    for part in parts.filter(|part| !part.contains(['=', '['])) {
+        if part.parse::<LevelFilter>().is_err() {
+            return Err(format!("wrong log level `{level}`: `{part}` is no level"));
+        }
+    }
+    EnvFilter::try_new(level).map_err(|error| format!("wrong log level `{level}`: {error}"))
 }
 
 /// An event format that leaves out warnings over their budget.
@@ -175,6 +197,26 @@ mod tests {
             budget.spend(start + WINDOW),
             Decision::Write { left_out: 0 }
         );
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_and_not_taken_for_a_module() {
+        for right in [
+            "debug",
+            "OFF",
+            "info,shadowmesh_net=trace",
+            "warn,quinn=off",
+        ] {
+            assert!(filter(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "verbose",
+            "info,debgu",
+            "shadowmesh_net",
+            "info,shadowmesh=loud",
+        ] {
+            assert!(filter(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[derive(Clone, Default)]

@@ -63,12 +63,12 @@ pub struct Global {
         long,
         global = true,
         value_name = "LEVEL",
-        env = "SHADOWMESH_LOG",
+        env = "SHADOWMESH_LOG_LEVEL",
         hide_env = true,
         help_heading = "Logging"
     )]
     pub log_level: Option<String>,
-    /// How log lines on standard error look
+    /// Log lines on standard error: text for people, json for programs (one object a line)
     #[arg(
         long,
         global = true,
@@ -76,6 +76,7 @@ pub struct Global {
         env = "SHADOWMESH_LOG_FORMAT",
         hide_env = true,
         default_value = "text",
+        hide_possible_values = true,
         help_heading = "Logging"
     )]
     pub log_format: LogFormat,

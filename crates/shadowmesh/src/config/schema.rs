@@ -159,7 +159,7 @@ pub const PEER_FLAG: &str = "--peer";
 /// Variables with our prefix that are not configuration keys.
 pub const OTHER_VARIABLES: [&str; 4] = [
     "SHADOWMESH_CONFIG",
-    "SHADOWMESH_LOG",
+    "SHADOWMESH_LOG_LEVEL",
     "SHADOWMESH_LOG_FORMAT",
     "SHADOWMESH_DEMO_IN_USER_NAMESPACE",
 ];
