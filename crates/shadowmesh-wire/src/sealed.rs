@@ -25,6 +25,8 @@ pub const FRAME_LEN_MIN: usize = OVERHEAD;
 
 const LONG_HEADER_BIT: u8 = 0x80;
 const FIXED_BIT: u8 = 0x40;
+/// Type of a long header; Initial is zero.
+const LONG_TYPE_BITS: u8 = 0x30;
 const RESERVED_BITS: u8 = 0x18;
 const KEY_PHASE_BIT: u8 = 0x04;
 /// Length of the packet number minus one, as QUIC writes it: always four bytes here.
@@ -141,6 +143,16 @@ pub fn is_long_header(datagram: &[u8]) -> bool {
         .is_some_and(|first| first & LONG_HEADER_BIT != 0)
 }
 
+/// Whether a datagram starts with a QUIC Initial (RFC 9000 §17.2.2), whatever its version: the only kind
+/// of packet that begins a connection without anything known before.
+#[inline]
+pub fn is_initial(datagram: &[u8]) -> bool {
+    let initial = LONG_HEADER_BIT | FIXED_BIT;
+    datagram
+        .first()
+        .is_some_and(|first| first & (initial | LONG_TYPE_BITS) == initial)
+}
+
 /// The full counter whose low half is `low` and which lies nearest to the one after `highest`, the
 /// greatest counter authenticated so far (RFC 9000 appendix A.3, for four byte packet numbers).
 // PROTOCOL SM-SF-3
@@ -193,7 +205,11 @@ mod tests {
         assert_eq!(receiver_index(&frame), None);
         frame[0] = 0xc3; // long header
         assert_eq!(receiver_index(&frame), None);
-        assert!(is_long_header(&frame));
+        assert!(is_long_header(&frame) && is_initial(&frame));
+        frame[0] = 0xe3; // a handshake packet
+        assert!(is_long_header(&frame) && !is_initial(&frame));
+        frame[0] = 0x83; // no fixed bit
+        assert!(!is_initial(&frame) && !is_initial(&[]));
         assert!(!is_long_header(&[]));
     }
 
@@ -227,7 +243,7 @@ mod tests {
         #[test]
         fn any_bytes_are_judged_without_panic(bytes: Vec<u8>, low: u32, highest: u64) {
             let _ = receiver_index(&bytes);
-            let _ = is_long_header(&bytes);
+            let _ = (is_long_header(&bytes), is_initial(&bytes));
             let expanded = expand_counter(low, highest);
             prop_assert_eq!(expanded as u32, low);
         }

@@ -58,13 +58,6 @@ impl<'a> LongHeader<'a> {
     }
 }
 
-/// Whether a datagram of ours begins with an Initial.
-pub(crate) fn is_initial(datagram: &[u8]) -> bool {
-    datagram.first().is_some_and(|first| {
-        first & LONG_AND_FIXED == LONG_AND_FIXED && first & TYPE == TYPE_INITIAL
-    })
-}
-
 fn connection_id(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&len, rest) = bytes.split_first()?;
     let len = usize::from(len);
@@ -101,7 +94,6 @@ mod tests {
         #[test]
         fn any_bytes_are_judged_without_panic(bytes: Vec<u8>) {
             let _ = LongHeader::parse(&bytes);
-            let _ = is_initial(&bytes);
         }
 
         #[test]

@@ -27,7 +27,7 @@ use shadowmesh_wire::sealed::ReceiverIndex;
 
 pub(crate) use cids::{CID_LEN, Cids, Owner};
 pub(crate) use connection::{Close, Connection, Phase};
-pub(crate) use long_header::{LongHeader, is_initial};
+pub(crate) use long_header::LongHeader;
 pub(crate) use stream::StreamError;
 pub(crate) use tokens::TokenTime;
 

@@ -6,9 +6,10 @@ use quinn_proto::{
     ConnectionError, EcnCodepoint, EndpointEvent, Event, StreamEvent, TransportErrorCode,
 };
 use shadowmesh_crypto::{PeerBook, authenticated_peer};
+use shadowmesh_wire::sealed::is_initial;
 
 use super::Net;
-use crate::control::{Close, ConnKey, Phase, StreamError, is_initial};
+use crate::control::{Close, ConnKey, Phase, StreamError};
 use crate::drops::DropReason;
 use crate::event::{DownReason, NetEvent, Transmit};
 use crate::paths::Path;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use shadowmesh_wire::sealed::is_initial;
+
 use super::harness::{Flight, Kind, World, ms};
-use crate::control::is_initial;
 use crate::{NetEvent, PathInfo, PeerState};
 
 fn handshaken_after(world: &World, node: usize) -> Vec<Duration> {

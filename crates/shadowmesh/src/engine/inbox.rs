@@ -103,7 +103,7 @@ impl Outbox {
     ///
     /// `known`: it says that it comes from where a peer is.
     pub fn datagram(&self, received: Received, datagram: &[u8], known: bool) {
-        let queue = match (is_initial(datagram), known) {
+        let queue = match (sealed::is_initial(datagram), known) {
             (true, _) => &self.first,
             (false, true) => &self.control,
             (false, false) => &self.stray,
@@ -136,13 +136,6 @@ impl Outbox {
             Err(_) => self.drops.count(DropReason::WaitingQueueFull),
         }
     }
-}
-
-/// A long header of type Initial (RFC 9000 section 17.2): the only kind a stranger may send. Version
-/// negotiation (version 0) is for control to judge, and nothing we ever asked for.
-fn is_initial(datagram: &[u8]) -> bool {
-    const TYPE_MASK: u8 = 0b0011_0000;
-    sealed::is_long_header(datagram) && datagram[0] & TYPE_MASK == 0
 }
 
 #[cfg(test)]
