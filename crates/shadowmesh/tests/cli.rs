@@ -355,3 +355,48 @@ fn bench_handshake_shows_ours_beside_classical() {
         assert!(cost["per_second"].as_f64().unwrap() > 0.0, "{cost}");
     }
 }
+
+#[test]
+fn a_wrong_command_line_is_told_as_an_object_to_who_asked_for_one() {
+    for (line, what) in [
+        (&["--json", "png"][..], "unrecognized subcommand 'png'"),
+        (
+            &["--json", "ping", "vps", "--count", "0"],
+            "invalid value '0'",
+        ),
+        (&["--json"], "requires a subcommand"),
+        (&["--json", "ping"], "<PEER>"),
+        (&["config", "--json"], "subcommand"),
+    ] {
+        let output = run(line);
+        assert_eq!(output.status.code(), Some(2), "{line:?}");
+        let error = json(&output)["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(what), "{error}");
+    }
+    assert_eq!(stdout(&run(&["png"])), "");
+    assert!(stdout(&run(&["--json", "--help"])).starts_with("Joins"));
+}
+
+#[test]
+fn the_next_step_checks_the_file_that_was_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = text(directory.path());
+    let file = directory.path().join("c.toml");
+    fs::write(&file, "[device]\nmtu = 1\n").unwrap();
+    let told = stderr(&run(&["up", "--config", text(&file), "--state-dir", state]));
+    let next = format!("`shadowmesh config check --config {}`", file.display());
+    assert!(told.contains(&next), "{told}");
+
+    fs::write(&file, "").unwrap();
+    let line = [
+        "up",
+        "--config",
+        text(&file),
+        "--state-dir",
+        state,
+        "--mtu",
+        "1",
+    ];
+    let told = stderr(&run(&line));
+    assert!(told.contains("next: correct it and try again"), "{told}");
+}

@@ -1,13 +1,14 @@
 //! Errors as people meet them: what is wrong, where, and what to do next; and the exit codes.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
 use crate::admin::client::ClientError;
 use crate::admin::protocol::ErrorReport;
-use crate::config::{ConfigError, LoadError, Problem};
+use crate::config::{CONFIG_PATH_DEFAULT, ConfigError, LoadError, Origin, Problem};
 use crate::identity_file::IdentityError;
 use crate::state::StateError;
 
@@ -123,7 +124,7 @@ impl From<ConfigError> for Failure {
             [one] => one.what.clone(),
             many => format!("{} problems in the configuration", many.len()),
         };
-        let next = Some("correct it, then try `shadowmesh config check`".into());
+        let next = Some(how_to_check(&problems));
         Self {
             what,
             next,
@@ -132,6 +133,23 @@ impl From<ConfigError> for Failure {
             is_told: false,
         }
     }
+}
+
+/// The command that checks what was wrong: the same file, and no command at all for flags of `up`,
+/// which `config check` never sees.
+fn how_to_check(problems: &[Problem]) -> String {
+    let is_flag = |problem: &Problem| matches!(problem.origin, Origin::Flag(_));
+    if problems.iter().all(is_flag) {
+        return "correct it and try again".into();
+    }
+    let other_file = problems.iter().find_map(|problem| match &problem.origin {
+        Origin::File(source, _) if source.path != Path::new(CONFIG_PATH_DEFAULT) => {
+            Some(source.path.display())
+        }
+        _ => None,
+    });
+    let named = other_file.map_or(String::new(), |path| format!(" --config {path}"));
+    format!("correct it, then try `shadowmesh config check{named}`")
 }
 
 impl From<LoadError> for Failure {

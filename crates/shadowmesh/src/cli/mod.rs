@@ -27,11 +27,25 @@ use failure::{Failure, Kind};
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     match start_log(&cli).and_then(|()| run(&cli)) {
         Ok(code) => code,
         Err(failure) => failure.report(cli.global.json),
     }
+}
+
+/// A command line that says nothing, told by clap; and as an object to a script that asked for one.
+fn refuse(error: &clap::Error) -> ! {
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        // Its first paragraph says what is wrong, the others what would be right.
+        let text = error.to_string();
+        let lines = text.lines().map(str::trim);
+        let first: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+        let what = first.join(" ");
+        let what = what.trim_start_matches("error: ");
+        output::json(&serde_json::json!({ "error": what, "next": "see --help" }));
+    }
+    error.exit()
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Failure> {
