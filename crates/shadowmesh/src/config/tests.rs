@@ -211,6 +211,10 @@ fn a_peer_stands_once_and_owns_its_name() {
     let (line, _, text) = problem(&two_peers().replace("laptop", "vps"));
     assert_eq!(line, 7);
     assert!(text.contains("two peers are named `vps`"), "{text}");
+
+    let (line, _, text) = problem(&two_peers().replace("laptop", "handshake"));
+    assert_eq!(line, 7);
+    assert!(text.contains("`bench handshake`"), "{text}");
 }
 
 #[test]

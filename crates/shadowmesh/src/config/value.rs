@@ -157,10 +157,14 @@ pub fn device_name(place: Place, item: &Item) -> Result<String, Problem> {
     name(place, item, NAME_LEN_MAX)
 }
 
-/// What people call a peer. It must not look like an address or id, or `ping` could not tell.
+/// What people call a peer. It must not look like an address or id, or `ping` could not tell; nor be
+/// the one word that `bench` takes for itself.
 pub fn peer_name(place: Place, item: &Item) -> Result<String, Problem> {
     if item.text.parse::<IpAddr>().is_ok() || item.text.starts_with("sm1") {
         return Err(place.wrong(item, "looks like an address or a PeerId"));
+    }
+    if item.text == "handshake" {
+        return Err(place.wrong(item, "`bench handshake` measures something else"));
     }
     name(place, item, PEER_NAME_LEN_MAX)
 }
