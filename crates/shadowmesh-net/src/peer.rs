@@ -88,6 +88,8 @@ pub(crate) struct Retry {
     /// Sessions in a row that did not last.
     brief: u32,
     wanted_at: Option<Instant>,
+    /// The last attempt was answered, by a no.
+    refused: bool,
     /// Whether we try again after a failure without being asked: after a session broke, until the
     /// peer says goodbye.
     pub(crate) persistent: bool,
@@ -102,6 +104,17 @@ impl Retry {
     /// Whether somebody wanted to reach the peer just now.
     pub(crate) fn is_wanted(&self, now: Instant) -> bool {
         self.wanted_at.is_some_and(|at| now < at + WANTED)
+    }
+
+    /// An attempt begins.
+    pub(crate) fn begun(&mut self) {
+        self.refused = false;
+    }
+
+    /// The attempt was answered by a no: asking again soon costs both sides a handshake and cannot
+    /// be what finds a peer that was away.
+    pub(crate) fn refused(&mut self) {
+        self.refused = true;
     }
 
     /// A session is up.
@@ -137,9 +150,9 @@ impl Retry {
         Some(self.cap(wait, now))
     }
 
-    /// Shortens a wait while the peer is wanted.
+    /// Shortens a wait while the peer is wanted, unless it said no.
     pub(crate) fn cap(&self, wait: Duration, now: Instant) -> Duration {
-        if self.is_wanted(now) {
+        if self.is_wanted(now) && !self.refused {
             wait.min(WAIT_MAX_WANTED)
         } else {
             wait
@@ -170,6 +183,22 @@ mod tests {
         retry.want(now);
         assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
         assert!(retry.failed(now + WANTED, &mut rng).unwrap() > WAIT_MAX_WANTED);
+    }
+
+    // PROTOCOL SM-PA-4
+    #[test]
+    fn a_no_is_not_asked_again_soon_however_much_the_peer_is_wanted() {
+        let now = start();
+        let mut rng = StdRng::from_seed([7; 32]);
+        let mut retry = Retry::default();
+        retry.want(now);
+        retry.refused();
+        let waits: Vec<_> = (0..10)
+            .map(|_| retry.failed(now, &mut rng).unwrap())
+            .collect();
+        assert!(waits[9] >= WAIT_MAX.mul_f64(0.75));
+        retry.begun();
+        assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
     }
 
     // PROTOCOL SM-PA-4

@@ -39,6 +39,7 @@ impl Net {
         if peer.attempt.is_some() || targets.is_empty() {
             return;
         }
+        peer.retry.begun();
         self.timers.stop(Timer::Connect(id));
         match self.control.connect(id, &targets, peer.holds_our_key, now) {
             Ok(key) => {

@@ -157,10 +157,16 @@ impl Net {
             // PROTOCOL SM-OV-5
             self.drops.count(DropReason::HandshakeFailed);
         }
-        let refused = connection.is_client() && !matches!(reason, ConnectionError::TimedOut);
+        let attempt = connection.is_client() && connection.session().is_none();
+        let answered = attempt && !matches!(reason, ConnectionError::TimedOut);
         if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
             peer.last_error = Some(in_words(reason));
-            if refused && connection.session().is_none() {
+            if attempt && is_refusal(reason) {
+                // PROTOCOL SM-PA-4
+                peer.retry.refused();
+                tracing::info!("a peer refuses us; `shadowmesh peers` says which, and why");
+            }
+            if answered {
                 // Perhaps it has forgotten our full key: say it all next time.
                 // PROTOCOL SM-HS-6
                 peer.holds_our_key = false;
@@ -268,6 +274,14 @@ fn in_words(reason: &ConnectionError) -> String {
         }
         // A close carries text of the other side; a terminal must not obey it.
         other => other.to_string().escape_debug().to_string(),
+    }
+}
+
+/// Whether the peer knows who we are and will not have us.
+fn is_refusal(reason: &ConnectionError) -> bool {
+    match reason {
+        ConnectionError::ConnectionClosed(close) => is_access_denied(close.error_code),
+        other => down_reason(other) == DownReason::Refused,
     }
 }
 

@@ -23,6 +23,20 @@ fn an_unlisted_peer_gets_no_session() {
     assert_eq!(world.nodes[1].net.open_connections(), 0);
 }
 
+// PROTOCOL SM-PA-4
+#[test]
+fn a_peer_that_refuses_is_not_asked_for_every_packet_that_wants_to_go_there() {
+    let mut world = World::new(2, 1);
+    world.introduce(0, 1, true);
+    for _ in 0..100 {
+        world.connect(0, 1);
+        world.run(ms(100));
+    }
+    // After 0.1, 0.2, 0.4, 0.8, 1.6 and 3.2 s.
+    let refused = world.drops(1, DropReason::HandshakeFailed);
+    assert!((2..=8).contains(&refused), "{refused} handshakes in 10 s");
+}
+
 // PROTOCOL SM-HS-5
 #[test]
 fn somebody_else_at_the_address_of_a_peer_is_refused() {
