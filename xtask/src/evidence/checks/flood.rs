@@ -1,8 +1,8 @@
 //! A flood of first packets from addresses that do not exist.
 //!
-//! The attacker is the worst kind that cannot receive: it knows the victim's PeerId, so every one of
-//! its packets is a whole and valid first packet of a handshake, each from another source. Real ones
-//! are made ahead, by the real handshake code, and sent again and again.
+//! The attacker is the worst kind that cannot receive: it knows the victim's PeerId, so what it sends
+//! are whole and valid first flights, both datagrams of the ClientHello, each flight from another
+//! source. Real ones are made ahead, by the real handshake code, and sent again and again.
 
 use super::Measured;
 use super::field::{Field, inner, text};
@@ -31,8 +31,11 @@ const BYTES_PER_SECOND: u64 = 500_000_000 / 8;
 const KEPT_MIN: f64 = 0.95;
 const BASELINE: Duration = Duration::from_secs(5);
 
-/// Different first packets; each comes back from other sources.
-const PACKETS: usize = 1000;
+/// Different first flights; each comes back from other sources.
+const FLIGHTS: usize = 1000;
+
+/// Datagrams of a first flight: a post-quantum ClientHello does not fit one.
+const FLIGHT_DATAGRAMS: usize = 2;
 
 /// A node serves a handful of unproven senders at once while it is quiet, and the newcomer; of half a
 /// million packets no more than these may cause post-quantum work.
@@ -52,7 +55,7 @@ pub fn run() -> Result<Measured, String> {
     let mut field = calm_field()?;
     let attacker = wiring::attach_namespace(&field.lab.switch, ATTACKER).map_err(text)?;
     route_everything_to_the_attacker(&field.node(VICTIM).netns)?;
-    let packets = first_packets(field.node(VICTIM))?;
+    let flights = first_flights(field.node(VICTIM))?;
     let flow = established_flow(&field)?;
     std::thread::sleep(Duration::from_secs(1));
     let calm_mbit_s = flow.mbit_s_during(BASELINE);
@@ -60,7 +63,7 @@ pub fn run() -> Result<Measured, String> {
 
     let target = SocketAddrV4::new(field.node(VICTIM).underlay_v4, PORT);
     let (flood, flooded_mbit_s, newcomer) = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| flood(&attacker, target, &packets));
+        let flood = scope.spawn(|| flood(&attacker, target, &flights));
         let rate = scope.spawn(|| flow.mbit_s_during(DURATION));
         std::thread::sleep(NEWCOMER_AFTER);
         let newcomer = join(&mut field);
@@ -151,8 +154,8 @@ fn established_flow(field: &Field) -> Result<Flow, String> {
     .map_err(text)
 }
 
-/// The first datagram of many handshakes with the victim, by one who knows it and whom it does not.
-fn first_packets(victim: &LabNode) -> Result<Vec<Vec<u8>>, String> {
+/// The first flights of many handshakes with the victim, by one who knows it and whom it does not.
+fn first_flights(victim: &LabNode) -> Result<Vec<Vec<Vec<u8>>>, String> {
     let identity = Arc::new(Identity::generate());
     let address = SocketAddr::new(victim.underlay_v4.into(), PORT);
     let make = |number: usize| {
@@ -168,17 +171,26 @@ fn first_packets(victim: &LabNode) -> Result<Vec<Vec<u8>>, String> {
         };
         net.add_peer(peer, now);
         net.connect(&victim.id, now);
-        let transmit = net.poll_transmit().ok_or("no first packet")?;
-        let len = transmit.segment_size.unwrap_or(transmit.contents.len());
-        Ok(transmit.contents[..len].to_vec())
+        // A node sends each of them twice; the attacker has a better use for its rate.
+        let mut flight: Vec<Vec<u8>> = Vec::new();
+        while let Some(transmit) = net.poll_transmit() {
+            if flight.last() != Some(&transmit.contents) {
+                flight.push(transmit.contents);
+            }
+        }
+        if flight.len() == FLIGHT_DATAGRAMS {
+            Ok(flight)
+        } else {
+            Err(format!("a first flight of {} datagrams", flight.len()))
+        }
     };
-    (0..PACKETS).map(make).collect()
+    (0..FLIGHTS).map(make).collect()
 }
 
 fn flood(
     attacker: &Netns,
     destination: SocketAddrV4,
-    packets: &[Vec<u8>],
+    flights: &[Vec<Vec<u8>>],
 ) -> Result<FloodReport, String> {
     let flood = SpoofedFlood {
         destination,
@@ -186,7 +198,9 @@ fn flood(
         duration: DURATION,
     };
     let make = |number: u64, payload: &mut Vec<u8>| {
-        payload.extend_from_slice(&packets[number as usize % packets.len()]);
+        let datagram = number as usize % FLIGHT_DATAGRAMS;
+        let number = number / FLIGHT_DATAGRAMS as u64;
+        payload.extend_from_slice(&flights[number as usize % flights.len()][datagram]);
         // 198.18.0.0/15 is reserved for measurements (RFC 2544): nobody's real address.
         let host = (number as u32).wrapping_mul(2_654_435_761) & 0x1_ffff;
         SocketAddrV4::new(
