@@ -3,7 +3,9 @@
 //! A first packet costs its sender nothing and us an ML-KEM encapsulation and an ML-DSA signature,
 //! and its source address may be anybody's. So:
 //!
-//! - while it is quiet, a small burst of senders is served at once (no round trip lost);
+//! - while it is quiet, a small burst of senders is served without proof (no round trip lost). Each
+//!   waits a moment first (`net/incoming.rs`), so that the first packets of a flood, too, are answered
+//!   as what they are;
 //! - as soon as first packets come faster than that, everybody has to prove the address first: the
 //!   answer is a Retry, which costs symmetric cryptography only and keeps no state. This lasts until
 //!   it has been quiet for a while, so an attacker cannot save up bursts;
@@ -21,7 +23,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Unproven first packets served at once when it was quiet. A small mesh that starts together fits;
+/// Unproven first packets served when it was quiet. A small mesh that starts together fits;
 /// an attacker gains this many handshakes once.
 const BURST: u32 = 4;
 /// How fast the burst is regained.

@@ -28,6 +28,8 @@ pub(crate) enum Timer {
     Retire(ConnKey),
     /// Try again to connect.
     Connect(PeerId),
+    /// First packets that waited to see whether a flood follows are judged.
+    Strangers,
     /// The indices of a removed peer need not be remembered any longer.
     Forget,
 }
@@ -45,6 +47,7 @@ impl Timer {
             Timer::RekeyStuck(_) => "rekey deadline",
             Timer::Retire(_) => "wipe old epoch",
             Timer::Connect(_) => "connect",
+            Timer::Strangers => "first packets",
             Timer::Forget => "forget removed peer",
         }
     }

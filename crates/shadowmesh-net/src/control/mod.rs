@@ -18,7 +18,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, Endpoint, TransportConfig};
+use quinn_proto::{
+    ClientConfig, ConnectError, ConnectionHandle, Endpoint, Incoming, TransportConfig,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shadowmesh_crypto::{FirstContact, HandshakeCounters, TlsConfigs, server_name};
@@ -54,6 +56,8 @@ pub(crate) struct Control {
     pub(crate) connections: BTreeMap<ConnKey, Connection>,
     /// Incoming connections without a session yet, authenticated or not. Limit: the gate's.
     pub(crate) unfinished: BTreeSet<ConnKey>,
+    /// First packets that wait to be judged. Limit: the gate's burst.
+    pub(crate) waiting: Vec<Incoming>,
     pub(crate) cids: Cids,
     /// Which connections have their path at an address. Same limit as `connections`.
     by_address: BTreeMap<SocketAddr, BTreeSet<ConnKey>>,
@@ -88,6 +92,7 @@ impl Control {
             endpoint,
             connections: BTreeMap::new(),
             unfinished: BTreeSet::new(),
+            waiting: Vec::new(),
             cids,
             by_address: BTreeMap::new(),
             touched: BTreeSet::new(),

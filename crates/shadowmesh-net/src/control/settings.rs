@@ -72,7 +72,7 @@ pub(super) fn server(
         .time_source(time)
         // Addresses are translated before QUIC sees them; it never has to follow a move itself.
         .migration(false)
-        // Every Incoming is judged at once, so this is never reached by more than one.
+        // Those that wait to be judged, never more than the gate's burst and what it regains.
         .max_incoming(16)
         .incoming_buffer_size(64 * 1024)
         .incoming_buffer_size_total(1024 * 1024);

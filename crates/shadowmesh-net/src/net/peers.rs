@@ -163,6 +163,7 @@ impl Net {
             peer.retry = Retry::default();
             self.timers.stop(Timer::Connect(*id));
         }
+        self.forget_waiting();
         let keys: Vec<ConnKey> = self.control.connections.keys().copied().collect();
         for key in keys {
             self.close(key, Close::Leaving, DownReason::Shutdown, now);

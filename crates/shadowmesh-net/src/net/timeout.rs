@@ -29,6 +29,7 @@ impl Net {
                 Timer::RekeyStuck(key) => self.on_rekey_stuck(key, now),
                 Timer::Retire(key) => self.on_retire(key),
                 Timer::Connect(peer) => self.on_connect_timeout(peer, now),
+                Timer::Strangers => self.on_strangers_waited(now),
                 Timer::Forget => {
                     if let Some(next) = self.removed.forget(&self.control.cids, now) {
                         self.timers.set(Timer::Forget, next);

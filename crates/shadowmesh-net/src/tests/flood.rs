@@ -74,6 +74,24 @@ fn under_a_flood_unproven_senders_cost_no_post_quantum_work() {
     assert_eq!(world.nodes[0].net.open_connections(), 1);
 }
 
+// PROTOCOL SM-HS-9
+#[test]
+fn a_flood_that_starts_at_once_gains_not_one_key_exchange() {
+    let mut world = World::pair(5);
+    let flights = first_flights(&mut world, 60);
+    let target = world.nodes[0].address;
+    for (n, flight) in flights.into_iter().enumerate() {
+        for datagram in flight {
+            world.inject(spoofed(n), target, datagram);
+        }
+    }
+    world.run(ms(1_000));
+    assert_eq!(post_quantum_work(&world, 0), 0);
+    assert_eq!(world.nodes[0].net.open_connections(), 0);
+    world.connect(1, 0);
+    assert!(world.run_until(ms(1_000), |world| world.is_up(1, 0) && world.is_up(0, 1)));
+}
+
 // PROTOCOL SM-HS-10
 #[test]
 fn one_source_cannot_begin_handshakes_without_end() {

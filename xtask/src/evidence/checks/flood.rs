@@ -37,9 +37,8 @@ const FLIGHTS: usize = 1000;
 /// Datagrams of a first flight: a post-quantum ClientHello does not fit one.
 const FLIGHT_DATAGRAMS: usize = 2;
 
-/// A node serves a handful of unproven senders at once while it is quiet, and the newcomer; of half a
-/// million packets no more than these may cause post-quantum work.
-const HANDSHAKES_MAX: u64 = 8;
+/// The newcomer's own handshake; half a million unproven packets may cause none.
+const HANDSHAKES_MAX: u64 = 1;
 
 /// Growth of the victim's memory under the flood.
 const GROWTH_KIB_MAX: u64 = 64 * 1024;
