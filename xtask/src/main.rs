@@ -73,7 +73,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "evidence",
-        usage: "evidence slice [--only NAME]... [--list] [--json]",
+        usage: "evidence slice|speed [--only NAME]... [--list] [--json] [--seconds N]",
         about: "the checks too long for the test command, one line each",
         run: evidence::run,
     },

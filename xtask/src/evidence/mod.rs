@@ -1,4 +1,9 @@
-//! `cargo xtask evidence slice`: what the first slice promises and the test command has no time for.
+//! `cargo xtask evidence SUITE`: what is promised and the test command has no time for.
+//!
+//! | suite | promises |
+//! |---|---|
+//! | `slice` | the first slice: handshakes, floods, recovery, what is seen on the wire, a fresh clone |
+//! | `speed` | the data plane: rates, latency, any MTU, endurance |
 //!
 //! Each promise is a named check that measures something on real programs or on the simulated world
 //! and compares it with its bound. One line each: verdict, name, what, figure. The exit status is
@@ -12,29 +17,43 @@ mod checks;
 
 use crate::failure::{Failure, Outcome};
 
-const USAGE: &str = "cargo xtask evidence slice --list";
+const USAGE: &str = "cargo xtask evidence slice --list, or speed --list";
 
-/// What the words after `evidence slice` ask for.
+/// The suites, for a build that has none of their checks.
+const SUITES: [&str; 2] = ["slice", "speed"];
+
+/// What the words after `evidence` ask for.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Request {
+    /// One of [`SUITES`].
+    suite: String,
     /// Names of checks; empty means all.
     only: Vec<String>,
     list: bool,
     json: bool,
+    /// For checks that watch something for a time, instead of the time that the promise names.
+    seconds: Option<u64>,
 }
 
 impl Request {
     fn parse(arguments: &[String]) -> Outcome<Self> {
-        let Some((slice, rest)) = arguments.split_first() else {
-            return Err(Failure::new("evidence of what? There is: slice", USAGE));
-        };
-        if slice != "slice" {
+        let suites = SUITES.join(", ");
+        let Some((suite, rest)) = arguments.split_first() else {
             return Err(Failure::new(
-                format!("no evidence named {slice:?}; there is: slice"),
+                format!("evidence of what? There are: {suites}"),
+                USAGE,
+            ));
+        };
+        if !SUITES.contains(&suite.as_str()) {
+            return Err(Failure::new(
+                format!("no evidence named {suite:?}; there are: {suites}"),
                 USAGE,
             ));
         }
-        let mut request = Self::default();
+        let mut request = Self {
+            suite: suite.clone(),
+            ..Self::default()
+        };
         let mut words = rest.iter();
         while let Some(word) = words.next() {
             match word.as_str() {
@@ -48,6 +67,13 @@ impl Request {
                         })?
                         .clone(),
                     );
+                }
+                "--seconds" => {
+                    let number = words.next().and_then(|word| word.parse().ok());
+                    request.seconds =
+                        Some(number.filter(|seconds| *seconds > 0).ok_or_else(|| {
+                            Failure::new("--seconds takes a number above 0", USAGE)
+                        })?);
                 }
                 other => return Err(Failure::new(format!("unknown argument {other:?}"), USAGE)),
             }
@@ -71,14 +97,16 @@ pub fn run(arguments: &[String]) -> Outcome {
 #[cfg(feature = "evidence")]
 pub fn run(arguments: &[String]) -> Outcome {
     let request = Request::parse(arguments)?;
+    let suite = checks::suite(&request.suite);
     if request.list {
-        for check in checks::ALL {
+        for check in suite {
             println!("{:<16} {}", check.name, check.what);
         }
         return Ok(());
     }
-    let chosen = choose(&request.only)?;
-    let lines = checks::run(&chosen, !request.json)?;
+    let chosen = checks::choose(suite, &request.only)?;
+    let time = request.seconds.map(std::time::Duration::from_secs);
+    let lines = checks::run(&chosen, time, !request.json)?;
     if request.json {
         println!(
             "{}",
@@ -89,22 +117,12 @@ pub fn run(arguments: &[String]) -> Outcome {
         None => Ok(()),
         Some(line) => Err(Failure::new(
             format!("evidence: {}: {}", line.name, line.figure),
-            format!("cargo xtask evidence slice --only {}", line.name),
+            format!(
+                "cargo xtask evidence {} --only {}",
+                request.suite, line.name
+            ),
         )),
     }
-}
-
-#[cfg(feature = "evidence")]
-fn choose(only: &[String]) -> Outcome<Vec<&'static checks::Check>> {
-    for name in only {
-        if !checks::ALL.iter().any(|check| check.name == name) {
-            return Err(Failure::new(format!("there is no check {name:?}"), USAGE));
-        }
-    }
-    let all = checks::ALL.iter();
-    Ok(all
-        .filter(|check| only.is_empty() || only.iter().any(|name| name == check.name))
-        .collect())
 }
 
 #[cfg(test)]
@@ -124,7 +142,15 @@ mod tests {
     fn the_words_of_the_verb_are_understood() {
         let request = parse("slice --only pings --json --only flood").unwrap();
         assert_eq!(request.only, ["pings", "flood"]);
+        assert_eq!((request.suite.as_str(), request.seconds), ("slice", None));
         assert!(request.json && !request.list);
+        let request = parse("speed --list --seconds 60").unwrap();
+        assert_eq!(
+            (request.suite.as_str(), request.seconds),
+            ("speed", Some(60))
+        );
+        assert!(parse("speed --seconds 0").is_err());
+        assert!(parse("speed --seconds").is_err());
         assert!(parse("").is_err());
         assert!(parse("cake").is_err());
         assert!(parse("slice --only").is_err());

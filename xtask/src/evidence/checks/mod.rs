@@ -1,105 +1,58 @@
-//! The registry of checks and what a check returns.
+//! The suites of checks, what a check is, and what it returns.
 
-mod bulk;
-mod demo;
 mod field;
-mod flood;
-mod flow;
-mod fresh_clone;
-mod fuzzing;
-mod handshake_cost;
-mod handshakes;
 mod observer;
-mod pings;
 mod program;
 mod quic;
-mod recovery;
-mod throughput;
-mod wire;
-mod worlds;
+mod slice;
+mod speed;
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// One promise of the slice.
+/// One promise.
 pub struct Check {
     /// For `--only`.
     pub name: &'static str,
     /// The promise, in one sentence.
     pub what: &'static str,
-    /// Measures. An error is a failed line: it says why nothing could be measured.
-    run: fn() -> Result<Measured, String>,
+    run: Run,
 }
 
-/// All of them, quick ones first.
-pub const ALL: &[Check] = &[
-    Check {
-        name: "demo",
-        what: "shadowmesh demo ends in success",
-        run: demo::run,
-    },
-    Check {
-        name: "handshake-cost",
-        what: "CPU and bytes of a handshake on each side, beside classical X25519 + Ed25519",
-        run: handshake_cost::run,
-    },
-    Check {
-        name: "handshake-time",
-        what: "the client is done within 1.15 round trips, on first contact and on return",
-        run: handshakes::time,
-    },
-    Check {
-        name: "handshake-loss",
-        what: "of 1,000 handshakes at 5 % loss and at 20 % none hangs",
-        run: handshakes::loss,
-    },
-    Check {
-        name: "worlds",
-        what: "random simulated worlds stay safe and recover",
-        run: worlds::run,
-    },
-    Check {
-        name: "pings",
-        what: "2,000 pings at 1 ms lose none, IPv4 and IPv6 inside and outside",
-        run: pings::run,
-    },
-    Check {
-        name: "wire",
-        what: "on the wire no plaintext, address or name, and nothing that is not QUIC version 1",
-        run: wire::run,
-    },
-    Check {
-        name: "recovery",
-        what: "after kill -9 of either side packets flow within 1.5 s of its restart",
-        run: recovery::run,
-    },
-    Check {
-        name: "flood",
-        what: "50,000 spoofed first packets a second cost little and keep nobody out",
-        run: flood::run,
-    },
-    Check {
-        name: "throughput",
-        what: "one TCP stream through the tunnel, beside the bare veth",
-        run: throughput::run,
-    },
-    Check {
-        name: "bulk",
-        what: "4 GiB each way arrive unchanged while keys rotate every 10 s",
-        run: bulk::run,
-    },
-    Check {
-        name: "fresh-clone",
-        what: "the README's two commands succeed in a fresh clone",
-        run: fresh_clone::run,
-    },
-    Check {
-        name: "fuzz",
-        what: "every fuzz target runs ten minutes clean",
-        run: fuzzing::run,
-    },
-];
+/// How a check measures. An error is a failed line: it says why nothing could be measured.
+pub enum Run {
+    /// Takes as long as it takes.
+    Once(fn() -> Result<Measured, String>),
+    /// Watches something for a time; how long unless `--seconds` says otherwise, which is what the
+    /// promise is about.
+    For(Duration, fn(Duration) -> Result<Measured, String>),
+}
+
+/// The checks of a suite.
+pub fn suite(name: &str) -> &'static [Check] {
+    match name {
+        "slice" => slice::CHECKS,
+        "speed" => speed::CHECKS,
+        _ => &[],
+    }
+}
+
+/// The checks that were asked for; none named means all.
+pub fn choose(suite: &'static [Check], only: &[String]) -> Outcome<Vec<&'static Check>> {
+    for name in only {
+        if !suite.iter().any(|check| check.name == name) {
+            return Err(Failure::new(
+                format!("there is no check {name:?}"),
+                super::USAGE,
+            ));
+        }
+    }
+    let chosen = suite.iter();
+    Ok(chosen
+        .filter(|check| only.is_empty() || only.iter().any(|name| name == check.name))
+        .collect())
+}
 
 /// What a check found.
 pub struct Measured {
@@ -139,13 +92,18 @@ impl Line {
 }
 
 /// Runs checks one after the other; a failed one does not stop the rest.
-pub fn run(chosen: &[&Check], print: bool) -> Outcome<Vec<Line>> {
+/// `time` is that of the checks that watch something for a time, if not their own.
+pub fn run(chosen: &[&Check], time: Option<Duration>, print: bool) -> Outcome<Vec<Line>> {
     program::build()?;
     let mut lines = Vec::new();
     for check in chosen {
         eprintln!("... {}: {}", check.name, check.what);
         let start = Instant::now();
-        let measured = (check.run)().unwrap_or_else(|why| Measured {
+        let found = match check.run {
+            Run::Once(run) => run(),
+            Run::For(usual, run) => run(time.unwrap_or(usual)),
+        };
+        let measured = found.unwrap_or_else(|why| Measured {
             pass: false,
             figure: why,
             values: Value::Null,
