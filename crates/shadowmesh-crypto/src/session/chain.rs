@@ -8,12 +8,12 @@
 //! What is decided elsewhere: when to rekey, who asks, whose request wins when two cross.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use quinn_proto::Side;
 use quinn_proto::crypto::Session;
 use shadowmesh_wire::sealed::ReceiverIndex;
 
+use super::counters::Counters;
 use super::opener::EpochKey;
 use super::schedule::Chain;
 use super::{Opener, Sealer};
@@ -39,7 +39,7 @@ pub struct KeyChain {
     next: Option<Next>,
     sealer: Arc<Sealer>,
     opener: Arc<Opener>,
-    counter: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     send_header: Arc<aws_lc_rs::aead::quic::HeaderProtectionKey>,
 }
 
@@ -125,7 +125,7 @@ impl KeyChain {
         theirs: ReceiverIndex,
     ) -> Self {
         let chain = Chain::from_exporter(secret);
-        let counter = Arc::new(AtomicU64::new(0));
+        let counters = Arc::new(Counters::default());
         let send_header = Arc::new(chain.header_key(cipher, side));
         let receive_header = Arc::new(chain.header_key(cipher, !side));
         let sealer = Sealer::new(
@@ -134,7 +134,7 @@ impl KeyChain {
             chain.frame_cipher(cipher, side),
             Arc::clone(&send_header),
             theirs,
-            Arc::clone(&counter),
+            Arc::clone(&counters),
         );
         let key = EpochKey {
             epoch: 0,
@@ -148,7 +148,7 @@ impl KeyChain {
             next: None,
             sealer: Arc::new(sealer),
             opener: Arc::new(Opener::new(receive_header, Arc::new(key))),
-            counter,
+            counters,
             send_header,
         }
     }
@@ -285,7 +285,7 @@ impl KeyChain {
             chain.frame_cipher(self.cipher, self.side),
             Arc::clone(&self.send_header),
             self.theirs,
-            Arc::clone(&self.counter),
+            Arc::clone(&self.counters),
         )
     }
 
@@ -318,8 +318,7 @@ impl KeyChain {
 impl KeyChain {
     /// As if that many frames had been sent.
     pub(super) fn set_counter(&self, counter: u64) {
-        self.counter
-            .store(counter, std::sync::atomic::Ordering::Relaxed);
+        self.counters.set(counter);
     }
 
     /// The sealer of the current epoch as if the epoch began at the counter of now.

@@ -14,6 +14,7 @@
 //! A stolen epoch key opens that epoch only: the next needs a key exchange the thief did not see.
 
 mod chain;
+mod counters;
 mod frame;
 mod opener;
 mod replay;

@@ -1,12 +1,12 @@
 //! The sending side of a session's data plane.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::aead::quic::HeaderProtectionKey;
 use shadowmesh_wire::sealed::{HEADER_LEN, KeyPhase, OVERHEAD, ReceiverIndex, write_header};
 
 use super::COUNTER_END;
+use super::counters::Counters;
 use super::frame::FrameCipher;
 use super::opener::apply_mask;
 use crate::cipher::Cipher;
@@ -30,8 +30,8 @@ pub struct Sealer {
     header: Arc<HeaderProtectionKey>,
     /// How the peer finds the session: the index it drew.
     receiver: ReceiverIndex,
-    /// The next free counter, one for all epochs of the session.
-    counter: Arc<AtomicU64>,
+    /// One for all epochs of the session.
+    counters: Arc<Counters>,
     /// Counters at which this epoch ought to end, and at which it does.
     rekey_at: u64,
     end: u64,
@@ -44,9 +44,9 @@ impl Sealer {
         cipher: FrameCipher,
         header: Arc<HeaderProtectionKey>,
         receiver: ReceiverIndex,
-        counter: Arc<AtomicU64>,
+        counters: Arc<Counters>,
     ) -> Self {
-        let start = counter.load(Ordering::Relaxed);
+        let start = counters.next();
         let frames_max = match kind {
             Cipher::Aes256Gcm => FRAMES_MAX_AES,
             Cipher::ChaCha20Poly1305 => FRAMES_MAX_CHACHA,
@@ -56,7 +56,7 @@ impl Sealer {
             cipher,
             header,
             receiver,
-            counter,
+            counters,
             rekey_at: start.saturating_add(FRAMES_BEFORE_REKEY),
             end: start.saturating_add(frames_max).min(COUNTER_END),
         }
@@ -69,7 +69,7 @@ impl Sealer {
 
     /// Whether so much was sealed that the epoch should end before its time.
     pub fn wants_rekey(&self) -> bool {
-        self.counter.load(Ordering::Relaxed) >= self.rekey_at
+        self.counters.next() >= self.rekey_at
     }
 
     /// HOT PATH. Sets aside `n` counters that nobody else gets, ever, and returns the first. Each
@@ -78,13 +78,7 @@ impl Sealer {
     // PROTOCOL SM-SF-3
     #[inline]
     pub fn reserve(&self, n: u64) -> Option<u64> {
-        // Relaxed: all that is needed is that no two threads get the same range, and the total
-        // order of one atomic's changes gives that.
-        self.counter
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-                next.checked_add(n).filter(|&after| after <= self.end)
-            })
-            .ok()
+        self.counters.reserve(n, self.end)
     }
 
     /// HOT PATH. Seals a datagram in place. On entry bytes 13 to n-16 are the inner frame, type
@@ -92,7 +86,8 @@ impl Sealer {
     /// [`Sealer::reserve`] and be used once: two frames under one counter give their key away.
     ///
     /// # Panics
-    /// When the datagram has no room for header, inner type and tag: a bug of the caller.
+    /// When the datagram has no room for header, inner type and tag: a bug of the caller. In builds
+    /// with debug assertions also when the counter is not one that was reserved and not used yet.
     // PROTOCOL SM-SF-1
     #[inline]
     pub fn seal(&self, counter: u64, datagram: &mut [u8]) {
@@ -100,6 +95,18 @@ impl Sealer {
             datagram.len() >= OVERHEAD,
             "a sealed frame has room for header, type and tag"
         );
+        self.counters.spend(counter);
+        self.protect(counter, datagram);
+    }
+
+    /// As [`Sealer::seal`], whatever the counter.
+    #[cfg(test)]
+    pub(super) fn seal_unchecked(&self, counter: u64, datagram: &mut [u8]) {
+        self.protect(counter, datagram);
+    }
+
+    #[inline]
+    fn protect(&self, counter: u64, datagram: &mut [u8]) {
         let (header, _) = datagram
             .split_first_chunk_mut::<HEADER_LEN>()
             .expect("it is longer than a header");
