@@ -5,6 +5,7 @@
 //!   where a super-packet is cut, so that every datagram on the wire can be judged.
 //! - [`SpoofedFlood`] sends datagrams that claim any source, at a given rate.
 //! - [`Echo`] pings, IPv4 and IPv6, thousands of times if asked, and keeps every round trip.
+//! - [`PathMtuProbe`] shows what the kernel believes the MTU of a path to be, and what ICMP made of it.
 //! - [`privileged()`] runs a test that needs namespaces, by way of a user namespace if need be.
 //!
 //! This is measuring equipment, so it reads the clock. All of it opens its sockets in the network
@@ -15,6 +16,7 @@ mod capture;
 mod checksum;
 mod echo;
 mod frame;
+mod path_mtu;
 mod pcap;
 mod privileged;
 mod spoof;
@@ -22,6 +24,7 @@ mod spoof;
 pub use capture::{Capture, CaptureStats, FrameSink, MemorySink, StoredFrame};
 pub use echo::{Echo, EchoReport};
 pub use frame::{Frame, UdpDatagram};
+pub use path_mtu::PathMtuProbe;
 pub use pcap::PcapSink;
 pub use privileged::privileged;
 pub use spoof::{FloodReport, SpoofedFlood};

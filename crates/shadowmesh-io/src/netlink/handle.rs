@@ -23,6 +23,11 @@ const DUMP_ATTEMPTS_MAX: usize = 8;
 /// `IFLA_INET6_ADDR_GEN_MODE` and `IN6_ADDR_GEN_MODE_NONE` of linux/if_link.h.
 const INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
+/// `FRA_IIFNAME`, `FRA_PRIORITY` and `FR_ACT_BLACKHOLE` of linux/fib_rules.h. What a machine sends
+/// itself counts as coming in by its loopback device.
+const RULE_INPUT_DEVICE: u16 = 3;
+const RULE_PRIORITY: u16 = 6;
+const RULE_BLACKHOLE: u8 = 6;
 /// `VETH_INFO_PEER` of linux/veth.h.
 const VETH_INFO_PEER: u16 = 1;
 /// IPv6 addresses are usable at once: no duplicate detection, which would take a second and
@@ -96,6 +101,12 @@ impl Handle {
             format!("set the MTU of device number {index} to {mtu}"),
             request,
         )
+    }
+
+    /// Gives a device that is down another name.
+    pub fn rename(&self, index: u32, name: &str) -> Result<()> {
+        let request = change_link(index).text(libc::IFLA_IFNAME, name);
+        self.execute(format!("name device number {index} {name}"), request)
     }
 
     /// Gives a device no IPv6 link-local address of its own, so that it neither solicits routers
@@ -187,6 +198,23 @@ impl Handle {
     /// All unicast routes of all tables, the kernel's own included.
     pub fn routes(&self) -> Result<Vec<Route>> {
         self.dump("list the routes", libc::RTM_GETROUTE, &[0; 12], parse_route)
+    }
+
+    /// Makes the namespace swallow what it would send of its own accord in one IP version, or no
+    /// longer; what it forwards passes. So a router tells nobody that something was too long.
+    pub fn mute(&self, ipv6: bool, muted: bool) -> Result<()> {
+        let (kind, flags) = if muted {
+            (libc::RTM_NEWRULE, CREATE)
+        } else {
+            (libc::RTM_DELRULE, REQUEST)
+        };
+        let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
+        // `struct fib_rule_hdr`: family, prefix lengths, TOS, table, two reserved, action, flags.
+        let header = [family as u8, 0, 0, 0, 0, 0, 0, RULE_BLACKHOLE, 0, 0, 0, 0];
+        let request = Request::new(kind, flags, &header)
+            .text(RULE_INPUT_DEVICE, "lo")
+            .number(RULE_PRIORITY, 1);
+        self.execute("mute the namespace".into(), request)
     }
 
     /// Adds a route.

@@ -36,6 +36,9 @@ impl Handle {
     pub fn set_mtu(&self, _index: u32, _mtu: u32) -> Result<()> {
         match self.0 {}
     }
+    pub fn rename(&self, _index: u32, _name: &str) -> Result<()> {
+        match self.0 {}
+    }
     pub fn disable_link_local(&self, _index: u32) -> Result<()> {
         match self.0 {}
     }
@@ -61,6 +64,9 @@ impl Handle {
         match self.0 {}
     }
     pub fn del_address(&self, _index: u32, _address: IpAddr, _prefix_len: u8) -> Result<()> {
+        match self.0 {}
+    }
+    pub fn mute(&self, _ipv6: bool, _muted: bool) -> Result<()> {
         match self.0 {}
     }
     pub fn routes(&self) -> Result<Vec<Route>> {

@@ -23,6 +23,8 @@ pub struct NodeSettings {
     pub addresses: Vec<String>,
     /// Name of the device.
     pub device: String,
+    /// Largest IP packet of the device; `None` leaves the default.
+    pub mtu: Option<u16>,
 }
 
 impl Default for NodeSettings {
@@ -37,6 +39,7 @@ impl Default for NodeSettings {
             cipher: "auto".into(),
             addresses: Vec::new(),
             device: super::DEVICE.into(),
+            mtu: None,
         }
     }
 }
@@ -69,6 +72,9 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
     );
     if !settings.addresses.is_empty() {
         let _ = writeln!(text, "address = {}", list(&settings.addresses));
+    }
+    if let Some(mtu) = settings.mtu {
+        let _ = writeln!(text, "mtu = {mtu}");
     }
     let _ = write!(
         text,

@@ -16,11 +16,13 @@
 //! | [`node`] | one node: namespace, identity, process |
 //! | [`config`] | writes its configuration file |
 //! | [`wiring`] | bridge, veth pairs and underlay addresses |
+//! | [`routed`] | two nodes with routers and a narrow cable between them |
 //! | [`bulk`] | TCP transfers, hashed or timed |
 
 pub mod bulk;
 pub mod config;
 pub mod node;
+pub mod routed;
 pub mod wiring;
 
 use std::io;
@@ -34,6 +36,7 @@ use thiserror::Error;
 
 pub use config::{NodeSettings, PeerSettings};
 pub use node::{Family, LabNode};
+pub use routed::RoutedLab;
 
 /// UDP port of every laboratory node.
 pub const PORT: u16 = 4433;

@@ -79,13 +79,13 @@ fn set_addresses(index: usize) -> Result<(), LabError> {
     Ok(netlink.set_up(cable)?)
 }
 
-fn await_carrier(device: &str) -> Result<(), LabError> {
+pub(super) fn await_carrier(device: &str) -> Result<(), LabError> {
     let netlink = Handle::new()?;
     Ok(netlink.wait_for_carrier(netlink.link_by_name(device)?.index, CARRIER_WAIT)?)
 }
 
 /// Duplicate address detection would keep a fresh IPv6 address unusable for more than a second.
-fn skip_address_detection() -> io::Result<()> {
+pub(super) fn skip_address_detection() -> io::Result<()> {
     for scope in ["all", "default"] {
         fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0")?;
     }
