@@ -1,10 +1,11 @@
 //! The field of the namespace checks: a laboratory of real nodes, and an observer on its wire.
 
 use super::observer::{Observer, Seen};
-use super::program;
+use super::program::{self, Build};
 use shadowmesh::lab::{DEVICE, Family, Lab, LabNode};
 use shadowmesh_io::lab::{Capture, CaptureStats};
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 /// Fast enough that several exchanges fall into every check; the lowest that configuration allows.
@@ -23,8 +24,17 @@ pub struct Field {
 impl Field {
     /// Nodes that are configured as each other's peers over `family` and do not run yet.
     pub fn build(count: usize, family: Family) -> Result<Self, String> {
+        Self::with_program(&program::path(), count, family)
+    }
+
+    /// As [`Self::build`], of another build of the program, which is made now.
+    pub fn of(build: Build, count: usize, family: Family) -> Result<Self, String> {
+        Self::with_program(&build.make().map_err(text)?, count, family)
+    }
+
+    fn with_program(program: &Path, count: usize, family: Family) -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(text)?;
-        let mut lab = Lab::build(&program::path(), directory.path(), count).map_err(text)?;
+        let mut lab = Lab::build(program, directory.path(), count).map_err(text)?;
         for node in &mut lab.nodes {
             // Long enough to be told from chance when it is searched for in a capture.
             node.name = format!("name-nobody-may-see-{}", node.name);

@@ -1,4 +1,4 @@
-//! The program under test: the release build, run as a user runs it.
+//! The program under test: the release build unless a check says otherwise, run as a user runs it.
 
 use crate::failure::Outcome;
 use crate::shell;
@@ -6,14 +6,43 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+/// Which build of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// As users run it.
+    Release,
+    /// With debug assertions and overflow checks.
+    Asserting,
+}
+
+impl Build {
+    /// What it is called in a figure.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release build",
+            Self::Asserting => "build with debug assertions",
+        }
+    }
+
+    /// Builds it and says where it is.
+    pub fn make(self) -> Outcome<PathBuf> {
+        let (line, place) = match self {
+            Self::Release => (
+                "build --quiet --release --package shadowmesh",
+                "release/shadowmesh",
+            ),
+            Self::Asserting => ("build --quiet --package shadowmesh", "debug/shadowmesh"),
+        };
+        let mut command = shell::cargo(line);
+        // Standard output belongs to the evidence.
+        shell::run(command.stdout(Stdio::null()), &format!("cargo {line}"))?;
+        Ok(shell::target_dir().join(place))
+    }
+}
+
 /// Builds it. Done once, before the first check, so that no check measures a compiler at work.
 pub fn build() -> Outcome {
-    let mut command = shell::cargo("build --quiet --release --package shadowmesh");
-    // Standard output belongs to the evidence.
-    shell::run(
-        command.stdout(Stdio::null()),
-        "cargo build --release --package shadowmesh",
-    )
+    Build::Release.make().map(|_| ())
 }
 
 /// Where it is.
