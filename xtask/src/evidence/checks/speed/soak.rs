@@ -15,7 +15,7 @@ use super::{Measured, field};
 use field::{Field, REKEY_INTERVAL, inner, text};
 use serde_json::{Value, json};
 use shadowmesh::lab::bulk::{self, Amount, BulkReport};
-use shadowmesh::lab::{Family, LabNode};
+use shadowmesh::lab::{DEVICE, Family, LabNode};
 use shadowmesh_io::lab::EchoReport;
 use std::collections::BTreeMap;
 use std::thread;
@@ -154,6 +154,9 @@ struct Accounts {
     rekeys: u64,
     /// Datagrams that found the socket of a node full.
     socket_full: u64,
+    /// Packets that the kernel dropped because nobody had read the device for long: its queue, before
+    /// ours.
+    device_full: u64,
     /// Segments that the inner TCP sent again.
     retransmitted: u64,
     drops: BTreeMap<String, u64>,
@@ -176,6 +179,7 @@ impl Accounts {
             let kernel = node.netns.run(kernel_counters).map_err(text)?;
             all.socket_full += kernel("Udp", "RcvbufErrors") + kernel("Udp6", "RcvbufErrors");
             all.retransmitted += kernel("Tcp", "RetransSegs");
+            all.device_full += node.netns.run(device_drops).map_err(text)?;
         }
         Ok(all)
     }
@@ -190,6 +194,7 @@ impl Accounts {
             opened: self.opened - before.opened,
             rekeys: self.rekeys - before.rekeys,
             socket_full: self.socket_full - before.socket_full,
+            device_full: self.device_full - before.device_full,
             retransmitted: self.retransmitted - before.retransmitted,
             drops: self.drops.into_iter().filter_map(grown).collect(),
         }
@@ -219,12 +224,13 @@ impl Accounts {
     fn figure(&self) -> String {
         let drops: Vec<String> = self.drops.iter().map(|(r, n)| format!("{r} {n}")).collect();
         format!(
-            "{} frames sealed, {} not opened ({} by full sockets, {} unaccounted), {} retransmitted, \
-             drops {{{}}}",
+            "{} frames sealed, {} not opened ({} by full sockets, {} unaccounted), {} dropped \
+             in the device's queue, {} retransmitted, drops {{{}}}",
             self.sealed,
             self.lost(),
             self.socket_full,
             self.unaccounted(),
+            self.device_full,
             self.retransmitted,
             drops.join(", "),
         )
@@ -236,6 +242,7 @@ impl Accounts {
             "opened": self.opened,
             "socket_full": self.socket_full,
             "unaccounted": self.unaccounted(),
+            "device_full": self.device_full,
             "retransmitted": self.retransmitted,
             "drops": self.drops,
         })
@@ -270,6 +277,19 @@ fn snmp6(text: &str, protocol: &str, name: &str) -> Option<u64> {
         .lines()
         .find(|line| line.split_whitespace().next() == Some(wanted.as_str()))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Packets that the device of the calling thread's namespace dropped on their way to the node: the
+/// twelfth number behind its name.
+fn device_drops() -> std::io::Result<u64> {
+    const TX_DROPPED: usize = 11;
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev")?;
+    let row = table.lines().find_map(|line| {
+        let (name, counts) = line.split_once(':')?;
+        (name.trim() == DEVICE).then_some(counts)
+    });
+    let count = row.and_then(|row| row.split_whitespace().nth(TX_DROPPED));
+    Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
 }
 
 #[cfg(test)]
