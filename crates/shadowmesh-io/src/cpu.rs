@@ -56,7 +56,7 @@ impl MachineCpu {
     }
 }
 
-/// Resident memory of this process, in bytes.
+/// Resident memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Now.
@@ -105,6 +105,11 @@ pub fn machine() -> io::Result<MachineCpu> {
 /// Memory of this process. Linux only.
 pub fn memory() -> io::Result<Memory> {
     parse_status(&read_proc("/proc/self/status")?).ok_or_else(|| malformed("status"))
+}
+
+/// Memory of another process. Linux only.
+pub fn memory_of(pid: u32) -> io::Result<Memory> {
+    parse_status(&read_proc(&format!("/proc/{pid}/status"))?).ok_or_else(|| malformed("status"))
 }
 
 fn usage(whose: libc::c_int) -> io::Result<CpuTime> {

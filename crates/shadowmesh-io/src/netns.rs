@@ -61,6 +61,13 @@ impl Netns {
         Ok(netns)
     }
 
+    /// Another handle to the same namespace.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+        })
+    }
+
     /// Runs `work` inside, on a thread of its own, and waits for it. A panic in it goes on here.
     ///
     /// # Panics
@@ -116,6 +123,11 @@ impl Netns {
     /// Always an `Unsupported` error here.
     pub fn of_process(_pid: u32) -> io::Result<Self> {
         Err(unsupported())
+    }
+
+    /// Another handle to the same namespace.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self.never {}
     }
 
     /// Runs `work` inside.

@@ -4,6 +4,8 @@
 //! - [`Capture`] records what passes an interface, to memory, a pcap file or a closure, and knows
 //!   where a super-packet is cut, so that every datagram on the wire can be judged.
 //! - [`SpoofedFlood`] sends datagrams that claim any source, at a given rate.
+//! - [`DatagramSource`] and [`DatagramSink`] send and count numbered datagrams, one by one.
+//! - [`disable_offloads`] makes every packet of a device travel alone.
 //! - [`Echo`] pings, IPv4 and IPv6, thousands of times if asked, and keeps every round trip.
 //! - [`PathMtuProbe`] shows what the kernel believes the MTU of a path to be, and what ICMP made of it.
 //! - [`privileged()`] runs a test that needs namespaces, by way of a user namespace if need be.
@@ -12,18 +14,25 @@
 //! namespace of the calling thread; use [`Netns::run`](crate::netns::Netns::run) to choose.
 //! Everything is bounded: bytes kept, datagrams sent, time waited.
 
+mod batch;
 mod capture;
 mod checksum;
+mod datagrams;
 mod echo;
 mod frame;
+mod offloads;
 mod path_mtu;
 mod pcap;
 mod privileged;
 mod spoof;
 
 pub use capture::{Capture, CaptureStats, FrameSink, MemorySink, StoredFrame};
+pub use datagrams::{
+    DATAGRAM_PAYLOAD_LEN_MIN, DatagramSink, DatagramSource, SinkReport, SourceReport,
+};
 pub use echo::{Echo, EchoReport};
 pub use frame::{Frame, UdpDatagram};
+pub use offloads::disable_offloads;
 pub use path_mtu::PathMtuProbe;
 pub use pcap::PcapSink;
 pub use privileged::privileged;

@@ -18,9 +18,13 @@
 //! | [`wiring`] | bridge, veth pairs and underlay addresses |
 //! | [`routed`] | two nodes with routers and a narrow cable between them |
 //! | [`bulk`] | TCP transfers, hashed or timed |
+//! | [`datagrams`] | UDP floods and paced series, every loss counted |
+//! | [`load`] | several of them at once, and pings beside them |
 
 pub mod bulk;
 pub mod config;
+pub mod datagrams;
+pub mod load;
 pub mod node;
 pub mod routed;
 pub mod wiring;

@@ -46,8 +46,8 @@ pub struct LabNode {
 }
 
 impl LabNode {
-    /// Makes the state directory and the identity of a node.
-    pub(super) fn new(
+    /// Makes the state directory and the identity of a node; `netns` has the underlay addresses.
+    pub fn new(
         name: String,
         netns: Netns,
         program: &Path,

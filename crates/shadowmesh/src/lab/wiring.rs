@@ -14,6 +14,8 @@ use super::LabError;
 pub const BRIDGE: &str = "bridge0";
 /// Name of a node's end of its cable.
 pub const CABLE: &str = "eth0";
+/// Name of the second end of a cable between two nodes, until it has arrived.
+const FAR_END: &str = "far0";
 /// Prefix lengths of the underlay addresses.
 const UNDERLAY_LEN_V4: u8 = 24;
 const UNDERLAY_LEN_V6: u8 = 64;
@@ -58,6 +60,29 @@ pub fn attach_namespace(switch: &Netns, index: usize) -> Result<Netns, LabError>
     Ok(netns)
 }
 
+/// Two new namespaces with one cable between them and nothing else, with the underlay addresses of
+/// nodes 0 and 1: what a measurement wants, where a bridge would only cost.
+pub fn make_pair() -> Result<[Netns; 2], LabError> {
+    let pair = [Netns::new()?, Netns::new()?];
+    pair[0].run(|| -> Result<(), LabError> {
+        let netlink = Handle::new()?;
+        // The far end is made under another name, because here the name is taken.
+        netlink.create_veth(CABLE, FAR_END)?;
+        Ok(netlink.move_to_netns(netlink.link_by_name(FAR_END)?.index, &pair[1])?)
+    })?;
+    pair[1].run(|| -> Result<(), LabError> {
+        let netlink = Handle::new()?;
+        Ok(netlink.rename(netlink.link_by_name(FAR_END)?.index, CABLE)?)
+    })?;
+    for (index, netns) in pair.iter().enumerate() {
+        netns.run(|| set_addresses(index))?;
+    }
+    for netns in &pair {
+        netns.run(|| await_carrier(CABLE))?;
+    }
+    Ok(pair)
+}
+
 /// In the switch: a cable from a new port of the bridge into `netns`.
 fn plug_in(netns: &Netns, port: &str) -> Result<(), LabError> {
     let netlink = Handle::new()?;
@@ -96,6 +121,27 @@ pub(super) fn skip_address_detection() -> io::Result<()> {
 mod tests {
     use super::*;
     use shadowmesh_io::lab::{Echo, privileged};
+
+    #[test]
+    fn two_ends_of_one_cable_reach_each_other_with_their_first_packet_in_namespaces() {
+        let name = "lab::wiring::tests::two_ends_of_one_cable_reach_each_other_with_their_first_packet_in_namespaces";
+        privileged(name, || {
+            let pair = make_pair().unwrap();
+            for (from, to) in [(0, 1), (1, 0)] {
+                for target in [IpAddr::V4(underlay_v4(to)), IpAddr::V6(underlay_v6(to))] {
+                    let echo = Echo {
+                        target,
+                        count: 1,
+                        interval: Duration::ZERO,
+                        timeout: Duration::from_millis(500),
+                        payload_len: 56,
+                    };
+                    let report = pair[from].run(|| echo.run()).unwrap();
+                    assert_eq!(report.received, 1, "{from} to {target}");
+                }
+            }
+        });
+    }
 
     #[test]
     fn attached_nodes_reach_each_other_with_their_first_packet_in_namespaces() {

@@ -1,0 +1,142 @@
+//! ShadowMesh itself: the release build of this workspace, configured as a user would.
+
+use super::{Contender, Process, Rank, Stage, Tunnel, tools};
+use crate::shell;
+use shadowmesh::lab::{Family, LabNode, wiring};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+/// With AES-256-GCM, named and not measured, so that a row is what it says.
+pub struct Aes;
+/// With ChaCha20-Poly1305.
+pub struct ChaCha;
+/// The same packets as QUIC DATAGRAMs.
+pub struct Quic;
+
+impl Contender for Aes {
+    fn name(&self) -> &'static str {
+        "shadowmesh"
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::Ours
+    }
+
+    fn setup(&self) -> &'static str {
+        "AES-256-GCM"
+    }
+
+    fn find(&self) -> Result<String, String> {
+        version()
+    }
+
+    fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
+        start(stage, "aes-256-gcm", "")
+    }
+}
+
+impl Contender for ChaCha {
+    fn name(&self) -> &'static str {
+        "shadowmesh-chacha"
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::Ours
+    }
+
+    fn setup(&self) -> &'static str {
+        "ChaCha20-Poly1305"
+    }
+
+    fn find(&self) -> Result<String, String> {
+        version()
+    }
+
+    fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
+        start(stage, "chacha20-poly1305", "")
+    }
+}
+
+impl Contender for Quic {
+    fn name(&self) -> &'static str {
+        "shadowmesh-quic"
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::Ours
+    }
+
+    fn setup(&self) -> &'static str {
+        "data_plane = \"quic\", AES-256-GCM"
+    }
+
+    fn find(&self) -> Result<String, String> {
+        version()
+    }
+
+    fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
+        start(stage, "aes-256-gcm", "data_plane = \"quic\"\n")
+    }
+}
+
+/// The program under test.
+pub fn program() -> PathBuf {
+    shell::target_dir().join("release/shadowmesh")
+}
+
+fn version() -> Result<String, String> {
+    Ok(format!("this tree, {}", env!("CARGO_PKG_VERSION")))
+}
+
+/// `extra` goes into the `[session]` section of both files.
+fn start(stage: &Stage, cipher: &str, extra: &str) -> Result<Tunnel, String> {
+    let nodes = [node(stage, 0, cipher)?, node(stage, 1, cipher)?];
+    let mut processes = Vec::new();
+    for (end, node) in nodes.iter().enumerate() {
+        node.configure(&[nodes[1 - end].as_peer(Family::V4)])
+            .map_err(tools::text)?;
+        let file = node.config_path();
+        let text = std::fs::read_to_string(&file).map_err(tools::text)?;
+        let text = text.replace("[session]\n", &format!("[session]\n{extra}"));
+        std::fs::write(&file, text).map_err(tools::text)?;
+        check(node)?;
+        let process = Process::start(&node.netns, &stage.directory(end)?, node.command("up"))?;
+        processes.push(process);
+    }
+    Ok(Tunnel {
+        v4: Some([0, 1].map(|end| IpAddr::V4(nodes[end].overlay_v4()))),
+        v6: Some([0, 1].map(|end| IpAddr::V6(nodes[end].overlay_v6()))),
+        processes,
+    })
+}
+
+fn node(stage: &Stage, end: usize, cipher: &str) -> Result<LabNode, String> {
+    let netns = stage.ends[end].try_clone().map_err(tools::text)?;
+    let addresses = (wiring::underlay_v4(end), wiring::underlay_v6(end));
+    let home = stage.directory(end)?.join("node");
+    let name = format!("n{}", end + 1);
+    let mut node = LabNode::new(name, netns, &program(), home, addresses).map_err(tools::text)?;
+    node.settings.cipher = cipher.into();
+    Ok(node)
+}
+
+/// Says at once what a file with an unknown key would say in a log.
+fn check(node: &LabNode) -> Result<(), String> {
+    let mut command = std::process::Command::new(program());
+    command.args(["config", "check", "--config"]);
+    let output = command
+        .arg(node.config_path())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(tools::text)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(errors
+        .lines()
+        .next()
+        .unwrap_or("config check failed")
+        .into())
+}

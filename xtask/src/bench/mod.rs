@@ -1,0 +1,77 @@
+//! `cargo xtask bench`: ShadowMesh beside the bare cable and every other tunnel that is installed.
+//!
+//! Each contender gets two network namespaces joined by a veth pair of MTU 1500, and both its ends,
+//! the traffic and the kernel share this machine. All contenders run from the start, idle but for
+//! the one being measured, and every measurement goes round all of them before the next begins, so
+//! that whatever else the machine does hits them alike. A figure is the median over the rounds.
+//!
+//! The traffic programs are our own (`shadowmesh::lab`), the same for all. docs/PERFORMANCE.md says
+//! what each measurement does and how to install the others.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `request` | the words of the verb |
+//! | `contenders` | one file for each program: found, configured, started, stopped |
+//! | `measures` | what is measured, and how |
+//! | `figures` | the list of figures, with their units |
+//! | `run` | the rounds |
+//! | `results` | all samples, as JSON and back; medians |
+//! | `table`, `plots` | what a person sees |
+//! | `verdicts` | the bounds that `cargo xtask evidence speed` holds |
+//! | `growth` | how cost grows with flows and with peers |
+
+#[cfg(feature = "evidence")]
+mod contenders;
+#[cfg(feature = "evidence")]
+mod figures;
+#[cfg(feature = "evidence")]
+mod measures;
+mod request;
+#[cfg(feature = "evidence")]
+mod results;
+#[cfg(feature = "evidence")]
+mod run;
+#[cfg(feature = "evidence")]
+mod table;
+
+use crate::failure::Outcome;
+use crate::shell;
+use request::Request;
+
+const USAGE: &str = "cargo xtask bench --list";
+
+/// `bench handshake ...` and `bench PEER ...` are the program's own verb; everything else is the
+/// comparison, in a release build of xtask with the product's crates.
+pub fn run(arguments: &[String]) -> Outcome {
+    if let Some(word) = arguments.first()
+        && !word.starts_with('-')
+    {
+        let mut command = shell::cargo("run --quiet --release --package shadowmesh");
+        command.args(["--", "bench"]).args(arguments);
+        return shell::run(&mut command, "cargo run --release -- bench --help");
+    }
+    compare(arguments, Request::parse(arguments)?)
+}
+
+#[cfg(not(feature = "evidence"))]
+fn compare(arguments: &[String], _: Request) -> Outcome {
+    let mut command = shell::cargo("run --quiet --release --package xtask");
+    command
+        .args(["--features", "evidence", "--", "bench"])
+        .args(arguments);
+    shell::run(&mut command, USAGE)
+}
+
+#[cfg(feature = "evidence")]
+fn compare(_: &[String], request: Request) -> Outcome {
+    if request.list {
+        contenders::list();
+        return Ok(());
+    }
+    let results = match &request.from {
+        Some(file) => results::Results::read(file)?,
+        None => run::run(&request)?,
+    };
+    print!("{}", table::terminal(&results));
+    Ok(())
+}
