@@ -6,7 +6,7 @@
 //! - [`TlsConfigs`]: the TLS 1.3 of the control connections, with one hybrid key exchange
 //!   (X25519 + ML-KEM-1024), raw public keys and one composite signature, nothing to fall back to;
 //! - [`FirstContact`]: the tag by which a node tells a first packet meant for it from noise;
-//! - [`KeyChain`], [`Sealer`], [`Opener`], [`ReplayWindow`]: the data keys of a session, their
+//! - [`KeyChain`], [`Sealer`], [`Opener`], [`SharedWindow`]: the data keys of a session, their
 //!   epochs, and the hot path that seals and opens frames;
 //! - [`Cipher`]: which AEAD, chosen by what both machines do fastest.
 //!
@@ -34,8 +34,8 @@ pub use hybrid::HybridError;
 pub use identity::{Identity, IdentityFileError, PublicIdentity, PublicIdentityError};
 pub use measure::measure_speeds;
 pub use session::{
-    ExportError, KeyChain, OpenError, Opened, Opener, RekeyError, RekeyPending, ReplayWindow,
-    Sealer,
+    Acceptance, Authentic, ExportError, KeyChain, OpenError, Opened, Opener, RekeyError,
+    RekeyPending, ReplayWindow, Sealer, SharedWindow,
 };
 pub use tls::{
     Certificate, CertificateError, HandshakeCounters, PeerBook, TlsConfigs, authenticated_peer,

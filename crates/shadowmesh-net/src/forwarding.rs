@@ -10,10 +10,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
-use shadowmesh_crypto::{Opener, ReplayWindow, Sealer};
+use shadowmesh_crypto::{Opener, Sealer, SharedWindow};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::sealed::ReceiverIndex;
 
@@ -51,7 +51,7 @@ pub struct Inbound {
     /// Opens frames of the current epoch and, during the overlap, of the one before.
     pub opener: Arc<Opener>,
     /// One window for all epochs of the session, because the counter runs on through epochs.
-    pub window: Arc<Mutex<ReplayWindow>>,
+    pub window: Arc<SharedWindow>,
     /// To be counted for each frame opened.
     pub traffic: Arc<Traffic>,
 }

@@ -25,4 +25,4 @@ pub use config::{ConfigError, NodeConfig, NodePeer};
 pub use members::Members;
 pub use node::{Node, NodeEvent, NodePeerStatus, NodeStatus};
 pub use route_table::RouteTable;
-pub use snapshot::{Inbound, InboundBatch, Snapshot};
+pub use snapshot::{Inbound, Snapshot};

@@ -21,14 +21,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use shadowmesh_crypto::{OpenError, ReplayWindow};
+use shadowmesh_crypto::{Authentic, OpenError};
 use shadowmesh_net::{DropReason, Forwarding, Outbound};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::ip::IpPacket;
-use shadowmesh_wire::sealed::{self, ReceiverIndex};
+use shadowmesh_wire::sealed;
 
 use crate::members::Members;
 
@@ -114,14 +114,82 @@ impl Snapshot {
 
     /// Opens a datagram in place and judges what was inside.
     pub fn inbound(&self, datagram: &mut [u8]) -> Inbound {
-        self.inbound_batch().judge(datagram)
+        let mut verdict = Inbound::NotSealed;
+        self.inbound_run(std::iter::once(datagram), |inbound, _| verdict = inbound);
+        verdict
     }
 
-    /// Judges datagrams that were received together. HOT PATH, once for each batch.
-    pub fn inbound_batch(&self) -> InboundBatch<'_> {
-        InboundBatch {
-            snapshot: self,
-            session: None,
+    // PROTOCOL SM-OV-3
+    // PROTOCOL SM-SF-4
+    /// Opens datagrams that were received together in place, and tells `each` what every one was, in
+    /// their order. HOT PATH, once for each buffer of a batch.
+    ///
+    /// Any number of threads may do this at once. Datagrams of one session come in runs, so its
+    /// replay window is locked, and its traffic counted, once for each run. No window is locked while
+    /// frames are opened or while `each` is called.
+    pub fn inbound_run<'d>(
+        &self,
+        datagrams: impl IntoIterator<Item = &'d mut [u8]>,
+        mut each: impl FnMut(Inbound, &'d mut [u8]),
+    ) {
+        let mut datagrams = datagrams.into_iter();
+        loop {
+            let mut run = [const { None }; RUN_MAX];
+            let mut len = 0;
+            for (place, datagram) in run.iter_mut().zip(&mut datagrams) {
+                *place = Some(self.open(datagram));
+                len += 1;
+            }
+            accept(&mut run[..len]);
+            for opening in run.into_iter().take(len).flatten() {
+                each(self.verdict(&opening), opening.datagram);
+            }
+            if len < RUN_MAX {
+                return;
+            }
+        }
+    }
+
+    /// Whether a peer with a session is at this address, as far as an address says.
+    pub fn knows(&self, remote: SocketAddr) -> bool {
+        self.forwarding.knows(remote)
+    }
+
+    /// The expensive part, without any lock.
+    fn open<'s, 'd>(&'s self, datagram: &'d mut [u8]) -> Opening<'s, 'd> {
+        let session = sealed::receiver_index(datagram)
+            .and_then(|index| self.forwarding.inbound(index))
+            .map(|session| &**session);
+        let state = match session {
+            None => Opened::NotSealed,
+            Some(session) => match session.opener.open(datagram, session.window.highest()) {
+                Ok(frame) => Opened::Authentic(frame),
+                Err(error) => Opened::Refused(error),
+            },
+        };
+        Opening {
+            datagram,
+            session,
+            state,
+        }
+    }
+
+    fn verdict(&self, opening: &Opening<'_, '_>) -> Inbound {
+        let range = match &opening.state {
+            Opened::Fresh(range) => range.clone(),
+            Opened::Refused(error) => return Inbound::Dropped(drop_reason(*error)),
+            Opened::NotSealed => return Inbound::NotSealed,
+            Opened::Authentic(_) => unreachable!("the window was asked about every frame"),
+        };
+        let session = opening.session.expect("a frame opens in a session");
+        let (peer, datagram) = (session.peer, &*opening.datagram);
+        if datagram.get(range.start) != Some(&(InnerType::IpPacket as u8)) {
+            return Inbound::Inner { peer, range };
+        }
+        let range = range.start + 1..range.end;
+        match self.inbound_packet(&peer, &datagram[range.clone()]) {
+            Ok(()) => Inbound::Packet { peer, range },
+            Err(reason) => Inbound::Dropped(reason),
         }
     }
 
@@ -146,94 +214,62 @@ impl Snapshot {
     }
 }
 
-/// Opens and judges the datagrams of one batch.
-///
-/// Datagrams of one session come in runs, so its replay window is locked, and its traffic counted,
-/// once for each run and not for each datagram. At most one window is locked at a time; drop the batch
-/// before blocking.
-pub struct InboundBatch<'s> {
-    snapshot: &'s Snapshot,
-    session: Option<OpenSession<'s>>,
+/// Datagrams that are opened before the windows are asked: what one GRO buffer holds. More would
+/// only let the first ones leave the cache before they are delivered.
+const RUN_MAX: usize = 64;
+
+/// A datagram of a run on its way to a verdict.
+struct Opening<'s, 'd> {
+    datagram: &'d mut [u8],
+    /// The session it claims to be of; `None` when it is no sealed frame of ours.
+    session: Option<&'s shadowmesh_net::Inbound>,
+    state: Opened,
 }
 
-/// The session of the last datagram.
-struct OpenSession<'s> {
-    index: ReceiverIndex,
-    inbound: &'s shadowmesh_net::Inbound,
-    window: MutexGuard<'s, ReplayWindow>,
-    frames: u64,
-    bytes: u64,
+/// What is known of it.
+enum Opened {
+    /// It opened; whether it was here before, the window was not asked yet.
+    Authentic(Authentic),
+    /// It opened for the first time; here lies the inner frame.
+    Fresh(Range<usize>),
+    /// It did not open, or was here before.
+    Refused(OpenError),
+    /// Not a frame of any session of ours.
+    NotSealed,
 }
 
-impl<'s> InboundBatch<'s> {
-    /// Whether a peer with a session is at this address, as far as an address says.
-    pub fn knows(&self, remote: SocketAddr) -> bool {
-        self.snapshot.forwarding.knows(remote)
-    }
-
-    // PROTOCOL SM-OV-3
-    // PROTOCOL SM-SF-4
-    /// Opens a datagram in place and judges what was inside. HOT PATH.
-    pub fn judge(&mut self, datagram: &mut [u8]) -> Inbound {
-        let Some(session) = sealed::receiver_index(datagram).and_then(|index| self.enter(index))
-        else {
-            return Inbound::NotSealed;
+/// Asks the replay windows about all frames of a run. One window is locked at a time: two threads
+/// that each held one and waited for the other's would wait for ever.
+// PROTOCOL SM-SF-4
+fn accept(run: &mut [Option<Opening<'_, '_>>]) {
+    let mut at = 0;
+    while let Some(Some(first)) = run.get(at) {
+        let Some(session) = first.session else {
+            at += 1;
+            continue;
         };
-        let range = match session.open(datagram) {
-            Ok(inner) => inner,
-            Err(error) => return Inbound::Dropped(drop_reason(error)),
-        };
-        let peer = session.inbound.peer;
-        if datagram.get(range.start) != Some(&(InnerType::IpPacket as u8)) {
-            return Inbound::Inner { peer, range };
+        let mut window = session.window.lock();
+        let (mut frames, mut bytes) = (0, 0);
+        for opening in run[at..].iter_mut().flatten() {
+            if !opening.session.is_some_and(|s| std::ptr::eq(s, session)) {
+                break;
+            }
+            at += 1;
+            let Opened::Authentic(frame) = &opening.state else {
+                continue;
+            };
+            opening.state = match window.accept(frame) {
+                Ok(opened) => {
+                    frames += 1;
+                    // The type byte is ours and not the user's.
+                    bytes += opened.inner.len() as u64 - 1;
+                    Opened::Fresh(opened.inner)
+                }
+                Err(error) => Opened::Refused(error),
+            };
         }
-        let range = range.start + 1..range.end;
-        match self
-            .snapshot
-            .inbound_packet(&peer, &datagram[range.clone()])
-        {
-            Ok(()) => Inbound::Packet { peer, range },
-            Err(reason) => Inbound::Dropped(reason),
-        }
-    }
-
-    /// The session of an index, if it is one of ours.
-    fn enter(&mut self, index: ReceiverIndex) -> Option<&mut OpenSession<'s>> {
-        if self.session.as_ref().is_none_or(|open| open.index != index) {
-            let inbound = self.snapshot.forwarding.inbound(index)?;
-            // The old window is let go before the new one is locked: two threads that each waited
-            // for the other's would wait for ever.
-            self.session = None;
-            // A thread that panicked while it held the window left it valid: it is only bits.
-            let window = inbound
-                .window
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            self.session = Some(OpenSession {
-                index,
-                inbound,
-                window,
-                frames: 0,
-                bytes: 0,
-            });
-        }
-        self.session.as_mut()
-    }
-}
-
-impl OpenSession<'_> {
-    fn open(&mut self, datagram: &mut [u8]) -> Result<Range<usize>, OpenError> {
-        let opened = self.inbound.opener.open(datagram, &mut self.window)?;
-        self.frames += 1;
-        // The type byte is ours and not the user's.
-        self.bytes += opened.inner.len() as u64 - 1;
-        Ok(opened.inner)
-    }
-}
-
-impl Drop for OpenSession<'_> {
-    fn drop(&mut self) {
-        self.inbound.traffic.received(self.frames, self.bytes);
+        drop(window);
+        session.traffic.received(frames, bytes);
     }
 }
 

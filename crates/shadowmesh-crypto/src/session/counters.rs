@@ -4,14 +4,16 @@
 //! watch every one of them: what was handed out and not used yet is kept as a short list of ranges,
 //! and sealing with anything else panics. That holds over all epochs and threads of the session. A
 //! release build pays nothing for it: there this is one atomic.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! This file is compiled a second time against a model checker (`model`): it must take its
+//! primitives from `super::sync`, and its tests are elsewhere.
 
 #[cfg(debug_assertions)]
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::BTreeMap;
+
+use super::sync::{AtomicU64, Ordering};
+#[cfg(debug_assertions)]
+use super::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Ranges that are remembered; with more, the lowest is forgotten, and a frame that comes for it after
 /// so long stops the program. Whoever seals what it reserved leaves no range behind.
@@ -70,7 +72,7 @@ impl Counters {
     }
 
     #[cfg(debug_assertions)]
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // A thread that panicked over one counter leaves what is known of the others.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,6 +81,12 @@ impl Counters {
     #[cfg(test)]
     pub(super) fn set(&self, next: u64) {
         self.next.store(next, Ordering::Relaxed);
+    }
+
+    /// How many ranges of unused counters are remembered.
+    #[cfg(all(test, debug_assertions))]
+    pub(super) fn unused_ranges(&self) -> usize {
+        self.ledger().unused.0.len()
     }
 }
 
@@ -144,61 +152,5 @@ impl Ranges {
             self.0.insert(end, to);
         }
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spend_of(counters: &Counters, counter: u64) -> Result<(), Box<dyn std::any::Any + Send>> {
-        let spend = std::panic::AssertUnwindSafe(|| counters.spend(counter));
-        std::panic::catch_unwind(spend)
-    }
-
-    // PROTOCOL SM-SF-3
-    #[cfg(debug_assertions)]
-    #[test]
-    fn a_counter_that_seals_twice_or_was_never_handed_out_stops_a_debug_build() {
-        let counters = Counters::default();
-        assert_eq!(counters.reserve(4, 100), Some(0));
-        assert_eq!(counters.reserve(4, 100), Some(4));
-        assert_eq!(counters.reserve(93, 100), None);
-        for counter in [5, 0, 7, 3] {
-            assert!(spend_of(&counters, counter).is_ok());
-            assert!(spend_of(&counters, counter).is_err(), "{counter} twice");
-        }
-        assert!(spend_of(&counters, 8).is_err(), "never handed out");
-        for counter in [1, 2, 4, 6] {
-            assert!(spend_of(&counters, counter).is_ok());
-        }
-        assert!(spend_of(&counters, 6).is_err());
-    }
-
-    // PROTOCOL SM-SF-3
-    #[cfg(debug_assertions)]
-    #[test]
-    fn counters_that_start_again_stop_a_debug_build() {
-        let counters = Counters::default();
-        counters.reserve(64, 1 << 20).unwrap();
-        (0..64).for_each(|counter| counters.spend(counter));
-        for start in [0, 63] {
-            counters.set(start);
-            let again = std::panic::AssertUnwindSafe(|| counters.reserve(1, 1 << 20));
-            assert!(std::panic::catch_unwind(again).is_err(), "from {start}");
-        }
-        counters.set(64);
-        assert_eq!(counters.reserve(1, 1 << 20), Some(64));
-    }
-
-    #[test]
-    fn counters_that_are_left_out_are_remembered_in_one_range() {
-        let counters = Counters::default();
-        for run in 0..100_000 {
-            assert_eq!(counters.reserve(64, u64::MAX), Some(run * 64));
-        }
-        #[cfg(debug_assertions)]
-        assert_eq!(counters.ledger().unused.0.len(), 1);
-        assert!(spend_of(&counters, 70).is_ok());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`KeyChain`] is the control side: it comes out of a finished handshake and moves from epoch to
 //! epoch. [`Sealer`] and [`Opener`] are what it hands to the data plane: immutable, shared by
-//! threads, without locks or allocation. [`ReplayWindow`] remembers which frames came.
+//! threads, without locks or allocation. [`SharedWindow`] remembers which frames came: what opens is
+//! [`Authentic`], what it accepts is [`Opened`], and only that tells where the inner frame lies.
 //!
 //! ```text
 //! TLS exporter -> chain 0 -> keys of epoch 0
@@ -16,16 +17,21 @@
 mod chain;
 mod counters;
 mod frame;
+#[cfg(test)]
+mod model;
 mod opener;
 mod replay;
 mod schedule;
 mod sealer;
+mod sync;
+mod window;
 
 pub use chain::{ExportError, KeyChain, RekeyError, RekeyPending};
 pub(crate) use frame::FrameCipher;
-pub use opener::{OpenError, Opened, Opener};
+pub use opener::{Authentic, OpenError, Opened, Opener};
 pub use replay::ReplayWindow;
 pub use sealer::Sealer;
+pub use window::{Acceptance, SharedWindow};
 
 /// Counters end where QUIC's packet numbers do (RFC 9000 §12.3). Nobody gets there honestly, and a
 /// peer that pretends to is not followed, so no counter arithmetic can overflow.

@@ -8,8 +8,8 @@ use shadowmesh_wire::sealed::{
     FRAME_LEN_MIN, HEADER_LEN, Header, KeyPhase, TAG_LEN, expand_counter, read_header,
 };
 
+use super::COUNTER_END;
 use super::frame::FrameCipher;
-use super::{COUNTER_END, ReplayWindow};
 
 /// Bits of the first byte under header protection in a short header (RFC 9001 §5.4.1).
 const PROTECTED_BITS: u8 = 0x1f;
@@ -31,6 +31,32 @@ pub struct Opener {
 pub(super) struct EpochKey {
     pub(super) epoch: u32,
     pub(super) cipher: FrameCipher,
+}
+
+/// A frame that opened. Whether it came before, and so whether it may be delivered, is for
+/// [`SharedWindow`](super::SharedWindow) to say; until then nobody learns where its contents lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Authentic(Opened);
+
+impl Authentic {
+    pub(super) fn counter(&self) -> u64 {
+        self.0.counter
+    }
+
+    pub(super) fn accepted(&self) -> Opened {
+        self.0.clone()
+    }
+
+    /// A frame as far as a window can tell.
+    #[cfg(test)]
+    pub(super) fn of(counter: u64) -> Self {
+        Self(Opened {
+            counter,
+            epoch: 0,
+            inner: 0..0,
+        })
+    }
 }
 
 /// An authentic frame that never came before.
@@ -96,19 +122,16 @@ impl Opener {
         }
     }
 
-    /// HOT PATH. Opens a datagram in place: the inner frame then lies in clear at `inner`. After an
-    /// error the datagram's contents are of no use to anybody. `window` changes only for a frame
-    /// that opened.
+    /// HOT PATH. Opens a datagram in place: the inner frame then lies in clear. After an
+    /// error the datagram's contents are of no use to anybody. `highest` is about the highest
+    /// counter seen so far ([`SharedWindow::highest`](super::SharedWindow::highest)); it may be
+    /// wrong by 2^31.
     ///
     /// # Errors
     /// See [`OpenError`]; each is a reason to drop the datagram.
     // PROTOCOL SM-SF-1
     #[inline]
-    pub fn open(
-        &self,
-        datagram: &mut [u8],
-        window: &mut ReplayWindow,
-    ) -> Result<Opened, OpenError> {
+    pub fn open(&self, datagram: &mut [u8], highest: u64) -> Result<Authentic, OpenError> {
         if datagram.len() < FRAME_LEN_MIN {
             return Err(OpenError::TooShort);
         }
@@ -117,7 +140,7 @@ impl Opener {
         let Header {
             phase, counter_low, ..
         } = read_header(&header).ok_or(OpenError::Forged)?;
-        let counter = expand_counter(counter_low, window.highest());
+        let counter = expand_counter(counter_low, highest);
         if counter >= COUNTER_END {
             return Err(OpenError::Forged);
         }
@@ -130,12 +153,11 @@ impl Opener {
         {
             return Err(OpenError::Forged);
         }
-        window.accept(counter)?;
-        Ok(Opened {
+        Ok(Authentic(Opened {
             counter,
             epoch: key.epoch,
             inner,
-        })
+        }))
     }
 
     /// The header as it was before protection; the datagram keeps it as it came.

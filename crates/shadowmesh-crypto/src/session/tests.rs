@@ -1,5 +1,6 @@
 //! The data plane as two peers and an attacker between them see it.
 
+mod counters;
 mod frames;
 mod rekey;
 
@@ -16,7 +17,7 @@ const SERVER: ReceiverIndex = ReceiverIndex(0x5e5e_5e5e_5e5e_5e5e);
 /// One end of a session with its replay window.
 struct End {
     chain: KeyChain,
-    window: ReplayWindow,
+    window: SharedWindow,
 }
 
 impl End {
@@ -27,7 +28,7 @@ impl End {
 
     /// The inner frame of a datagram.
     fn open(&mut self, datagram: &[u8]) -> Result<Vec<u8>, OpenError> {
-        open(&self.chain.opener(), &mut self.window, datagram).map(|(_, inner)| inner)
+        open(&self.chain.opener(), &self.window, datagram).map(|(_, inner)| inner)
     }
 }
 
@@ -41,11 +42,12 @@ fn seal(sealer: &Sealer, inner: &[u8]) -> Vec<u8> {
 
 fn open(
     opener: &Opener,
-    window: &mut ReplayWindow,
+    window: &SharedWindow,
     datagram: &[u8],
 ) -> Result<(Opened, Vec<u8>), OpenError> {
     let mut datagram = datagram.to_vec();
-    let opened = opener.open(&mut datagram, window)?;
+    let authentic = opener.open(&mut datagram, window.highest())?;
+    let opened = window.lock().accept(&authentic)?;
     let inner = datagram[opened.inner.clone()].to_vec();
     Ok((opened, inner))
 }
@@ -57,7 +59,7 @@ fn session(cipher: Cipher) -> (End, End) {
         secret.fill(42);
         End {
             chain: KeyChain::from_secret(secret, side, cipher, theirs),
-            window: ReplayWindow::new(),
+            window: SharedWindow::new(),
         }
     };
     (end(Side::Client, SERVER), end(Side::Server, CLIENT))

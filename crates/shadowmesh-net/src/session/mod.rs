@@ -10,11 +10,11 @@ mod liveness;
 mod precedence;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quinn_proto::crypto;
-use shadowmesh_crypto::{Cipher, ExportError, KeyChain, ReplayWindow, choose};
+use shadowmesh_crypto::{Cipher, ExportError, KeyChain, SharedWindow, choose};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::Hello;
 use shadowmesh_wire::inner::InnerType;
@@ -46,7 +46,7 @@ pub(crate) struct Session {
     /// Last round trip measured by a probe.
     pub(crate) rtt: Option<Duration>,
     pub(crate) traffic: Arc<Traffic>,
-    window: Arc<Mutex<ReplayWindow>>,
+    window: Arc<SharedWindow>,
     /// Probes under way. Limit: [`PINGS_MAX`].
     pings: VecDeque<Ping>,
 }
@@ -109,7 +109,7 @@ impl Session {
             established_at: now,
             rtt: None,
             traffic: Arc::default(),
-            window: Arc::new(Mutex::new(ReplayWindow::default())),
+            window: Arc::new(SharedWindow::new()),
             pings: VecDeque::new(),
         })
     }

@@ -323,9 +323,8 @@ impl Node {
             return self.net.handle_datagram(received, data, now);
         };
         let mut data = flight.data;
-        let opened = inbound
-            .opener
-            .open(&mut data, &mut inbound.window.lock().unwrap());
+        let authentic = inbound.opener.open(&mut data, inbound.window.highest());
+        let opened = authentic.and_then(|frame| inbound.window.lock().accept(&frame));
         match opened {
             Ok(opened) => {
                 let inner = &data[opened.inner];

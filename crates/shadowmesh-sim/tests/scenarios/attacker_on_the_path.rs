@@ -88,7 +88,7 @@ fn a_datagram_held_back_until_the_window_has_passed_is_too_old() {
         })));
         let number = world.send(a, b);
         world.tap(None);
-        for _ in 0..8300 {
+        for _ in 0..32_900 {
             world.send(a, b);
         }
         world.run_for(seconds(1));

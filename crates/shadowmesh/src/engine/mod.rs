@@ -31,11 +31,15 @@ pub mod host;
 mod inbox;
 pub mod journal;
 mod links;
+#[cfg(test)]
+mod model;
 mod receiver;
 mod report;
 mod runs;
 mod sender;
 mod stop;
+mod sync;
+mod turnstile;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -60,6 +64,7 @@ use links::Links;
 use receiver::Receiver;
 use sender::Sender;
 use stop::Stop;
+use turnstile::Turnstile;
 
 /// What the engine runs with.
 pub struct EngineConfig {
@@ -149,6 +154,7 @@ pub async fn run(
         device: Arc::clone(&device),
         links: Arc::clone(&links),
         cell: Arc::new(SnapshotCell::new(node.snapshot())),
+        turnstile: Arc::new(Turnstile::new(1)),
         outbox,
         drops,
     };
@@ -179,6 +185,8 @@ struct Shared {
     links: Arc<Links>,
     /// The current snapshot.
     cell: Arc<SnapshotCell>,
+    /// The order of what is received.
+    turnstile: Arc<Turnstile>,
     /// To control.
     outbox: Outbox,
     /// Everything dropped.

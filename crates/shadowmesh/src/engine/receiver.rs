@@ -1,4 +1,4 @@
-//! Network to device: one thread. HOT PATH.
+//! Network to device: one thread, or several. HOT PATH.
 //!
 //! A batch is one `recvmmsg` of one socket: up to 32 buffers, each one datagram or up to 64 that the
 //! kernel merged (GRO). Every datagram is looked at on its own, because anybody can send one that is
@@ -6,6 +6,10 @@
 //! super-packets as lists of ranges, and handed to the device in gathered writes: no payload byte is
 //! copied on the way. What is no sealed frame costs a table lookup and, if there is room, one copy
 //! into control's queue; that is all a flood of first packets gets here.
+//!
+//! Several receivers take turns at the sockets, work side by side, and write in the order they took
+//! ([`turnstile`](super::turnstile)). A peer's datagrams come on one pair of addresses, so sharing out
+//! sockets (`SO_REUSEPORT`) would leave one busy peer to one thread; sharing out batches does not.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -13,105 +17,125 @@ use std::sync::Arc;
 use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
-use shadowmesh_vpn::{Inbound, InboundBatch};
+use shadowmesh_vpn::{Inbound, Snapshot};
 use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
 
 use super::Shared;
 use super::stop::Stop;
+use super::turnstile::{Entrance, Ticket};
 
-/// The receiver thread's share of the engine.
+/// A batch of at most this many buffers and bytes is finished before the next receiver is let in: it
+/// takes about as long as waking that one up would.
+const SMALL_BUFFERS_MAX: usize = 4;
+const SMALL_BYTES_MAX: usize = 16 * 1024;
+
+/// One receiver thread's share of the engine.
 pub struct Receiver {
     shared: Shared,
     stop: Arc<Stop>,
+    /// The socket to be asked first, so that none is forgotten over a busy one.
+    first_link: usize,
+    batch: RecvBatch,
+    coalescer: Coalescer,
 }
 
 impl Receiver {
     /// A receiver that has not begun.
     pub fn new(shared: Shared, stop: Arc<Stop>) -> Self {
-        Self { shared, stop }
+        Self {
+            coalescer: Coalescer::new(shared.device.offloads().udp),
+            shared,
+            stop,
+            first_link: 0,
+            batch: RecvBatch::new(),
+        }
     }
 
     /// Works until it is stopped or the device fails.
-    pub fn run(self) -> io::Result<()> {
-        let mut batch = RecvBatch::new();
-        let mut coalescer = Coalescer::new(self.shared.device.offloads().udp);
-        let mut watches = self.watches();
+    pub fn run(mut self) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let stop = Arc::clone(&self.stop);
+        let links: Vec<&UdpLink> = shared.links.iter().collect();
+        let watches = links.iter().copied().map(Watch::readable);
+        let mut watches: Vec<_> = watches.chain([Watch::readable(stop.waker())]).collect();
+        loop {
+            let mut entrance = shared.turnstile.enter();
+            // No snapshot is held here, and no ticket.
+            let Some(ticket) = self.take(&links, &mut watches, &mut entrance)? else {
+                return Ok(());
+            };
+            let entrance = self.is_small().then_some(entrance);
+            self.open();
+            self.deliver(&ticket)?;
+            drop(ticket);
+            drop(entrance);
+        }
+    }
+
+    /// Receives the next batch of any socket, waiting for it; `None` when it is time to end.
+    fn take<'t>(
+        &mut self,
+        links: &[&UdpLink],
+        watches: &mut [Watch<'_>],
+        entrance: &mut Entrance<'t>,
+    ) -> io::Result<Option<Ticket<'t>>> {
         while !self.stop.is_set() {
-            let mut received = 0;
-            for link in self.shared.links.iter() {
-                received += self.receive(link, &mut batch, &mut coalescer)?;
+            let mut is_idle = true;
+            for turn in 0..links.len() {
+                let number = (self.first_link + turn) % links.len();
+                match links[number].recv_batch(&mut self.batch) {
+                    Ok(_) => {
+                        self.first_link = number + 1;
+                        return Ok(Some(entrance.ticket()));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    // The error of an earlier send (ICMP), reported here; the next receive goes on.
+                    Err(_) => is_idle = false,
+                }
             }
-            if received == 0 {
-                // No snapshot is held here.
-                poll::wait(&mut watches, None)?;
+            if is_idle {
+                poll::wait(watches, None)?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn watches(&self) -> Vec<Watch<'_>> {
-        let links = self.shared.links.iter().map(Watch::readable);
-        links.chain([Watch::readable(self.stop.waker())]).collect()
+    fn is_small(&mut self) -> bool {
+        let mut lens = self.batch.iter_mut().map(|(from, _)| from.len);
+        let first: usize = lens.by_ref().take(SMALL_BUFFERS_MAX).sum();
+        first <= SMALL_BYTES_MAX && lens.next().is_none()
     }
 
-    /// Receives one batch of one socket and delivers it; returns how many buffers there were.
-    fn receive(
-        &self,
-        link: &UdpLink,
-        batch: &mut RecvBatch,
-        coalescer: &mut Coalescer,
-    ) -> io::Result<usize> {
-        let count = match link.recv_batch(batch) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            // The error of an earlier send (ICMP), reported here; the next receive goes on.
-            Err(_) => return Ok(1),
-        };
+    /// Opens the batch and finds out what is to be delivered. Beside other receivers.
+    fn open(&mut self) {
+        // Given back at the end, before the writes: the keys may have had their time.
         let snapshot = self.shared.cell.load();
-        let mut judge = snapshot.inbound_batch();
-        for (number, (from, buffer)) in batch.iter_mut().enumerate() {
+        for (number, (from, buffer)) in self.batch.iter_mut().enumerate() {
             let mut at = number * RecvBatch::BUFFER_BYTES;
-            for datagram in buffer.chunks_mut(from.stride) {
-                self.judge(&mut judge, &from, datagram, at, coalescer);
+            let coalescer = &mut self.coalescer;
+            snapshot.inbound_run(buffer.chunks_mut(from.stride), |inbound, datagram| {
+                judge(
+                    &self.shared,
+                    &snapshot,
+                    &from,
+                    inbound,
+                    datagram,
+                    at,
+                    coalescer,
+                );
                 at += datagram.len();
-            }
-        }
-        // Before the writes: control may want the window, and the keys may have had their time.
-        drop(judge);
-        drop(snapshot);
-        self.deliver(batch.bytes(), coalescer)?;
-        Ok(count)
-    }
-
-    /// One datagram, which starts at byte `at` of the batch.
-    fn judge(
-        &self,
-        batch: &mut InboundBatch<'_>,
-        from: &udp::Received,
-        datagram: &mut [u8],
-        at: usize,
-        coalescer: &mut Coalescer,
-    ) {
-        match batch.judge(datagram) {
-            Inbound::Packet { range, .. } => {
-                coalescer.push(at + range.start, &datagram[range]);
-            }
-            Inbound::Inner { peer, range } => {
-                let inner = &datagram[range];
-                self.shared.outbox.inner(peer, received(from), inner);
-            }
-            Inbound::NotSealed => {
-                let known = batch.knows(from.remote);
-                self.shared.outbox.datagram(received(from), datagram, known);
-            }
-            Inbound::Dropped(reason) => self.shared.drops.count(reason),
+            });
         }
     }
 
-    /// Hands the batch's packets to the device.
-    fn deliver(&self, bytes: &[u8], coalescer: &mut Coalescer) -> io::Result<()> {
+    /// Hands the batch's packets to the device, when its turn has come. The turn ends with the ticket.
+    // PROTOCOL SM-DV-3
+    fn deliver(&mut self, ticket: &Ticket<'_>) -> io::Result<()> {
+        let writes = self.coalescer.finish();
+        ticket.wait();
+        let bytes = self.batch.bytes();
         let mut slices = [IoSlice::new(&[]); IOV_LEN_MAX];
-        for write in coalescer.finish() {
+        for write in writes {
             let len = write.gather(bytes, &mut slices);
             if let Err(error) = self.shared.device.write_vectored(&slices[..len]) {
                 if is_device_gone(&error) {
@@ -122,6 +146,30 @@ impl Receiver {
             }
         }
         Ok(())
+    }
+}
+
+/// One opened datagram, which starts at byte `at` of the batch.
+fn judge(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    from: &udp::Received,
+    inbound: Inbound,
+    datagram: &mut [u8],
+    at: usize,
+    coalescer: &mut Coalescer,
+) {
+    match inbound {
+        Inbound::Packet { range, .. } => coalescer.push(at + range.start, &datagram[range]),
+        Inbound::Inner { peer, range } => {
+            let inner = &datagram[range];
+            shared.outbox.inner(peer, received(from), inner);
+        }
+        Inbound::NotSealed => {
+            let known = snapshot.knows(from.remote);
+            shared.outbox.datagram(received(from), datagram, known);
+        }
+        Inbound::Dropped(reason) => shared.drops.count(reason),
     }
 }
 

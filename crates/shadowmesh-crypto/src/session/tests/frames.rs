@@ -154,15 +154,19 @@ fn a_frame_sent_back_to_its_sender_does_not_open() {
 // PROTOCOL SM-SF-3
 #[test]
 fn counters_cross_the_border_of_what_the_header_carries() {
-    let (client, mut server) = session(Cipher::Aes256Gcm);
+    let (client, server) = session(Cipher::Aes256Gcm);
     let border = 1_u64 << 32;
     client.chain.set_counter(border - 3);
-    server.window.accept(border - 10).unwrap();
+    server
+        .window
+        .lock()
+        .accept(&Authentic::of(border - 10))
+        .unwrap();
     let sealer = client.chain.remade_sealer();
     let frames: Vec<_> = (0..6).map(|_| seal(&sealer, b"x")).collect();
     // Late ones from below the border after ones from above it.
     for (at, frame) in [3, 0, 5, 4, 2, 1].map(|at| (at, &frames[at])) {
-        let (opened, _) = open(&server.chain.opener(), &mut server.window, frame).unwrap();
+        let (opened, _) = open(&server.chain.opener(), &server.window, frame).unwrap();
         assert_eq!(opened.counter, border - 3 + at as u64);
     }
 }
@@ -172,7 +176,11 @@ fn counters_cross_the_border_of_what_the_header_carries() {
 fn a_counter_at_the_end_of_all_counters_is_not_followed() {
     let (client, mut server) = session(Cipher::ChaCha20Poly1305);
     let sealer = client.chain.sealer();
-    server.window.accept(COUNTER_END - 1).unwrap();
+    server
+        .window
+        .lock()
+        .accept(&Authentic::of(COUNTER_END - 1))
+        .unwrap();
     let mut datagram = vec![0; 40];
     sealer.seal_unchecked(COUNTER_END, &mut datagram);
     assert_eq!(server.open(&datagram), Err(OpenError::Forged));

@@ -107,15 +107,15 @@ fn the_answerer_opens_the_next_epoch_at_once_but_seals_in_it_only_when_told() {
     client.chain.finish_rekey(pending, 1, &response).unwrap();
 
     let frame = client.seal(b"new");
-    let (opened, _) = open(&server.chain.opener(), &mut server.window, &frame).unwrap();
+    let (opened, _) = open(&server.chain.opener(), &server.window, &frame).unwrap();
     assert_eq!(opened.epoch, 1);
     let frame = server.seal(b"old");
-    let (opened, _) = open(&client.chain.opener(), &mut client.window, &frame).unwrap();
+    let (opened, _) = open(&client.chain.opener(), &client.window, &frame).unwrap();
     assert_eq!(opened.epoch, 0);
 
     server.chain.confirm_rekey(1).unwrap();
     let frame = server.seal(b"new");
-    let (opened, _) = open(&client.chain.opener(), &mut client.window, &frame).unwrap();
+    let (opened, _) = open(&client.chain.opener(), &client.window, &frame).unwrap();
     assert_eq!(opened.epoch, 1);
     // The message and the first frame both confirm.
     assert_eq!(server.chain.confirm_rekey(1), Ok(()));

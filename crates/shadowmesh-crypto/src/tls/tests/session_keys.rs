@@ -4,7 +4,7 @@ use quinn_proto::Side;
 use shadowmesh_wire::sealed::{OVERHEAD, ReceiverIndex};
 
 use super::nodes::{Node, Pair};
-use crate::{Cipher, ExportError, KeyChain, ReplayWindow};
+use crate::{Cipher, ExportError, KeyChain};
 
 /// One side's keys; `ours` and `theirs` are receiver indices.
 fn export(pair: &Pair, side: Side, cipher: Cipher, ours: u64, theirs: u64) -> KeyChain {
@@ -31,10 +31,7 @@ fn seal(chain: &KeyChain) -> [u8; OVERHEAD] {
 }
 
 fn opens(chain: &KeyChain, mut datagram: [u8; OVERHEAD]) -> bool {
-    chain
-        .opener()
-        .open(&mut datagram, &mut ReplayWindow::new())
-        .is_ok()
+    chain.opener().open(&mut datagram, 0).is_ok()
 }
 
 // PROTOCOL SM-EP-1
