@@ -111,6 +111,7 @@ fn deliver(victim: &mut Net, from: SocketAddr, bytes: &[u8], now: Instant) {
 
 fn drain(victim: &mut Net) {
     while victim.poll_transmit().is_some() {}
+    while victim.poll_early().is_some() {}
     while let Some(event) = victim.poll_event() {
         assert!(
             !matches!(event, NetEvent::PeerUp { .. }),

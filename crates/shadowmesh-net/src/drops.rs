@@ -49,8 +49,8 @@ drop_reasons! {
     ResetLimit = "reset_limit",
     /// A sealed frame of a session whose peer was removed.
     RemovedPeer = "removed_peer",
-    /// A sealed frame that reached the control thread although its session exists, or whose session
-    /// ended on the way there: its sender was faster than our snapshot.
+    /// A sealed frame that came before its session, when too many such waited or the session did not
+    /// come; or whose session ended on the way to the control thread.
     StaleSnapshot = "stale_snapshot",
 
     // Sealed frames.

@@ -8,6 +8,7 @@ use quinn_proto::{Side, VarInt};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::sealed::ReceiverIndex;
 
+use super::early::EarlyFrames;
 use super::stream::ControlStream;
 use super::{Cids, ConnKey, Owner};
 use crate::paths::Paths;
@@ -30,6 +31,8 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     /// Our receiver index for the session of this connection.
     pub(crate) index: Option<ReceiverIndex>,
+    /// Frames under this index that came before the session.
+    pub(crate) early: EarlyFrames,
     /// Our first Initial, or the arrival of theirs.
     pub(crate) started_at: Instant,
     /// First contact: every Initial is sent twice.
@@ -83,6 +86,7 @@ impl Connection {
             stream: ControlStream::default(),
             phase: Phase::Handshake,
             index: None,
+            early: EarlyFrames::default(),
             started_at: now,
             double_initials: false,
             resumed: false,

@@ -8,6 +8,7 @@
 
 mod cids;
 mod connection;
+mod early;
 mod long_header;
 mod settings;
 mod stream;
@@ -29,6 +30,8 @@ use shadowmesh_wire::sealed::ReceiverIndex;
 
 pub(crate) use cids::{CID_LEN, Cids, Owner};
 pub(crate) use connection::{Close, Connection, Phase};
+#[cfg(test)]
+pub(crate) use early::FRAMES_MAX as EARLY_FRAMES_MAX;
 pub(crate) use long_header::LongHeader;
 pub(crate) use stream::StreamError;
 pub(crate) use tokens::TokenTime;

@@ -1,7 +1,7 @@
 //! A datagram from the link that the data plane did not open.
 //!
 //! It is told by its id, without any cryptography: one of our QUIC connections, a session that the
-//! data plane does not know yet or any more, or nobody's. Only a first Initial with the right tag
+//! data plane does not know yet (its frames wait), or nobody's. Only a first Initial with the right tag
 //! gets further without a known id; a short header with an unknown id may be the peer's word that
 //! it lost our keys, and is else answered by ours.
 
@@ -74,9 +74,21 @@ impl Net {
                 let remote = self.virtual_remote(key, received.remote);
                 self.feed(received, remote, data, now);
             }
-            Some(Owner::Session(_)) => self.drops.count(DropReason::StaleSnapshot),
+            Some(Owner::Session(key)) => self.on_early_frame(key, received, data),
             Some(Owner::Removed(_)) => self.drops.count(DropReason::RemovedPeer),
             None => self.on_unknown_id(received, data, now),
+        }
+    }
+
+    /// A frame of a session that we do not have yet: its sender has our Hello, and we wait for its.
+    // PROTOCOL SM-SF-9
+    fn on_early_frame(&mut self, key: ConnKey, received: Received, data: BytesMut) {
+        let connection = self.control.connections.get_mut(&key);
+        let waits = connection
+            .filter(|connection| connection.session().is_none())
+            .is_some_and(|connection| connection.early.push(received, data));
+        if !waits {
+            self.drops.count(DropReason::StaleSnapshot);
         }
     }
 

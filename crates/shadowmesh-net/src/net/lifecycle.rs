@@ -8,6 +8,7 @@ use shadowmesh_wire::control::{ControlMessage, Hello};
 
 use super::Net;
 use crate::control::{Close, ConnKey, Connection, Phase};
+use crate::drops::DropReason;
 use crate::event::{DownReason, NetEvent};
 use crate::session::{Contender, LIVENESS_TICK, Session, newcomer_wins};
 use crate::timers::Timer;
@@ -96,6 +97,7 @@ impl Net {
         match session {
             Ok(session) => {
                 connection.phase = Phase::Up(Box::new(session));
+                self.output.release(connection.early.take());
                 self.control.unfinished.remove(&key);
             }
             Err(error) => {
@@ -291,6 +293,8 @@ impl Net {
             self.timers.set(Timer::Drain(key), now + DRAIN_MAX);
         }
         release_index(connection, &self.control.cids, key);
+        let early = connection.early.take().len() as u64;
+        self.drops.add(DropReason::StaleSnapshot, early);
         let Some(id) = connection.peer else { return };
         let Some(peer) = self.peers.get_mut(&id) else {
             return;

@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shadowmesh_crypto::HandshakeCounters;
@@ -36,7 +37,7 @@ use shadowmesh_wire::PeerId;
 use crate::config::{ConfigError, NetConfig};
 use crate::control::Control;
 use crate::drops::DropCounters;
-use crate::event::{NetEvent, PeerState, PeerStatus, SessionStatus, Transmit};
+use crate::event::{NetEvent, PeerState, PeerStatus, Received, SessionStatus, Transmit};
 use crate::forwarding::{Forwarding, TrafficTotals};
 use crate::gate::Gate;
 use crate::peer::Peer;
@@ -126,6 +127,13 @@ impl Net {
     /// The next thing to know.
     pub fn poll_event(&mut self) -> Option<NetEvent> {
         self.output.pop_event()
+    }
+
+    /// A frame that came before its session, which is up by now: to be judged by the forwarding of
+    /// this moment, like one that has just come. To be asked once the events are taken.
+    // PROTOCOL SM-SF-9
+    pub fn poll_early(&mut self) -> Option<(Received, BytesMut)> {
+        self.output.pop_early()
     }
 
     /// The sessions as the data plane needs them. Changes with [`NetEvent::ForwardingChanged`].

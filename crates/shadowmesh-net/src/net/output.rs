@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::event::{NetEvent, Transmit};
+use bytes::BytesMut;
+
+use crate::event::{NetEvent, Received, Transmit};
 use crate::forwarding::Forwarding;
 
 /// Limit: datagrams waiting. One input makes a dozen; only a parent that does not fetch gets here.
@@ -16,6 +18,8 @@ const EVENTS_MAX: usize = 8 * 1024;
 pub(super) struct Output {
     transmits: VecDeque<Transmit>,
     events: VecDeque<NetEvent>,
+    /// Frames whose session has come up. Limit: those that waited for the sessions of one input.
+    early: VecDeque<(Received, BytesMut)>,
     pub(super) forwarding: Arc<Forwarding>,
     /// Something in `forwarding` is no longer so.
     pub(super) forwarding_stale: bool,
@@ -42,6 +46,15 @@ impl Output {
         self.forwarding = Arc::new(forwarding);
         self.forwarding_stale = false;
         self.event(NetEvent::ForwardingChanged);
+    }
+
+    /// The session of these frames is up.
+    pub(super) fn release(&mut self, frames: Vec<(Received, BytesMut)>) {
+        self.early.extend(frames);
+    }
+
+    pub(super) fn pop_early(&mut self) -> Option<(Received, BytesMut)> {
+        self.early.pop_front()
     }
 
     pub(super) fn pop_transmit(&mut self) -> Option<Transmit> {

@@ -214,6 +214,10 @@ impl World {
             let now = self.now;
             self.nodes[node].events.push((now, event));
         }
+        while let Some((received, frame)) = self.nodes[node].net.poll_early() {
+            let now = self.now;
+            self.nodes[node].judge(received, &frame, now);
+        }
         while let Some(transmit) = self.nodes[node].net.poll_transmit() {
             self.dispatch(node, transmit.remote, Kind::Control, transmit.contents);
         }
@@ -315,14 +319,17 @@ impl Node {
     }
 
     fn receive(&mut self, flight: Flight, now: Instant) {
-        let received = Received::from_remote(flight.source);
+        self.judge(Received::from_remote(flight.source), &flight.data, now);
+    }
+
+    fn judge(&mut self, received: Received, data: &[u8], now: Instant) {
         let forwarding = self.net.forwarding();
-        let inbound = receiver_index(&flight.data).and_then(|index| forwarding.inbound(index));
+        let inbound = receiver_index(data).and_then(|index| forwarding.inbound(index));
         let Some(inbound) = inbound else {
-            let data = BytesMut::from(&flight.data[..]);
+            let data = BytesMut::from(data);
             return self.net.handle_datagram(received, data, now);
         };
-        let mut data = flight.data;
+        let mut data = data.to_vec();
         let authentic = inbound.opener.open(&mut data, inbound.window.highest());
         let opened = authentic.and_then(|frame| inbound.window.lock().accept(&frame));
         match opened {

@@ -2,6 +2,7 @@
 
 mod bare;
 mod early_data;
+mod early_frames;
 mod flood;
 mod glare;
 mod handshake;

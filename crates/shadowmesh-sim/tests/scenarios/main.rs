@@ -5,6 +5,7 @@ mod anti_spoofing;
 mod attacker_on_the_path;
 mod both_call_at_once;
 mod clock_jump;
+mod early_frames;
 mod failed_rekey;
 mod handshake_loss;
 mod handshake_time;

@@ -19,7 +19,7 @@ impl Node {
             // PROTOCOL SM-OV-5
             Err(reason) => self.net.drops().count(reason),
         }
-        self.drain_net();
+        self.drain_net(now);
     }
 
     /// Judges, seals and queues one packet.

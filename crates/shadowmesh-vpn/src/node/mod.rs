@@ -35,7 +35,8 @@ pub struct Node {
     demand: DemandQueue,
     /// Sealed frames of the slow path; bounded by the demand queue and by one for each input.
     transmits: VecDeque<Transmit>,
-    /// IP packets for the device, at most one for each datagram handled since the last drain.
+    /// IP packets for the device, at most one for each datagram handled since the last drain, and those
+    /// that came before their session.
     to_device: VecDeque<Vec<u8>>,
     events: VecDeque<NodeEvent>,
 }
@@ -70,7 +71,7 @@ impl Node {
             to_device,
             events,
         };
-        node.drain_net();
+        node.drain_net(now);
         Ok(node)
     }
 
@@ -79,7 +80,7 @@ impl Node {
         let members = self.members.with(peer.clone())?;
         self.members = Arc::new(members);
         self.net.add_peer(net_peer(&peer), now);
-        self.drain_net();
+        self.drain_net(now);
         self.renew_snapshot();
         Ok(())
     }
@@ -96,7 +97,7 @@ impl Node {
             .drops()
             .add(DropReason::RemovedPeer, waiting as u64);
         self.net.remove_peer(id, now);
-        self.drain_net();
+        self.drain_net(now);
         self.renew_snapshot();
         true
     }
@@ -104,7 +105,7 @@ impl Node {
     /// Starts a session with a peer unless there is one.
     pub fn connect(&mut self, id: &PeerId, now: Instant) {
         self.net.connect(id, now);
-        self.drain_net();
+        self.drain_net(now);
     }
 
     /// Starts a session with every peer that has an address: what a node does when it begins. Peers
@@ -115,13 +116,13 @@ impl Node {
         for peer in members.peers().iter().filter(|p| !p.underlay.is_empty()) {
             self.net.connect(&peer.id, now);
         }
-        self.drain_net();
+        self.drain_net(now);
     }
 
     /// Sends a probe through the tunnel; the answer comes as [`NetEvent::PingReply`] with this token.
     pub fn ping(&mut self, id: &PeerId, now: Instant) -> Result<u64, NetError> {
         let token = self.net.ping(id, now);
-        self.drain_net();
+        self.drain_net(now);
         token
     }
 
@@ -133,14 +134,14 @@ impl Node {
         now: Instant,
     ) -> Result<(), NetError> {
         let sent = self.net.send_control(id, message, now);
-        self.drain_net();
+        self.drain_net(now);
         sent
     }
 
     /// Tells the peers that we leave; afterwards only `poll_transmit` is of use.
     pub fn shutdown(&mut self, now: Instant) {
         self.net.shutdown(now);
-        self.drain_net();
+        self.drain_net(now);
     }
 
     /// Time passed.
@@ -150,7 +151,7 @@ impl Node {
             .drops()
             .add(DropReason::WaitingExpired, expired as u64);
         self.net.handle_timeout(now);
-        self.drain_net();
+        self.drain_net(now);
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next, and why.
@@ -199,7 +200,15 @@ impl Node {
     }
 
     /// Takes what `net` has to say; to be called after every call into it.
-    fn drain_net(&mut self) {
+    fn drain_net(&mut self, now: Instant) {
+        self.take_events();
+        while let Some((received, frame)) = self.net.poll_early() {
+            self.judge(received, frame, now);
+            self.take_events();
+        }
+    }
+
+    fn take_events(&mut self) {
         while let Some(event) = self.net.poll_event() {
             match event {
                 NetEvent::ForwardingChanged => self.renew_snapshot(),

@@ -1,0 +1,59 @@
+//! Frames that came before their session.
+//!
+//! A side seals as soon as it has both Hellos, and its first frames may overtake its own Hello: on
+//! the way, between the threads of the sender, or because the Hello was lost and is sent again. The
+//! other side cannot open them yet, but it drew their index and told it to nobody but the peer. So a
+//! few of them wait here, and are judged again when the session is up.
+
+use bytes::BytesMut;
+
+use crate::event::Received;
+
+/// Limit: frames that wait for one session; as many as the packets that wait to be sent in it.
+pub(crate) const FRAMES_MAX: usize = 64;
+/// Limit: bytes of them; as many full frames of a path of 1500 bytes, and one datagram of any size.
+const BYTES_MAX: usize = FRAMES_MAX * 1500;
+
+/// The frames that wait for one session, in the order they came.
+#[derive(Debug, Default)]
+pub(crate) struct EarlyFrames {
+    frames: Vec<(Received, BytesMut)>,
+    bytes: usize,
+}
+
+impl EarlyFrames {
+    /// Keeps a frame; false when there is no room for it. The first stay: what a program sent first
+    /// is what it waits for.
+    #[must_use]
+    pub(crate) fn push(&mut self, received: Received, frame: BytesMut) -> bool {
+        if self.frames.len() >= FRAMES_MAX || self.bytes >= BYTES_MAX {
+            return false;
+        }
+        self.bytes += frame.len();
+        self.frames.push((received, frame));
+        true
+    }
+
+    /// All of them, oldest first; none is left.
+    pub(crate) fn take(&mut self) -> Vec<(Received, BytesMut)> {
+        self.bytes = 0;
+        std::mem::take(&mut self.frames)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_has_a_limit_in_frames_and_in_bytes() {
+        let from = Received::from_remote(([192, 0, 2, 1], 1).into());
+        let count = |len: usize| {
+            let mut early = EarlyFrames::default();
+            while early.push(from, BytesMut::zeroed(len)) {}
+            (early.take().len(), early.take().len())
+        };
+        assert_eq!(count(30), (FRAMES_MAX, 0));
+        assert_eq!(count(65_000), (2, 0));
+    }
+}
