@@ -95,6 +95,14 @@ drop_reasons! {
     /// Larger than fits a sealed frame.
     TooBig = "too_big",
 
+    // The queue in front of the sealer.
+    /// The flow's packets waited too long, and it had to be told (CoDel).
+    QueueCodel = "queue_codel",
+    /// The queue was full, and this flow took most of it.
+    QueueFull = "queue_full",
+    /// Marked by a queue of the underlay, but its transport does not understand marks (RFC 6040).
+    EcnMarked = "ecn_marked",
+
     // The engine.
     /// The control thread did not keep up with the receiver.
     ControlBacklog = "control_backlog",

@@ -17,6 +17,7 @@
 //! | [`probe`] | the sealed ping |
 //! | [`control`] | messages on the control stream |
 //! | [`ip`], [`prefix`], [`overlay`] | IP packets, prefixes, addresses derived from a [`PeerId`] |
+//! | [`traffic_class`] | DSCP and ECN of an IP packet, across the tunnel |
 //! | [`offload`] | the super-packets of the TUN device: split and coalesce |
 #![forbid(unsafe_code)]
 
@@ -29,5 +30,6 @@ mod peer_id;
 pub mod prefix;
 pub mod probe;
 pub mod sealed;
+pub mod traffic_class;
 
 pub use peer_id::{PeerId, PeerIdError};

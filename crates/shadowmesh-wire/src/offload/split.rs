@@ -104,6 +104,16 @@ impl<'a> Split<'a> {
         self.count
     }
 
+    /// Segments that [`Self::write_next`] has yet to write.
+    pub fn remaining(&self) -> usize {
+        self.count - self.next
+    }
+
+    /// Leaves the next segment out, as if it were lost on the way.
+    pub fn skip_next(&mut self) {
+        self.next = self.count.min(self.next + 1);
+    }
+
     /// Writes the next segment to the front of `out` and returns its length; `None` when all were
     /// written.
     ///
