@@ -6,6 +6,8 @@
 //! function of an immutable [`Snapshot`], so the data threads of the engine and the slow path of the
 //! simulated world run the same code.
 //!
+//! Packets that may go wait for their turn in a [`fair_queue`], so that nothing waits long.
+//!
 //! The rest of this crate is what a verdict needs around it: a longest-prefix-match table
 //! ([`route_table`]), a short queue for packets whose session is still coming ([`demand`]), and
 //! checks that say what is wrong with a configuration before anything starts ([`config`]).
@@ -16,6 +18,7 @@
 
 pub mod config;
 pub mod demand;
+pub mod fair_queue;
 pub mod members;
 pub mod node;
 pub mod route_table;
