@@ -18,13 +18,14 @@
 //! | module | what it does |
 //! |---|---|
 //! | `control` | drives the node: datagrams, timers, commands, signals |
-//! | `sender`, `runs` | device to network |
+//! | `sender`, `buffers`, `runs` | device to network |
 //! | `receiver` | network to device |
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
 //! | `links` | the UDP sockets |
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
 //! | `report` | what commands are told |
 
+mod buffers;
 mod cell;
 mod control;
 pub mod host;

@@ -122,6 +122,11 @@ impl Runs {
         if let Some(at) = self.runs.iter().position(|(of, _)| Arc::ptr_eq(of, peer)) {
             return &mut self.runs[at].1;
         }
+        // The peer's keys or path changed since its run began: what was sealed before leaves before.
+        if let Some(at) = self.runs.iter().position(|(of, _)| of.peer == peer.peer) {
+            let run = self.retire(at, send);
+            self.spare.push(run);
+        }
         let run = match self.spare.pop() {
             Some(run) => run,
             None => self.retire(0, send),

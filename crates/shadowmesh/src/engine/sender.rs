@@ -1,55 +1,102 @@
 //! Device to network: one thread. HOT PATH.
 //!
-//! A batch is up to [`READS_MAX`] reads of the device, each a packet or a super-packet of up to 64 KB.
-//! Every segment is written straight into its slot of the peer's GSO run and sealed there: one copy
-//! between the application's socket and ours. Runs leave when they are full and at the end of the
-//! batch, so small packets of one burst share a system call, and a lone packet waits for nothing.
+//! Its work is turns. A turn first moves what the device holds, each read a packet or a super-packet
+//! of up to 64 KB, into the fair queue, so that whatever waits does so where waiting is managed: the
+//! device's own queue is one line of 500 super-packets. Then it takes out, by fairness, as much as one
+//! or two sends hold, and looks at the device again.
+//!
+//! ```text
+//! device ─ verdict ─> fair queue ─ signal ─> split ─ seal into the peer's run ─> UDP socket
+//! ```
+//!
+//! Every segment is written straight into its slot of the peer's GSO run and sealed there. A run leaves
+//! when it is full and when nothing waits any more: so packets that came together share a system call,
+//! a lone packet waits for nothing, and under load no run leaves half empty.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use shadowmesh_io::poll::{self, Watch};
-use shadowmesh_io::tun::READ_LEN_MAX;
 use shadowmesh_io::udp::{GSO_BYTES_MAX, SendFault};
-use shadowmesh_net::{DropReason, Outbound};
+use shadowmesh_net::{DropCounters, DropReason, Outbound};
 use shadowmesh_vpn::Snapshot;
+use shadowmesh_vpn::fair_queue::{FairQueue, FlowHasher, Limits, Signal, Size};
 use shadowmesh_wire::inner::InnerType;
-use shadowmesh_wire::offload::{Split, VNET_HDR_LEN, VnetHdr};
+use shadowmesh_wire::ip::IpPacket;
+use shadowmesh_wire::offload::{GsoType, Split, VNET_HDR_LEN, VnetHdr};
 use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD, TAG_LEN};
+use shadowmesh_wire::traffic_class::{self, Ecn};
 
 use super::Shared;
+use super::buffers::{Buffer, Buffers};
 use super::runs::{Run, Runs};
 use super::stop::Stop;
 
-/// Reads before everything is sent. Unpaced small packets go three times as fast with 32 as with 1;
-/// more only lets the first packet of a batch wait longer.
-const READS_MAX: usize = 32;
+/// Reads of the device in one turn. As many small packets as share a send; and a look at a device that
+/// fills faster than it can be emptied ends.
+const TURN_READS_MAX: usize = 64;
+/// Items taken from the fair queue in one turn: not fewer than were read, or small packets would pile
+/// up here that the kernel can drop at less cost.
+const TURN_ITEMS_MAX: usize = TURN_READS_MAX;
+/// Bytes taken from the fair queue in one turn: two sends, about 80 us of work. What comes meanwhile
+/// waits that long to be looked at.
+const TURN_BYTES_MAX: usize = 2 * GSO_BYTES_MAX;
+
+/// What may wait. The bytes are those of a TCP connection with the largest socket buffer that systems
+/// give by default (6 MB); the items are twice the device's own queue. Memory of the process.
+const QUEUE_LIMITS: Limits = Limits {
+    items: 1024,
+    memory: 8 * 1024 * 1024,
+};
 
 /// The sender thread's share of the engine.
 pub struct Sender {
     shared: Shared,
     stop: Arc<Stop>,
+    queue: FairQueue<Waiting>,
+    hasher: FlowHasher,
+    buffers: Buffers,
+}
+
+/// A packet or super-packet that waits for its turn.
+struct Waiting {
+    /// Where it goes. Judged when it was read; a wait is a few milliseconds at most.
+    peer: Arc<Outbound>,
+    /// Virtio header and packet.
+    buffer: Buffer,
 }
 
 impl Sender {
     /// A sender that has not begun.
     pub fn new(shared: Shared, stop: Arc<Stop>) -> Self {
-        Self { shared, stop }
+        Self {
+            shared,
+            stop,
+            queue: FairQueue::new(QUEUE_LIMITS),
+            hasher: FlowHasher::new([random(), random()]),
+            buffers: Buffers::default(),
+        }
     }
 
     /// Works until it is stopped or the device fails.
-    pub fn run(self) -> io::Result<()> {
-        let mut buffer = vec![0; READ_LEN_MAX].into_boxed_slice();
+    pub fn run(mut self) -> io::Result<()> {
         let mut runs = Runs::new();
         while !self.stop.is_set() {
-            if self.batch(&mut buffer, &mut runs)? < READS_MAX {
-                self.wait()?;
+            let is_drained = self.read_device()?;
+            self.serve(&mut runs);
+            if self.queue.is_empty() {
+                runs.send_all(&mut |peer, run| send(&self.shared, peer, run));
+                if is_drained {
+                    self.wait()?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Blocks until there is something to read. No snapshot is held here.
+    /// Blocks until there is something to read. No snapshot and no session is held here.
     fn wait(&self) -> io::Result<()> {
         let mut watches = [
             Watch::readable(&*self.shared.device),
@@ -58,37 +105,74 @@ impl Sender {
         poll::wait(&mut watches, None).map(drop)
     }
 
-    /// Reads, seals and sends one batch; returns how many reads there were.
-    fn batch(&self, buffer: &mut [u8], runs: &mut Runs) -> io::Result<usize> {
+    /// Moves what the device holds into the fair queue; whether that was all.
+    fn read_device(&mut self) -> io::Result<bool> {
         let snapshot = self.shared.cell.load();
-        let mut reads = 0;
-        while reads < READS_MAX {
-            match self.shared.device.read(buffer) {
-                Ok(len) => self.forward(&snapshot, &mut buffer[..len], runs),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+        let now = Instant::now();
+        for _ in 0..TURN_READS_MAX {
+            match self.buffers.fill(|room| self.shared.device.read(room)) {
+                Ok(buffer) => self.admit(&snapshot, buffer, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),
             }
-            reads += 1;
         }
-        runs.send_all(&mut |peer, run| self.send(peer, run));
-        Ok(reads)
+        Ok(false)
     }
 
     /// One read of the device, on its way to wherever it may go.
-    fn forward(&self, snapshot: &Snapshot, read: &mut [u8], runs: &mut Runs) {
-        let Some((header, packet)) = read.split_at_mut_checked(VNET_HDR_LEN) else {
-            return self.shared.drops.count(DropReason::BadOffload);
-        };
-        let done = match snapshot.outbound(packet) {
-            Ok(peer) => split(header, packet).and_then(|packets| self.seal(peer, packets, runs)),
-            Err(DropReason::NoSession) => {
-                split(header, packet).map(|packets| self.hand_over(packets))
+    fn admit(&mut self, snapshot: &Snapshot, mut buffer: Buffer, now: Instant) {
+        match judge(snapshot, &self.hasher, &mut buffer) {
+            Ok((peer, hash, size)) => {
+                let peer = Arc::clone(peer);
+                let (drops, buffers) = (&self.shared.drops, &mut self.buffers);
+                let lost = &mut |item, size, reason| lose(drops, buffers, item, size, reason);
+                self.queue
+                    .push(hash, Waiting { peer, buffer }, size, now, lost);
+                return;
             }
-            Err(reason) => Err(reason),
-        };
-        if let Err(reason) = done {
-            self.shared.drops.count(reason);
+            Err(DropReason::NoSession) => self.hand_over(&mut buffer),
+            Err(reason) => self.shared.drops.count(reason),
         }
+        self.buffers.free(buffer);
+    }
+
+    /// Takes one turn's share out of the fair queue, into the runs of the peers.
+    fn serve(&mut self, runs: &mut Runs) {
+        let now = Instant::now();
+        let (mut items, mut bytes) = (0, 0);
+        while items < TURN_ITEMS_MAX && bytes < TURN_BYTES_MAX {
+            let (drops, buffers) = (&self.shared.drops, &mut self.buffers);
+            let lost = &mut |item, size, reason| lose(drops, buffers, item, size, reason);
+            let Some((mut item, size, signal)) = self.queue.pop(now, lost) else {
+                return;
+            };
+            if let Err(reason) = self.forward(&item.peer, item.buffer.filled(), signal, runs) {
+                self.shared.drops.add(reason, size.segments.into());
+            }
+            self.buffers.free(item.buffer);
+            items += 1;
+            bytes += size.bytes as usize;
+        }
+    }
+
+    /// One item whose turn has come.
+    fn forward(
+        &self,
+        peer: &Arc<Outbound>,
+        read: &mut [u8],
+        signal: Signal,
+        runs: &mut Runs,
+    ) -> Result<(), DropReason> {
+        let (header, packet) = read.split_at_mut(VNET_HDR_LEN);
+        if signal == Signal::Mark {
+            traffic_class::set_ecn(packet, Ecn::Ce);
+        }
+        let mut packets = split(header, packet)?;
+        if signal == Signal::LoseFirst {
+            packets.skip_next();
+            self.shared.drops.count(DropReason::QueueCodel);
+        }
+        self.seal(peer, packets, runs)
     }
 
     /// Seals every packet of a super-packet into the peer's run.
@@ -102,16 +186,17 @@ impl Sender {
         if frame_len_max > GSO_BYTES_MAX {
             return Err(DropReason::TooBig);
         }
-        let count = packets.count() as u64;
+        let count = packets.remaining() as u64;
         let first = peer
             .sealer
             .reserve(count)
             .ok_or(DropReason::SealExhausted)?;
-        let run = runs.towards(peer, &mut |peer, run| self.send(peer, run));
+        let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, peer, run);
+        let run = runs.towards(peer, send);
         let mut bytes = 0;
         for counter in first..first + count {
             if !run.has_room(frame_len_max) {
-                self.send(peer, run);
+                send(peer, run);
                 run.clear();
             }
             let slot = run.slot();
@@ -129,22 +214,75 @@ impl Sender {
     }
 
     /// Lets control have every packet of a super-packet.
-    fn hand_over(&self, mut packets: Split<'_>) {
-        let mut packet = vec![0; packets.segment_len_max()];
-        while let Some(len) = packets.write_next(&mut packet) {
-            self.shared.outbox.device(&packet[..len]);
+    fn hand_over(&self, buffer: &mut Buffer) {
+        let (header, packet) = buffer.filled().split_at_mut(VNET_HDR_LEN);
+        match split(header, packet) {
+            Ok(mut packets) => {
+                let mut packet = vec![0; packets.segment_len_max()];
+                while let Some(len) = packets.write_next(&mut packet) {
+                    self.shared.outbox.device(&packet[..len]);
+                }
+            }
+            Err(reason) => self.shared.drops.count(reason),
         }
     }
+}
 
-    fn send(&self, peer: &Outbound, run: &Run) {
-        if let Err(fault) = self.shared.links.send_patiently(run.transmit(peer)) {
-            let reason = match fault {
-                SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,
-                SendFault::TooBig => DropReason::TooBig,
-                _ => DropReason::SendFailed,
-            };
-            self.shared.drops.add(reason, run.segments() as u64);
-        }
+/// From the operating system: the standard library seeds its hash tables so.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// Whose a read is, which flow it belongs to, and how large it is.
+fn judge<'s>(
+    snapshot: &'s Snapshot,
+    hasher: &FlowHasher,
+    buffer: &mut Buffer,
+) -> Result<(&'s Arc<Outbound>, u64, Size), DropReason> {
+    let memory = buffer.memory() as u32;
+    let read = &*buffer.filled();
+    let header = VnetHdr::parse(read).ok_or(DropReason::BadOffload)?;
+    let packet = &read[VNET_HDR_LEN..];
+    let peer = snapshot.outbound(packet)?;
+    let view = IpPacket::parse(packet).map_err(|_| DropReason::MalformedIpPacket)?;
+    let size = Size {
+        bytes: packet.len() as u32,
+        memory,
+        segments: segments(&header, packet.len()),
+        ecn_capable: Ecn::of(traffic_class::of(packet)).is_capable(),
+    };
+    Ok((peer, hasher.hash(&view), size))
+}
+
+/// How many packets a read will be cut into, near enough to count losses by before it is cut: its
+/// headers are taken for payload.
+fn segments(header: &VnetHdr, len: usize) -> u32 {
+    match header.gso() {
+        GsoType::None => 1,
+        _ => len.div_ceil(usize::from(header.gso_size).max(1)) as u32,
+    }
+}
+
+/// What the fair queue threw away.
+fn lose(
+    drops: &DropCounters,
+    buffers: &mut Buffers,
+    item: Waiting,
+    size: Size,
+    reason: DropReason,
+) {
+    drops.add(reason, size.segments.into());
+    buffers.free(item.buffer);
+}
+
+fn send(shared: &Shared, peer: &Outbound, run: &Run) {
+    if let Err(fault) = shared.links.send_patiently(run.transmit(peer)) {
+        let reason = match fault {
+            SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,
+            SendFault::TooBig => DropReason::TooBig,
+            _ => DropReason::SendFailed,
+        };
+        shared.drops.add(reason, run.segments() as u64);
     }
 }
 
