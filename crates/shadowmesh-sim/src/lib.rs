@@ -14,6 +14,7 @@
 
 pub mod ledger;
 pub mod link;
+pub mod middlebox;
 pub mod packet;
 pub mod scenario;
 pub mod seeds;
