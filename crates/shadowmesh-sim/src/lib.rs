@@ -23,5 +23,6 @@ pub mod world;
 
 pub use ledger::Ledger;
 pub use link::{LinkProfile, Loss};
+pub use middlebox::{BoxProfile, NatKind};
 pub use trace::Trace;
-pub use world::{Host, HostConfig, HostId, Passing, World};
+pub use world::{BoxId, Host, HostConfig, HostId, Passing, World};

@@ -21,6 +21,8 @@ pub enum TraceEvent {
     Arrived = 2,
     /// An IP packet reached a device.
     Delivered = 3,
+    /// A middlebox refused a datagram; `to` is the number of the box.
+    Refused = 4,
 }
 
 impl Default for Trace {

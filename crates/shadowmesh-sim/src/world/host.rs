@@ -1,7 +1,7 @@
 //! A machine of the simulated world: it keeps what survives a restart (identity, settings, learned
 //! keys) and, while it runs, a node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +11,26 @@ use shadowmesh_net::{DropReason, NetConfig, NetEvent};
 use shadowmesh_vpn::{Node, NodeConfig, NodeEvent, NodePeer};
 use shadowmesh_wire::PeerId;
 
+use super::topology::{BoxId, Realm};
+
 /// What the hosts' wall clocks show when the world begins: a day in 2033.
 const UNIX_TIME_AT_BIRTH: Duration = Duration::from_secs(2_000_000_000);
+
+/// How many datagrams a host without a node keeps: more than any scenario waits for.
+const BARE_MAX: usize = 4096;
+
+/// A datagram that reached a host, but no node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bare {
+    /// World time.
+    pub at: Duration,
+    /// The sender's address, as seen here.
+    pub remote: SocketAddr,
+    /// The address of the socket it came to.
+    pub local: SocketAddr,
+    /// The UDP payload.
+    pub data: Vec<u8>,
+}
 
 /// The settings of a host; they survive restarts.
 #[derive(Clone, Debug)]
@@ -51,8 +69,19 @@ pub struct Host {
     pub events: Vec<(Duration, NetEvent)>,
     /// UDP payload its nodes have sent so far, bytes, without what a tap swallowed.
     pub sent_bytes: usize,
+    /// What reached it while no node ran, or at a further socket: what bare sockets there would have received. Limit:
+    /// [`BARE_MAX`].
+    pub bare: Vec<Bare>,
     pub(super) identity: Arc<Identity>,
     pub(super) address: SocketAddr,
+    /// A second address, from which it writes to IPv6 destinations.
+    pub(super) address_v6: Option<SocketAddr>,
+    /// Ports of further sockets, which its node knows nothing of (nor could it tell them apart).
+    pub(super) further_ports: BTreeSet<u16>,
+    /// The box it is behind.
+    pub(super) behind: Realm,
+    /// Whether its cable is in.
+    pub(super) plugged: bool,
     pub(super) node: Option<Node>,
     /// Counts starts, so that wake-ups of a former life are recognised.
     pub(super) boots: u64,
@@ -70,8 +99,13 @@ impl Host {
             peers: Vec::new(),
             events: Vec::new(),
             sent_bytes: 0,
+            bare: Vec::new(),
             identity: Arc::new(identity),
             address,
+            address_v6: None,
+            further_ports: BTreeSet::new(),
+            behind: None,
+            plugged: true,
             node: None,
             boots: 0,
             clock_ahead: Duration::ZERO,
@@ -88,6 +122,60 @@ impl Host {
     /// Where it is reached.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it is reached by IPv6, if it has such an address.
+    pub fn address_v6(&self) -> Option<SocketAddr> {
+        self.address_v6
+    }
+
+    /// The box it is behind; none in the internet.
+    pub fn behind(&self) -> Option<BoxId> {
+        self.behind
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        std::iter::once(self.address).chain(self.address_v6)
+    }
+
+    /// The address it writes to `destination` from.
+    pub(super) fn source_for(&self, destination: SocketAddr) -> Option<SocketAddr> {
+        if destination.is_ipv4() == self.address.is_ipv4() {
+            Some(self.address)
+        } else {
+            self.address_v6
+        }
+    }
+
+    /// Whether a datagram to that address is for its socket.
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
+        let ours = |own: SocketAddr| {
+            let port = address.port();
+            own.ip() == address.ip() && (own.port() == port || self.further_ports.contains(&port))
+        };
+        self.plugged && self.addresses().any(ours)
+    }
+
+    /// Keeps what arrived at `local` for nobody.
+    pub(super) fn keep_bare(
+        &mut self,
+        at: Duration,
+        (remote, local): (SocketAddr, SocketAddr),
+        data: &[u8],
+    ) {
+        if self.bare.len() < BARE_MAX {
+            self.bare.push(Bare {
+                at,
+                remote,
+                local,
+                data: data.to_vec(),
+            });
+        }
+    }
+
+    /// Whether that address belongs to the socket of the node.
+    pub(super) fn is_nodes(&self, local: SocketAddr) -> bool {
+        self.addresses().any(|own| own == local)
     }
 
     /// Its node.

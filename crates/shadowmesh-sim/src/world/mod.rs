@@ -5,11 +5,18 @@
 //! every input a node is drained: its datagrams go through [links](crate::link) and come back as
 //! later arrivals, its IP packets go to the [`Ledger`].
 //!
-//! A [tap](World::tap) sits on all links at once: it sees every datagram and may change or swallow
-//! it. [`World::inject`] makes datagrams appear from anywhere. Together they are the attacker.
+//! Hosts may be put [behind middleboxes](World::put_behind): then their datagrams get rewritten
+//! addresses, and what comes back must pass. `topology.rs` knows who is where.
+//!
+//! A [tap](World::tap) sits on all links at once, outside of all boxes: it sees every datagram that is
+//! about to reach a host if no box refuses it, and may change or swallow it. [`World::inject`] makes
+//! datagrams appear from anywhere. Together they are the attacker.
 
+mod flight;
 mod host;
+mod places;
 mod run;
+mod topology;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -27,7 +34,10 @@ use crate::ledger::Ledger;
 use crate::link::{Link, LinkProfile};
 use crate::packet;
 use crate::trace::Trace;
-pub use host::{Host, HostConfig};
+use flight::Flight;
+pub use host::{Bare, Host, HostConfig};
+pub use topology::BoxId;
+use topology::{Topology, Way};
 
 /// A datagram on its way, as an observer of the network sees it.
 #[derive(Clone, Debug)]
@@ -38,7 +48,7 @@ pub struct Passing {
     pub from: HostId,
     /// Who is to get it.
     pub to: HostId,
-    /// The sender's address.
+    /// The sender's address, as it is outside of its boxes.
     pub remote: SocketAddr,
     /// The UDP payload.
     pub data: Vec<u8>,
@@ -58,8 +68,12 @@ pub struct World {
     birth: Instant,
     now: Duration,
     hosts: Vec<Host>,
-    places: BTreeMap<SocketAddr, HostId>,
+    topology: Topology,
+    /// How many parts were cut off the internet so far.
+    partitions: usize,
     links: BTreeMap<(HostId, HostId), Link>,
+    /// Links of datagrams to an address of a box that leads to nobody, by sender.
+    strays: BTreeMap<HostId, Link>,
     queue: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
     wakes_at_this_instant: u32,
@@ -77,12 +91,14 @@ struct Scheduled {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
-    Arrival {
+    /// A datagram made by the attacker reaches a host.
+    Injection {
         to: HostId,
-        from: Option<HostId>,
         remote: SocketAddr,
         data: Vec<u8>,
     },
+    /// A datagram has crossed its link.
+    Landing(Flight),
     Wake {
         host: HostId,
         boot: u64,
@@ -100,8 +116,10 @@ impl World {
             birth: Instant::now(),
             now: Duration::ZERO,
             hosts: Vec::new(),
-            places: BTreeMap::new(),
+            topology: Topology::default(),
+            partitions: 0,
             links: BTreeMap::new(),
+            strays: BTreeMap::new(),
             queue: BinaryHeap::new(),
             scheduled: 0,
             wakes_at_this_instant: 0,
@@ -134,7 +152,7 @@ impl World {
         let [high, low] = number.to_be_bytes();
         let address = SocketAddr::from(([198, 18, high, low], 4433));
         self.hosts.push(Host::new(identity, address, config));
-        self.places.insert(address, id);
+        self.topology.announce(None, address.ip(), Way::Host(id));
         id
     }
 
@@ -166,16 +184,17 @@ impl World {
     /// Lists each of the two hosts in the other's configuration; read at the next start.
     pub fn introduce(&mut self, a: HostId, b: HostId) {
         for (who, whom) in [(a, b), (b, a)] {
-            let peer = self.peer_entry(whom);
+            let mut peer = self.peer_entry(whom);
+            peer.underlay = self.addresses_for(who, whom);
             self.host_mut(who).peers.push(peer);
         }
     }
 
-    /// A configuration entry for a host: its id, its address, and what is its own.
+    /// A configuration entry for a host: its id, its public addresses, and what is its own.
     pub fn peer_entry(&self, id: HostId) -> NodePeer {
         let host = self.host(id);
         NodePeer {
-            underlay: vec![host.address],
+            underlay: self.public_addresses(id),
             name: Some(format!("host{}", id.0)),
             ..NodePeer::new(host.id())
         }
@@ -201,16 +220,6 @@ impl World {
         self.wake(id);
     }
 
-    /// Gives a host another address, as when a laptop changes networks. Nobody is told.
-    pub fn move_host(&mut self, id: HostId) {
-        let host = &mut self.hosts[id.0];
-        let old = host.address;
-        let port = old.port() + 1;
-        host.address.set_port(port);
-        self.places.remove(&old);
-        self.places.insert(SocketAddr::new(old.ip(), port), id);
-    }
-
     /// Sets both directions between two hosts.
     pub fn link(&mut self, a: HostId, b: HostId, profile: LinkProfile) {
         self.link_one_way(a, b, profile);
@@ -232,15 +241,7 @@ impl World {
 
     /// A datagram reaches `to` right now and claims to come from `remote`.
     pub fn inject(&mut self, to: HostId, remote: SocketAddr, data: Vec<u8>) {
-        self.schedule(
-            self.now,
-            Happening::Arrival {
-                to,
-                from: None,
-                remote,
-                data,
-            },
-        );
+        self.schedule(self.now, Happening::Injection { to, remote, data });
     }
 
     /// A host.

@@ -7,9 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use shadowmesh_net::{Received, Transmit};
 
-use super::{Happening, Passing, Scheduled, World};
+use super::{Happening, Scheduled, World};
 use crate::ledger::HostId;
-use crate::link::Link;
 use crate::packet;
 use crate::trace::TraceEvent;
 
@@ -30,12 +29,11 @@ impl World {
         }
         self.now = next.at;
         match next.what {
-            Happening::Arrival {
-                to,
-                from,
-                remote,
-                data,
-            } => self.arrive(to, from, remote, &data),
+            Happening::Injection { to, remote, data } => {
+                let local = self.host(to).address;
+                self.arrive(to, None, (remote, local), &data);
+            }
+            Happening::Landing(flight) => self.land(&flight),
             Happening::Wake { host, boot } if self.is_due(host, boot) => self.wake(host),
             // Of a former life, or replaced by an earlier one.
             Happening::Wake { .. } => {}
@@ -43,15 +41,24 @@ impl World {
         true
     }
 
-    fn arrive(&mut self, to: HostId, from: Option<HostId>, remote: SocketAddr, data: &[u8]) {
+    pub(super) fn arrive(
+        &mut self,
+        to: HostId,
+        from: Option<HostId>,
+        (remote, local): (SocketAddr, SocketAddr),
+        data: &[u8],
+    ) {
         let source = from.map_or(usize::MAX, |f| f.0);
         self.trace
             .add(TraceEvent::Arrived, self.now, source, to.0, data.len());
-        if self.host(to).is_up() {
+        let host = &mut self.hosts[to.0];
+        if host.is_up() && host.is_nodes(local) {
             let received = Received::from_remote(remote);
             self.with_node(to, |node, now| {
                 node.handle_datagram(received, BytesMut::from(data), now)
             });
+        } else {
+            host.keep_bare(self.now, (remote, local), data);
         }
     }
 
@@ -122,55 +129,11 @@ impl World {
             .segment_size
             .unwrap_or(transmit.contents.len())
             .max(1);
+        let Some(source) = self.host(from).source_for(transmit.remote) else {
+            return;
+        };
         for data in transmit.contents.chunks(segment) {
-            // A datagram to an address nobody has is gone, as on the internet.
-            let Some(&to) = self.places.get(&transmit.remote) else {
-                continue;
-            };
-            let remote = self.host(from).address;
-            let mut passing = Passing {
-                at: self.now,
-                from,
-                to,
-                remote,
-                data: data.to_vec(),
-            };
-            self.trace
-                .add(TraceEvent::Sent, self.now, from.0, to.0, data.len());
-            let passes = self.tap.as_mut().is_none_or(|tap| tap(&mut passing));
-            if passes {
-                self.hosts[from.0].sent_bytes += passing.data.len();
-                self.carry(passing);
-            }
-        }
-    }
-
-    fn carry(&mut self, passing: Passing) {
-        let Passing {
-            from,
-            to,
-            remote,
-            data,
-            ..
-        } = passing;
-        let link = self
-            .links
-            .entry((from, to))
-            .or_insert_with(|| Link::new(self.default_link));
-        for arrival in link.send(data.len(), self.now, &mut self.rng) {
-            let mut data = data.clone();
-            if let Some(bit) = arrival.flipped_bit {
-                data[bit / 8] ^= 1 << (bit % 8);
-            }
-            self.schedule(
-                arrival.at,
-                Happening::Arrival {
-                    to,
-                    from: Some(from),
-                    remote,
-                    data,
-                },
-            );
+            self.dispatch(from, source, transmit.remote, data);
         }
     }
 

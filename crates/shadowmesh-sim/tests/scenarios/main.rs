@@ -9,6 +9,8 @@ mod early_frames;
 mod failed_rekey;
 mod handshake_loss;
 mod handshake_time;
+mod hole_punching;
+mod middleboxes;
 mod noise;
 mod random;
 mod rekey;

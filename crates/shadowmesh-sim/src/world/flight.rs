@@ -1,0 +1,140 @@
+//! A datagram's way from a host to another: out through boxes, over a link, in through boxes.
+
+use std::net::SocketAddr;
+
+use super::topology::{BoxId, Departure, Fate, Realm};
+use super::{Happening, Passing, World};
+use crate::ledger::HostId;
+use crate::link::Link;
+use crate::trace::TraceEvent;
+
+/// The receiver in the trace of a datagram that, when it was sent, led to nobody.
+const STRAY: usize = usize::MAX;
+
+/// A datagram on a link.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Flight {
+    from: HostId,
+    /// The network whose link it crosses, where both addresses mean something.
+    realm: Realm,
+    remote: SocketAddr,
+    destination: SocketAddr,
+    data: Vec<u8>,
+}
+
+impl World {
+    /// Through the boxes at the sender's end and onto the link.
+    pub(super) fn dispatch(
+        &mut self,
+        from: HostId,
+        source: SocketAddr,
+        destination: SocketAddr,
+        data: &[u8],
+    ) {
+        let departed = self.depart(from, source, destination, data.len());
+        let Some(Departure { realm, source }) = departed else {
+            return;
+        };
+        let to = match self.topology.leads_to(realm, destination, self.now) {
+            Some((host, endpoint)) if self.host(host).has(endpoint) => Some(host),
+            // To a socket that is not there any more.
+            Some(_) => return,
+            None => None,
+        };
+        let seen_to = to.map_or(STRAY, |to| to.0);
+        self.trace
+            .add(TraceEvent::Sent, self.now, from.0, seen_to, data.len());
+        let flight = Flight {
+            from,
+            realm,
+            remote: source,
+            destination,
+            data: data.to_vec(),
+        };
+        if let Some(flight) = self.pass_tap(to, flight) {
+            self.hosts[from.0].sent_bytes += flight.data.len();
+            self.carry(to, &flight);
+        }
+    }
+
+    fn depart(
+        &mut self,
+        from: HostId,
+        source: SocketAddr,
+        destination: SocketAddr,
+        len: usize,
+    ) -> Option<Departure> {
+        let host = &self.hosts[from.0];
+        if !host.plugged {
+            return None;
+        }
+        let departed =
+            self.topology
+                .depart(host.behind, source, destination, self.now, &mut self.rng);
+        match departed {
+            Ok(departure) => {
+                let cut = departure.realm.is_none() && self.is_cut_off(from, destination.ip());
+                (!cut).then_some(departure)
+            }
+            Err(Fate::Refused(id, _)) => {
+                self.note_refusal(from, id, len);
+                None
+            }
+            // A datagram to an address nobody has is gone, as on the internet.
+            Err(Fate::Nobody | Fate::Reaches(..)) => None,
+        }
+    }
+
+    fn pass_tap(&mut self, to: Option<HostId>, mut flight: Flight) -> Option<Flight> {
+        if let (Some(to), Some(tap)) = (to, self.tap.as_mut()) {
+            let mut passing = Passing {
+                at: self.now,
+                from: flight.from,
+                to,
+                remote: flight.remote,
+                data: flight.data,
+            };
+            if !tap(&mut passing) {
+                return None;
+            }
+            (flight.remote, flight.data) = (passing.remote, passing.data);
+        }
+        Some(flight)
+    }
+
+    fn carry(&mut self, to: Option<HostId>, flight: &Flight) {
+        let new = || Link::new(self.default_link);
+        let link = match to {
+            Some(to) => self.links.entry((flight.from, to)).or_insert_with(new),
+            None => self.strays.entry(flight.from).or_insert_with(new),
+        };
+        for arrival in link.send(flight.data.len(), self.now, &mut self.rng) {
+            let mut flight = flight.clone();
+            if let Some(bit) = arrival.flipped_bit {
+                flight.data[bit / 8] ^= 1 << (bit % 8);
+            }
+            self.schedule(arrival.at, Happening::Landing(flight));
+        }
+    }
+
+    /// Through the boxes at the receiver's end, as they are now.
+    pub(super) fn land(&mut self, flight: &Flight) {
+        let Flight { from, remote, .. } = *flight;
+        let fate = self
+            .topology
+            .arrive(flight.realm, remote, flight.destination, self.now);
+        match fate {
+            // Who has moved meanwhile is not reached.
+            Fate::Reaches(to, endpoint) if self.host(to).has(endpoint) => {
+                self.arrive(to, Some(from), (remote, endpoint), &flight.data);
+            }
+            Fate::Refused(id, _) => self.note_refusal(from, id, flight.data.len()),
+            Fate::Reaches(..) | Fate::Nobody => {}
+        }
+    }
+
+    fn note_refusal(&mut self, from: HostId, id: BoxId, len: usize) {
+        self.trace
+            .add(TraceEvent::Refused, self.now, from.0, id.0, len);
+    }
+}
