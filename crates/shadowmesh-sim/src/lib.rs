@@ -2,8 +2,9 @@
 //!
 //! The nodes are the real ones (`shadowmesh_vpn::Node` with all that is below it, real handshakes
 //! and real keys); only the network, the devices and time are made up. Links have delay, rate, loss
-//! (also in bursts), reordering, duplication, corruption and an MTU; hosts are killed and restarted,
-//! and their clocks jump. A [`World`] runs as fast as the machine allows and, for the same seed and
+//! (also in bursts), reordering, duplication, corruption and an MTU; [boxes](middlebox) translate
+//! addresses and filter what comes in, alone or in chains; hosts are killed and restarted, move, and
+//! their clocks jump. A [`World`] runs as fast as the machine allows and, for the same seed and
 //! code, always the same way: [`Trace`] is the proof.
 //!
 //! [`scenario`] holds the runs whose figures are also evidence, each as a function of its size, so

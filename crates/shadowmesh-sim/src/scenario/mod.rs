@@ -1,6 +1,7 @@
 //! Scenarios with figures, shared by the tests and by `cargo xtask evidence`.
 
 pub mod handshake;
+pub mod nat;
 pub mod random;
 pub mod rekey;
 pub mod restart;

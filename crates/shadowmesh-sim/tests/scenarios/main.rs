@@ -3,6 +3,7 @@
 
 mod anti_spoofing;
 mod attacker_on_the_path;
+mod behind_nat;
 mod both_call_at_once;
 mod clock_jump;
 mod early_frames;
