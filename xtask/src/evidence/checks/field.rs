@@ -12,7 +12,7 @@ use std::time::Duration;
 pub const REKEY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long freshly started nodes may take to reach each other.
-const REACH_MAX: Duration = Duration::from_secs(20);
+pub const REACH_MAX: Duration = Duration::from_secs(20);
 
 /// A running laboratory and the directory it lives in, which goes when this goes.
 pub struct Field {
