@@ -169,7 +169,7 @@ impl Cut {
         constant.copy_from_slice(&packet[..header_len]);
         Ok(Self {
             ip_sum: ip_sum(version, constant, transport_at),
-            transport_sum: checksum::pseudo_header(version, constant, protocol)
+            transport_sum: pseudo_sum(packet, transport_at, csum_offset)
                 + transport_sum(&transport, &mut constant[transport_at..]),
             version,
             transport,
@@ -292,6 +292,15 @@ fn read_transport(
         return Err(SplitError::Header);
     }
     Ok((transport, at + len))
+}
+
+/// Sum of the pseudo-header without the length, out of the checksum field, where the kernel left it with
+/// the length of the whole. Not out of the addresses: behind a routing header or an IPv4 source route
+/// the checksum is over the last stop, and the header names only the next.
+fn pseudo_sum(packet: &[u8], transport_at: usize, csum_offset: usize) -> u64 {
+    let whole = checksum::fold((packet.len() - transport_at) as u64);
+    // To subtract in ones' complement is to add the inverse (RFC 1071 §2).
+    u64::from(get_u16(packet, transport_at + csum_offset)) + u64::from(!whole)
 }
 
 /// Sum of an IPv4 header with total length, id and checksum taken as zero.

@@ -3,7 +3,8 @@
 use crate::{
     ip::{IPV4_HEADER_LEN_MIN, IPV6_HEADER_LEN, IpVersion, PROTOCOL_TCP, PROTOCOL_UDP},
     offload::{
-        TCP_HEADER_LEN_MIN, UDP_CHECKSUM_AT, UDP_HEADER_LEN, checksum, get_u16, get_u32, tcp_flag,
+        TCP_CHECKSUM_AT, TCP_HEADER_LEN_MIN, UDP_CHECKSUM_AT, UDP_HEADER_LEN, checksum, get_u16,
+        get_u32, tcp_flag,
     },
 };
 
@@ -181,17 +182,25 @@ impl<'a> Candidate<'a> {
     }
 
     /// Whether the IPv4 header and the transport checksum are right. A merged packet gets new ones,
-    /// so a wrong one must never get so far: the kernel would take the damage for good.
+    /// so a wrong one must never get so far: the kernel would take the damage for good. Nor must a right
+    /// one that is written as all ones where segmentation writes zero, the other form of the same sum
+    /// (RFC 1071 §2); of UDP all ones is the only form there is.
     // PROTOCOL SM-DV-1
     #[inline]
     pub(super) fn checksums_hold(&self) -> bool {
         const RIGHT: u16 = 0xffff;
+        const OTHER_ZERO: u16 = 0xffff;
         let version = self.key.version;
         let ip_header = self.ip_header();
-        if version == IpVersion::V4 && checksum::sum(ip_header) != RIGHT {
+        if version == IpVersion::V4
+            && (checksum::sum(ip_header) != RIGHT || get_u16(ip_header, 10) == OTHER_ZERO)
+        {
             return false;
         }
         let segment = &self.packet[self.transport_at..];
+        if self.key.is_tcp() && get_u16(segment, TCP_CHECKSUM_AT) == OTHER_ZERO {
+            return false;
+        }
         let sum = checksum::pseudo_header(version, ip_header, self.key.protocol)
             + segment.len() as u64
             + u64::from(checksum::sum(segment));

@@ -1,184 +1,15 @@
-//! What both halves promise together, against a model that builds every segment from nothing.
-
-use std::{io::IoSlice, ops::Range};
+//! What both halves promise together, for streams of TCP and UDP.
 
 use proptest::{collection::vec, prelude::*};
 
-use super::*;
+use super::super::*;
+use super::model::{Between, Flow};
+use super::{coalesce_all, split_all};
 
-/// A flow of packets that differ only in what a stream makes differ. The model: it builds each
-/// packet whole, field by field, with a checksum added word by word.
-#[derive(Debug, Clone)]
-struct Flow {
-    v6: bool,
-    tcp: bool,
-    port: u16,
-    tos: u8,
-    ttl: u8,
-    dont_fragment: bool,
-    id: u16,
-    sequence: u32,
-    ack: u32,
-    window: u16,
-    flags: u8,
-    /// TCP options, in words.
-    options: Vec<[u8; 4]>,
-}
-
-impl Flow {
-    fn transport_at(&self) -> usize {
-        if self.v6 { 40 } else { 20 }
-    }
-
-    fn transport_header_len(&self) -> usize {
-        if self.tcp {
-            20 + self.options.len() * 4
-        } else {
-            8
-        }
-    }
-
-    fn header_len(&self) -> usize {
-        self.transport_at() + self.transport_header_len()
-    }
-
-    /// The packet that carries `payload`, which begins at byte `offset` of the flow and is packet
-    /// `number`.
-    fn packet(&self, number: usize, offset: usize, payload: &[u8], flags: u8) -> Vec<u8> {
-        let mut packet = self.unfinished(number, offset, payload, flags);
-        let at = self.transport_at() + self.checksum_offset();
-        packet[at..at + 2].fill(0);
-        let sum = self.pseudo_sum(packet.len()) + plain_sum(&packet[self.transport_at()..]);
-        let checksum = match !plain_fold(sum) {
-            0 if !self.tcp => 0xffff,
-            checksum => checksum,
-        };
-        packet[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
-        packet
-    }
-
-    /// The same with only the pseudo-header in the checksum field, as the kernel leaves it.
-    fn unfinished(&self, number: usize, offset: usize, payload: &[u8], flags: u8) -> Vec<u8> {
-        let total_len = self.header_len() + payload.len();
-        let mut packet = self.ip_header(number, total_len);
-        let transport_len = (total_len - self.transport_at()) as u16;
-        packet.extend(self.port.to_be_bytes());
-        packet.extend(5201u16.to_be_bytes());
-        let pseudo = plain_fold(self.pseudo_sum(total_len)).to_be_bytes();
-        if self.tcp {
-            packet.extend(self.sequence.wrapping_add(offset as u32).to_be_bytes());
-            packet.extend(self.ack.to_be_bytes());
-            packet.extend([(self.transport_header_len() / 4 * 16) as u8, flags]);
-            packet.extend(self.window.to_be_bytes());
-            packet.extend(pseudo);
-            packet.extend([0, 0]);
-            packet.extend(self.options.iter().flatten());
-        } else {
-            packet.extend(transport_len.to_be_bytes());
-            packet.extend(pseudo);
-        }
-        packet.extend(payload);
-        packet
-    }
-
-    fn checksum_offset(&self) -> usize {
-        if self.tcp {
-            TCP_CHECKSUM_AT
-        } else {
-            UDP_CHECKSUM_AT
-        }
-    }
-
-    fn protocol(&self) -> u8 {
-        if self.tcp { 6 } else { 17 }
-    }
-
-    fn addresses(&self) -> Vec<u8> {
-        if self.v6 {
-            (100..132).collect()
-        } else {
-            vec![10, 100, 1, 5, 10, 100, 1, 6]
-        }
-    }
-
-    fn ip_header(&self, number: usize, total_len: usize) -> Vec<u8> {
-        let mut header = Vec::new();
-        if self.v6 {
-            header.extend([0x60 | self.tos >> 4, self.tos << 4, 0, 7]);
-            header.extend(((total_len - 40) as u16).to_be_bytes());
-            header.extend([self.protocol(), self.ttl]);
-            header.extend(self.addresses());
-        } else {
-            header.extend([0x45, self.tos]);
-            header.extend((total_len as u16).to_be_bytes());
-            header.extend(self.id.wrapping_add(number as u16).to_be_bytes());
-            header.extend([if self.dont_fragment { 0x40 } else { 0 }, 0]);
-            header.extend([self.ttl, self.protocol(), 0, 0]);
-            header.extend(self.addresses());
-            let checksum = !plain_fold(plain_sum(&header));
-            header[10..12].copy_from_slice(&checksum.to_be_bytes());
-        }
-        header
-    }
-
-    fn pseudo_sum(&self, total_len: usize) -> u32 {
-        plain_sum(&self.addresses())
-            + u32::from(self.protocol())
-            + (total_len - self.transport_at()) as u32
-    }
-
-    /// The super-packet and its virtio header, as a kernel with offloads would give them.
-    fn super_packet(&self, payload: &[u8], gso_size: usize) -> (VnetHdr, Vec<u8>) {
-        let header = VnetHdr {
-            flags: 1,
-            gso_type: match (self.tcp, self.v6) {
-                (true, false) => 1,
-                (true, true) => 4,
-                (false, _) => 5,
-            },
-            hdr_len: self.header_len() as u16,
-            gso_size: gso_size as u16,
-            csum_start: self.transport_at() as u16,
-            csum_offset: self.checksum_offset() as u16,
-        };
-        (header, self.unfinished(0, 0, payload, self.flags))
-    }
-
-    /// What a kernel without offloads would give.
-    fn plain_path(&self, payload: &[u8], gso_size: usize) -> Vec<Vec<u8>> {
-        let chunks: Vec<&[u8]> = payload.chunks(gso_size).collect();
-        let packet = |(number, chunk): (usize, &&[u8])| {
-            let mut flags = self.flags;
-            if number + 1 < chunks.len() {
-                flags &= !0x09; // FIN, PSH
-            }
-            if number > 0 {
-                flags &= !0x80; // CWR
-            }
-            self.packet(number, number * gso_size, chunk, flags)
-        };
-        chunks.iter().enumerate().map(packet).collect()
-    }
-}
-
-fn plain_sum(bytes: &[u8]) -> u32 {
-    bytes
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        .sum()
-}
-
-fn plain_fold(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
-
-const ACK: u8 = 0x10;
+pub(super) const ACK: u8 = 0x10;
 const ACK_PSH: u8 = 0x18;
 
-fn flow(flags: impl Strategy<Value = u8>) -> impl Strategy<Value = Flow> {
+pub(super) fn flow(flags: impl Strategy<Value = u8>) -> impl Strategy<Value = Flow> {
     let ip = (
         any::<bool>(),
         any::<u8>(),
@@ -213,7 +44,24 @@ fn flow(flags: impl Strategy<Value = u8>) -> impl Strategy<Value = Flow> {
                 window,
                 flags,
                 options,
+                between: Between::default(),
             }
+        },
+    )
+}
+
+/// The same behind IPv4 options or IPv6 extension headers, as a device's own kernel may send them.
+fn wrapped(flow: impl Strategy<Value = Flow>) -> impl Strategy<Value = Flow> {
+    let extensions = prop::sample::subsequence(vec![0u8, 43, 60], 0..=3);
+    (flow, 0usize..=10, any::<bool>(), extensions).prop_map(
+        |(mut flow, words, source_route, extensions)| {
+            flow.between = match flow.v6 {
+                true => Between::ipv6_extensions(&extensions, flow.protocol()),
+                false => Between::ipv4_options(words, source_route),
+            };
+            // More headers than the kernel makes a super-packet of.
+            flow.options.truncate((128 - flow.transport_at() - 20) / 4);
+            flow
         },
     )
 }
@@ -233,53 +81,13 @@ fn cut() -> impl Strategy<Value = (Vec<u8>, usize)> {
         })
 }
 
-fn split_all(header: VnetHdr, packet: &[u8]) -> Vec<Vec<u8>> {
-    let mut packet = packet.to_vec();
-    let mut split = Split::new(header, &mut packet).unwrap();
-    let mut out = vec![0xee; split.segment_len_max()];
-    let mut segments = Vec::new();
-    while let Some(len) = split.write_next(&mut out) {
-        segments.push(out[..len].to_vec());
-    }
-    assert_eq!(segments.len(), split.count());
-    segments
-}
-
-/// A receive buffer with the packets in it, some bytes apart as in sealed frames.
-fn receive(packets: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
-    let mut buffer = Vec::new();
-    let mut ranges = Vec::new();
-    for packet in packets {
-        buffer.extend([0xcc; 30]);
-        ranges.push(buffer.len()..buffer.len() + packet.len());
-        buffer.extend(packet);
-    }
-    (buffer, ranges)
-}
-
-/// What the device is given: header and packet of every write.
-fn coalesce_all(coalescer: &mut Coalescer, packets: &[Vec<u8>]) -> Vec<(VnetHdr, Vec<u8>)> {
-    let (buffer, ranges) = receive(packets);
-    for range in ranges {
-        coalescer.push(range.start, &buffer[range]);
-    }
-    let mut iov = [IoSlice::new(&[]); IOV_LEN_MAX];
-    let mut writes = Vec::new();
-    for write in coalescer.finish() {
-        let len = write.gather(&buffer, &mut iov);
-        let packet: Vec<u8> = iov[1..len]
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
-        writes.push((VnetHdr::parse(&iov[0]).unwrap(), packet));
-    }
-    writes
-}
-
 proptest! {
     // PROTOCOL SM-DV-1
     #[test]
-    fn split_gives_what_the_plain_path_gives(flow in flow(any::<u8>()), (payload, gso_size) in cut()) {
+    fn split_gives_what_the_plain_path_gives(
+        flow in wrapped(flow(any::<u8>())),
+        (payload, gso_size) in cut(),
+    ) {
         let (header, packet) = flow.super_packet(&payload, gso_size);
         prop_assert_eq!(split_all(header, &packet), flow.plain_path(&payload, gso_size));
     }
@@ -301,7 +109,10 @@ proptest! {
 
     // PROTOCOL SM-DV-1
     #[test]
-    fn an_unfinished_checksum_is_finished(flow in flow(any::<u8>()), payload in vec(any::<u8>(), 0..1400)) {
+    fn an_unfinished_checksum_is_finished(
+        flow in wrapped(flow(any::<u8>())),
+        payload in vec(any::<u8>(), 0..1400),
+    ) {
         let (header, packet) = flow.super_packet(&payload, 1);
         let header = VnetHdr { gso_type: 0, gso_size: 0, ..header };
         let segments = split_all(header, &packet);
@@ -412,7 +223,7 @@ fn mix(entries: &[(prop::sample::Index, u8, prop::sample::Index)]) -> Vec<Vec<u8
     packets
 }
 
-fn mixed_flow(port: u16) -> (Flow, usize, usize) {
+pub(super) fn mixed_flow(port: u16) -> (Flow, usize, usize) {
     let flow = Flow {
         v6: port.is_multiple_of(3),
         tcp: !port.is_multiple_of(4),
@@ -426,6 +237,7 @@ fn mixed_flow(port: u16) -> (Flow, usize, usize) {
         window: 500,
         flags: ACK,
         options: vec![[1, 1, 8, 10], [0, 0, 0, 1], [0, 0, 0, 2]],
+        between: Between::default(),
     };
     (flow, 0, 0)
 }
