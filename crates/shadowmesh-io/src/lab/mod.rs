@@ -6,6 +6,7 @@
 //! - [`SpoofedFlood`] sends datagrams that claim any source, at a given rate.
 //! - [`DatagramSource`] and [`DatagramSink`] send and count numbered datagrams, one by one.
 //! - [`disable_offloads`] makes every packet of a device travel alone.
+//! - [`Injector`] puts IP packets onto a device as they are, right or wrong.
 //! - [`Echo`] pings, IPv4 and IPv6, thousands of times if asked, and keeps every round trip.
 //! - [`PathMtuProbe`] shows what the kernel believes the MTU of a path to be, and what ICMP made of it.
 //! - [`privileged()`] runs a test that needs namespaces, by way of a user namespace if need be.
@@ -20,6 +21,7 @@ mod checksum;
 mod datagrams;
 mod echo;
 mod frame;
+mod inject;
 mod offloads;
 mod path_mtu;
 mod pcap;
@@ -32,6 +34,7 @@ pub use datagrams::{
 };
 pub use echo::{Echo, EchoReport};
 pub use frame::{Frame, UdpDatagram};
+pub use inject::Injector;
 pub use offloads::disable_offloads;
 pub use path_mtu::PathMtuProbe;
 pub use pcap::PcapSink;
