@@ -172,6 +172,8 @@ pub enum DownReason {
     PeerLeft,
     /// The peer does not, or no longer, take us as a member.
     Refused,
+    /// The peer found it dead, and will call.
+    FoundDead,
     /// The peer closed it for another reason, or the connection failed.
     ConnectionLost,
     /// We removed the peer.
@@ -189,6 +191,7 @@ impl DownReason {
             DownReason::KeyTooOld => "key_too_old",
             DownReason::PeerLeft => "peer_left",
             DownReason::Refused => "refused",
+            DownReason::FoundDead => "found_dead",
             DownReason::ConnectionLost => "connection_lost",
             DownReason::Removed => "removed",
             DownReason::Shutdown => "shutdown",

@@ -19,6 +19,13 @@ pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// meets a peer that comes back. Must exceed the longest round trip we mean to serve.
 // PROTOCOL SM-PA-4
 const UNANSWERED_MAX: Duration = Duration::from_secs(2);
+/// Who found a session dead calls again at once; who was told of it leaves the other this long, and
+/// two round trips, to be first. Longer than a busy machine takes for its half of a handshake; short
+/// beside what a user notices.
+// PROTOCOL SM-PA-4
+const SECOND_CALLER_WAIT: Duration = Duration::from_millis(200);
+/// The round trips in that wait count for no more than this.
+const SECOND_CALLER_RTT_MAX: Duration = Duration::from_millis(250);
 /// How long a replaced session is still received on: what was under way when it was replaced.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a closed connection answers late packets, at most. QUIC means three retransmission
@@ -299,7 +306,9 @@ impl Net {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        let mut rtt = None;
         if let Phase::Up(session) = phase {
+            rtt = session.rtt;
             peer.past_traffic = peer.past_traffic.plus(session.traffic.totals());
             self.output.forwarding_stale = true;
         }
@@ -311,13 +320,19 @@ impl Net {
             self.schedule_attempt(id, now);
         } else if peer.primary == Some(key) {
             peer.primary = None;
-            self.on_session_lost(id, reason, now);
+            self.on_session_lost(id, reason, rtt, now);
         }
     }
 
-    /// The session in use is gone. One that lingers takes its place; else we connect at once,
-    /// unless that is not wanted.
-    fn on_session_lost(&mut self, id: PeerId, reason: DownReason, now: Instant) {
+    /// The session in use is gone. One that lingers takes its place; else we connect again, unless
+    /// that is not wanted.
+    fn on_session_lost(
+        &mut self,
+        id: PeerId,
+        reason: DownReason,
+        rtt: Option<Duration>,
+        now: Instant,
+    ) {
         let final_end = matches!(
             reason,
             DownReason::Removed | DownReason::Shutdown | DownReason::PeerLeft | DownReason::Refused
@@ -332,7 +347,12 @@ impl Net {
         if final_end {
             peer.retry.persistent = false;
         } else if peer.retry.lost(now) {
-            self.start_attempt(id, now);
+            if reason != DownReason::FoundDead {
+                return self.start_attempt(id, now);
+            }
+            let round_trips = 2 * rtt.unwrap_or_default().min(SECOND_CALLER_RTT_MAX);
+            self.timers
+                .set(Timer::Connect(id), now + SECOND_CALLER_WAIT + round_trips);
         } else {
             self.schedule_attempt(id, now);
         }

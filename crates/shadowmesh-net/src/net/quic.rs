@@ -299,6 +299,7 @@ fn down_reason(reason: &ConnectionError) -> DownReason {
         ConnectionError::ApplicationClosed(close) => match close.error_code {
             code if code == Close::Leaving.code() => DownReason::PeerLeft,
             code if code == Close::NotMember.code() => DownReason::Refused,
+            code if code == Close::Dead.code() => DownReason::FoundDead,
             _ => DownReason::ConnectionLost,
         },
         _ => DownReason::ConnectionLost,

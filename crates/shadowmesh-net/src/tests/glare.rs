@@ -54,6 +54,58 @@ fn attempts_that_cross_exactly_leave_the_lower_clients_and_lose_no_frame() {
     assert_eq!(world.nodes[0].packets.len(), sent[1]);
 }
 
+// PROTOCOL SM-PA-4
+#[test]
+fn after_a_dead_session_one_handshake_is_made_by_the_side_that_found_it_dead() {
+    for finder in [0, 1] {
+        for delay in [1, 20, 100, 240] {
+            let mut world = World::pair(delay);
+            world.delay = ms(delay);
+            world.join(0, 1);
+            world.run(ms(20_000));
+            let clients = |world: &World| {
+                [0, 1].map(|node| world.count(node, |e| matches!(e, NetEvent::Handshaken { .. })))
+            };
+            let before = clients(&world);
+            let (now, key) = (world.now, world.nodes[finder].net.primary_key(0));
+            let net = &mut world.nodes[finder].net;
+            net.close_as_dead(key, DownReason::Silent, now);
+            world.run(ms(5_000));
+            let mut expected = before;
+            expected[finder] += 1;
+            assert_eq!(clients(&world), expected, "finder {finder} delay {delay}");
+            assert!(world.traffic_flows(0, 1), "finder {finder} delay {delay}");
+        }
+    }
+}
+
+// PROTOCOL SM-PA-4
+#[test]
+fn a_side_that_is_told_of_a_dead_session_calls_if_the_other_cannot() {
+    let mut world = World::pair(1);
+    world.join(0, 1);
+    world.run(ms(20_000));
+    let (now, key) = (world.now, world.nodes[0].net.primary_key(0));
+    world.nodes[0]
+        .net
+        .close_as_dead(key, DownReason::Silent, now);
+    // What it sends last arrives; then it is gone and comes back without knowing where we are.
+    world.collect(0);
+    world.restart(0);
+    world.introduce(0, 1, false);
+    assert!(world.run_until(ms(500), |w| w.is_up(0, 1) && w.is_up(1, 0)));
+    let reasons = world.count(1, |e| {
+        matches!(
+            e,
+            NetEvent::PeerDown {
+                reason: DownReason::FoundDead,
+                ..
+            }
+        )
+    });
+    assert_eq!(reasons, 1);
+}
+
 // PROTOCOL SM-HS-13
 #[test]
 fn pings_under_way_while_one_session_takes_the_place_of_another_are_answered() {
