@@ -105,7 +105,7 @@ impl Net {
             return self.close(key, Close::Dead, DownReason::Reset, now);
         }
         self.drops.count(DropReason::UnknownIndex);
-        if !self.resets.allows(received.remote, now) {
+        if !self.resets.would_allow(received.remote, now) {
             return self.drops.count(DropReason::ResetLimit);
         }
         // QUIC looks for its own reset tokens by the address it knows the peer under.
@@ -121,6 +121,7 @@ impl Net {
         let mut answer = Vec::new();
         let ecn = received.ecn.and_then(EcnCodepoint::from_bits);
         let local_ip = received.local_ip;
+        let long_header = sealed::is_long_header(&data);
         let event = self
             .control
             .endpoint
@@ -139,6 +140,14 @@ impl Net {
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(incoming, now),
+            // QUIC knows neither an unknown id nor one of a connection that it has retired, and answers
+            // both alike.
+            // PROTOCOL SM-SF-6
+            Some(DatagramEvent::Response(_))
+                if !long_header && !self.resets.allows(received.remote, now) =>
+            {
+                self.drops.count(DropReason::ResetLimit);
+            }
             Some(DatagramEvent::Response(transmit)) => {
                 // Answers go where the datagram really came from.
                 self.send_raw(
@@ -206,13 +215,20 @@ impl ResetLimit {
         }
     }
 
+    /// Whether a reset would be sent; asked before anything is done for one.
+    fn would_allow(&self, remote: SocketAddr, now: Instant) -> bool {
+        let last = self.sent_at[self.slot(remote)];
+        last.is_none_or(|at| now >= at + RESET_INTERVAL)
+    }
+
+    /// Whether a reset may be sent, which is then the last one for a while.
     fn allows(&mut self, remote: SocketAddr, now: Instant) -> bool {
-        let slot = self.slot(remote);
-        if self.sent_at[slot].is_some_and(|at| now < at + RESET_INTERVAL) {
-            return false;
+        let allowed = self.would_allow(remote, now);
+        if allowed {
+            let slot = self.slot(remote);
+            self.sent_at[slot] = Some(now);
         }
-        self.sent_at[slot] = Some(now);
-        true
+        allowed
     }
 
     fn slot(&self, remote: SocketAddr) -> usize {

@@ -266,6 +266,14 @@ impl Net {
         self.control.cids.of_connections()
     }
 
+    /// An id that still leads to the first peer's connection, and that QUIC has retired.
+    pub(crate) fn remember_retired_id(&mut self) -> u64 {
+        let id = self.rng.random();
+        let owner = crate::control::Owner::Connection(self.primary_key(0));
+        self.control.cids.set_owner(id, owner);
+        id
+    }
+
     /// The connection in use with the nth peer.
     pub(crate) fn primary_key(&self, peer: usize) -> crate::control::ConnKey {
         let peer = self.peers.values().nth(peer).expect("the test added it");

@@ -86,6 +86,26 @@ fn resets_are_limited_for_each_source_and_end() {
     assert!(world.drops(0, DropReason::ResetLimit) >= 990);
 }
 
+// PROTOCOL SM-SF-6
+#[test]
+fn resets_for_a_retired_id_of_a_connection_have_the_same_limit() {
+    let mut world = World::pair(3);
+    world.join(0, 1);
+    let retired = world.nodes[0].net.remember_retired_id();
+    world.log.clear();
+    let stranger = ([198, 51, 100, 7], 9).into();
+    for n in 0..1_000u32 {
+        let mut noise = vec![0x41; 80];
+        noise[1..9].copy_from_slice(&retired.to_be_bytes());
+        noise[9..13].copy_from_slice(&n.to_be_bytes());
+        world.inject(stranger, world.nodes[0].address, noise);
+    }
+    world.run(ms(100));
+    let resets = world.log.iter().filter(|f| f.target == stranger).count();
+    assert_eq!(resets, 1);
+    assert_eq!(world.drops(0, DropReason::ResetLimit), 999);
+}
+
 // PROTOCOL SM-HS-7
 #[test]
 fn a_first_packet_without_our_tag_gets_no_answer_and_costs_no_connection() {
