@@ -164,7 +164,9 @@ impl Net {
             if attempt && is_refusal(reason) {
                 // PROTOCOL SM-PA-4
                 peer.retry.refused();
-                tracing::info!("a peer refuses us; `shadowmesh peers` says which, and why");
+                if let Some(id) = connection.peer {
+                    tracing::info!(peer = %id, "refused; `shadowmesh peers` says why");
+                }
             }
             if answered {
                 // Perhaps it has forgotten our full key: say it all next time.
