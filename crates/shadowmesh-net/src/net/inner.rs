@@ -52,7 +52,7 @@ impl Net {
         session.liveness.heard(now);
         match probe.kind {
             ProbeKind::Request => {
-                let answer = session.seal_probe(probe.reply());
+                let answer = session.answer(probe);
                 self.send_sealed(path, answer);
                 self.challenge(key, path, now);
             }
@@ -96,11 +96,7 @@ impl Net {
         let Some(session) = connection.session_mut() else {
             return;
         };
-        session.ping_sent(token, false, now);
-        let request = session.seal_probe(Probe {
-            kind: ProbeKind::Request,
-            token,
-        });
+        let request = session.ask(token, false, now);
         self.send_sealed(path, request);
     }
 
@@ -130,11 +126,7 @@ impl Net {
         let Some(session) = connection.session_mut() else {
             return;
         };
-        session.ping_sent(token, asked, now);
-        let request = session.seal_probe(Probe {
-            kind: ProbeKind::Request,
-            token,
-        });
+        let request = session.ask(token, asked, now);
         self.send_sealed(path, request);
     }
 

@@ -56,6 +56,11 @@ impl Liveness {
         self.unanswered = 0;
     }
 
+    /// We sent a probe, which is no traffic that asks for an answer.
+    pub(crate) fn probe_sent(&mut self) {
+        self.sent += 1;
+    }
+
     /// Judges by what the data plane counted.
     // PROTOCOL SM-PA-3
     pub(crate) fn look(&mut self, totals: TrafficTotals, now: Instant) -> Pulse {
@@ -132,6 +137,18 @@ mod tests {
             }
         }
         assert_ne!(world.tick(1, 0), Pulse::Dead);
+    }
+
+    // PROTOCOL SM-PA-3
+    #[test]
+    fn a_probe_of_ours_that_nobody_answers_yet_is_no_traffic() {
+        let mut world = World::new();
+        for _ in 0..9 {
+            assert_eq!(world.tick(0, 0), Pulse::Fine);
+        }
+        assert_eq!(world.tick(0, 0), Pulse::Probe);
+        world.liveness.probe_sent();
+        assert_eq!(world.tick(1, 0), Pulse::Fine);
     }
 
     // PROTOCOL SM-PA-3

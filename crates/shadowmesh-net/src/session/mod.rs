@@ -18,7 +18,7 @@ use shadowmesh_crypto::{Cipher, ExportError, KeyChain, SharedWindow, choose};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::Hello;
 use shadowmesh_wire::inner::InnerType;
-use shadowmesh_wire::probe::Probe;
+use shadowmesh_wire::probe::{Probe, ProbeKind};
 use shadowmesh_wire::sealed::{HEADER_LEN, ReceiverIndex, TAG_LEN};
 
 pub(crate) use epochs::{EpochError, Epochs, Step};
@@ -135,19 +135,36 @@ impl Session {
         }
     }
 
-    /// Seals a probe. `None`: the epoch has no counters left.
-    pub(crate) fn seal_probe(&self, probe: Probe) -> Option<Vec<u8>> {
+    /// A sealed probe request, whose answer is awaited. `asked`: the parent wants to hear of it.
+    /// `None`: the epoch has no counters left.
+    pub(crate) fn ask(&mut self, token: u64, asked: bool, now: Instant) -> Option<Vec<u8>> {
+        self.ping_sent(token, asked, now);
+        self.seal_probe(Probe {
+            kind: ProbeKind::Request,
+            token,
+        })
+    }
+
+    /// The sealed answer to a probe request. `None`: the epoch has no counters left.
+    pub(crate) fn answer(&mut self, request: Probe) -> Option<Vec<u8>> {
+        self.seal_probe(request.reply())
+    }
+
+    fn seal_probe(&mut self, probe: Probe) -> Option<Vec<u8>> {
         let body = probe.encode();
         let mut datagram = vec![0; HEADER_LEN + 1 + body.len() + TAG_LEN];
         datagram[HEADER_LEN] = InnerType::Probe.into();
         datagram[HEADER_LEN + 1..][..body.len()].copy_from_slice(&body);
         let sealer = self.epochs.sealer();
         sealer.seal(sealer.reserve(1)?, &mut datagram);
+        // The other side counts it too, like every frame that it opens.
+        self.traffic.sent(1, body.len() as u64);
+        self.liveness.probe_sent();
         Some(datagram)
     }
 
     /// Remembers a probe sent.
-    pub(crate) fn ping_sent(&mut self, token: u64, asked: bool, sent_at: Instant) {
+    fn ping_sent(&mut self, token: u64, asked: bool, sent_at: Instant) {
         if self.pings.len() >= PINGS_MAX {
             self.pings.pop_front();
         }

@@ -335,7 +335,7 @@ impl Node {
         match opened {
             Ok(opened) => {
                 let inner = &data[opened.inner];
-                inbound.traffic.received(1, inner.len() as u64);
+                inbound.traffic.received(1, inner.len() as u64 - 1);
                 if inner[0] == u8::from(InnerType::IpPacket) {
                     self.packets.push(inner[1..].to_vec());
                 } else {

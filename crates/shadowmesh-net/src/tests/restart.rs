@@ -141,6 +141,11 @@ fn an_idle_session_stays_up() {
             1
         );
     }
+    let totals = |node: usize| world.nodes[node].net.status(world.now)[0].traffic;
+    assert!(totals(0).sent_frames >= 20, "keep-alives are frames too");
+    assert_eq!(totals(0).sent_frames, totals(1).received_frames);
+    assert_eq!(totals(1).sent_frames, totals(0).received_frames);
+    assert_eq!(totals(0).sent_bytes, totals(1).received_bytes);
     assert!(world.traffic_flows(0, 1));
 }
 
