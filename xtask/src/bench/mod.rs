@@ -25,7 +25,11 @@ mod contenders;
 #[cfg(feature = "evidence")]
 mod figures;
 #[cfg(feature = "evidence")]
+mod growth;
+#[cfg(feature = "evidence")]
 mod measures;
+#[cfg(feature = "evidence")]
+mod plots;
 mod request;
 #[cfg(feature = "evidence")]
 mod results;
@@ -33,6 +37,8 @@ mod results;
 mod run;
 #[cfg(feature = "evidence")]
 mod table;
+#[cfg(feature = "evidence")]
+mod verdicts;
 
 use crate::failure::Outcome;
 use crate::shell;
@@ -68,10 +74,43 @@ fn compare(_: &[String], request: Request) -> Outcome {
         contenders::list();
         return Ok(());
     }
+    if request.growth {
+        run::prepare(&request)?;
+        return growth::run(&request);
+    }
     let results = match &request.from {
         Some(file) => results::Results::read(file)?,
         None => run::run(&request)?,
     };
-    print!("{}", table::terminal(&results));
+    if let Some(file) = &request.json {
+        results.write(file)?;
+    }
+    match (&request.svg, &request.from) {
+        (Some(directory), _) => drop(plots::write(&results, directory)?),
+        (None, None) => drop(plots::write(&results, &shell::target_dir().join("bench"))?),
+        (None, Some(_)) => {}
+    }
+    if request.markdown {
+        print!("{}", table::markdown(&results));
+    } else {
+        print!("{}", table::terminal(&results));
+    }
+    if request.judge {
+        for (name, verdict) in judge(&results) {
+            let word = if verdict.pass { "pass" } else { "FAIL" };
+            println!("{word}  {name:<16} {}", verdict.figure);
+        }
+    }
     Ok(())
+}
+
+/// The four lines that judge a run.
+#[cfg(feature = "evidence")]
+fn judge(results: &results::Results) -> [(&'static str, verdicts::Verdict); 4] {
+    [
+        ("tcp", verdicts::tcp(results)),
+        ("peers", verdicts::peers(results)),
+        ("ping", verdicts::ping(results)),
+        ("udp", verdicts::udp(results)),
+    ]
 }

@@ -77,6 +77,14 @@ impl Results {
         json!({ "machine": self.machine, "contenders": rows })
     }
 
+    /// To a file.
+    pub fn write(&self, path: &Path) -> Outcome {
+        std::fs::write(path, format!("{:#}\n", self.to_json())).map_err(|error| {
+            let next = "cargo xtask bench --json FILE";
+            Failure::new(format!("{}: {error}", path.display()), next)
+        })
+    }
+
     /// An earlier run's file.
     pub fn read(path: &Path) -> Outcome<Self> {
         let failure = |why: String| {

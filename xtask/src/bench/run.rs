@@ -9,6 +9,7 @@ use super::results::{Results, Row};
 use crate::failure::{Failure, Outcome};
 use crate::shell;
 use shadowmesh::lab::bulk::CONGESTION;
+use shadowmesh_io::netns::Netns;
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -31,9 +32,7 @@ struct Entrant {
 pub fn run(request: &Request) -> Outcome<Results> {
     let contenders = choose_contenders(&request.only)?;
     let chosen = choose_measures(&request.measures)?;
-    if !request.no_build {
-        build()?;
-    }
+    prepare(request)?;
     let mut entrants: Vec<Entrant> = contenders
         .iter()
         .map(|contender| enter(*contender))
@@ -94,8 +93,18 @@ fn choose_measures(names: &[String]) -> Outcome<Vec<&'static Measure>> {
         .collect())
 }
 
-/// The program under test, once, so that nothing measures a compiler at work.
-fn build() -> Outcome {
+/// Builds the program under test, once, so that nothing measures a compiler at work; and says early
+/// what the machine does not allow.
+pub fn prepare(request: &Request) -> Outcome {
+    if let Err(error) = Netns::new() {
+        return Err(Failure::new(
+            format!("{error}; the comparison makes network namespaces and devices in them"),
+            "sudo --preserve-env=PATH cargo xtask bench (or --list, which needs nothing)",
+        ));
+    }
+    if request.no_build {
+        return Ok(());
+    }
     let mut command = shell::cargo("build --quiet --release --package shadowmesh");
     shell::run(
         command.stdout(Stdio::null()),

@@ -3,10 +3,19 @@
 //! Every one gets a [`Stage`] of its own and must leave nothing behind: its files lie in the stage's
 //! directory, its devices in the stage's namespaces, its processes end with the [`Tunnel`].
 
+mod easytier;
+mod fastd;
+mod nebula;
+mod openvpn;
 mod process;
+mod quincy;
 mod shadowmesh;
+mod tinc;
 mod tools;
 mod veth;
+mod vpncloud;
+mod wireguard;
+mod yggdrasil;
 
 use ::shadowmesh::lab::wiring;
 use shadowmesh_io::lab::Echo;
@@ -15,6 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use self::shadowmesh::program;
 pub use process::Process;
 
 /// How long a contender may take from its start to its first answer.
@@ -54,6 +64,32 @@ pub const ALL: &[&dyn Contender] = &[
     &shadowmesh::Aes,
     &shadowmesh::ChaCha,
     &shadowmesh::Quic,
+    &wireguard::WireGuard {
+        program: "wireguard-go",
+        arguments: &["--foreground"],
+        letter: 'g',
+        tells_version: true,
+    },
+    &quincy::Quincy,
+    &wireguard::WireGuard {
+        program: "gotatun",
+        arguments: &["--foreground"],
+        letter: 't',
+        tells_version: false,
+    },
+    &wireguard::WireGuard {
+        program: "boringtun-cli",
+        arguments: &["--foreground"],
+        letter: 'b',
+        tells_version: false,
+    },
+    &nebula::Nebula,
+    &tinc::Tinc,
+    &openvpn::OpenVpn,
+    &fastd::Fastd,
+    &vpncloud::VpnCloud,
+    &easytier::EasyTier,
+    &yggdrasil::Yggdrasil,
 ];
 
 /// Two namespaces joined by a cable, and a directory for files.
@@ -169,6 +205,11 @@ pub fn inner_v4(end: usize) -> Ipv4Addr {
 /// Inner IPv6 address of an end, in fd99::/64.
 pub fn inner_v6(end: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, end as u16 + 1)
+}
+
+/// The row that everything is compared with.
+pub fn start_ours(stage: &Stage) -> Result<Tunnel, String> {
+    shadowmesh::Aes.start(stage)
 }
 
 /// Prints every contender and whether it is there.
