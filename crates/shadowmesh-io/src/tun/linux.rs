@@ -5,7 +5,8 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use super::{NAME_LEN_MAX, Offloads, TunError};
+use super::plain::Plain;
+use super::{NAME_LEN_MAX, Offloads, QUEUES_MAX, TunError, TunOptions, check_mtu};
 use crate::netlink::{Handle, NetlinkError, Refusal};
 use crate::sys;
 
@@ -26,31 +27,104 @@ const OFFLOAD_UDP: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
 /// A TUN device of ours, up, nonblocking; gone when dropped.
 pub struct Tun {
-    file: File,
+    /// At least one.
+    queues: Vec<TunQueue>,
+    /// The detached queue that takes the writes, where there are several to read; else the only one
+    /// takes them.
+    writer: Option<File>,
     name: String,
     index: u32,
     offloads: Offloads,
 }
 
+/// A reading end of the device. Everything of one flow comes from one queue, in order.
+pub struct TunQueue(Queue);
+
+enum Queue {
+    /// `/dev/net/tun` with the virtio-net header.
+    Offload(File),
+    /// Without.
+    Plain(Plain),
+}
+
 impl Tun {
-    /// Makes the device `name` (default: the first free `shadowN`), sets its MTU and brings it up.
-    /// An existing persistent device of that name that nobody holds is taken over.
-    pub fn create(name: Option<&str>, mtu: u32) -> Result<Self, TunError> {
-        if !(68..=65_535).contains(&mtu) {
-            return Err(TunError::Mtu { mtu });
-        }
-        if let Some(name) = name {
+    /// Makes the device, sets its MTU and brings it up. With one queue an existing persistent device
+    /// of that name that nobody holds is taken over.
+    pub fn open(options: &TunOptions<'_>) -> Result<Self, TunError> {
+        check_mtu(options.mtu)?;
+        if let Some(name) = options.name {
             check_name(name)?;
         }
+        match (options.offload, options.queues) {
+            (false, _) => Self::open_plain(options),
+            (true, ..=1) => Self::open_single(options),
+            (true, queues) => Self::open_multiple(options, queues.min(QUEUES_MAX)),
+        }
+    }
+
+    fn open_single(options: &TunOptions<'_>) -> Result<Self, TunError> {
         let file = open_driver(DRIVER)?;
-        let name = attach(&file, name)?;
+        let name = attach(&file, options.name, 0)?;
         let offloads = set_offloads(&file)?;
-        let index = configure(&name, mtu)?;
+        let index = configure(&name, options.mtu)?;
         Ok(Self {
-            file,
+            queues: vec![TunQueue(Queue::Offload(file))],
+            writer: None,
             name,
             index,
             offloads,
+        })
+    }
+
+    fn open_multiple(options: &TunOptions<'_>, queues: usize) -> Result<Self, TunError> {
+        // The writer makes the device, so that its number is 0: the kernel notes on every packet
+        // which queue it came in by, and warns about numbers above those attached.
+        let writer = open_driver(DRIVER)?;
+        // Without EXCL, a device of this kind that another program has would simply get more queues,
+        // and the two programs would share out its packets.
+        let name = attach(
+            &writer,
+            options.name,
+            libc::IFF_MULTI_QUEUE | libc::IFF_TUN_EXCL,
+        )?;
+        let mut offloads = set_offloads(&writer)?;
+        let mut files = Vec::with_capacity(queues);
+        for _ in 0..queues {
+            let file = open_driver(DRIVER)?;
+            attach(&file, Some(&name), libc::IFF_MULTI_QUEUE)?;
+            offloads = set_offloads(&file)?;
+            files.push(TunQueue(Queue::Offload(file)));
+        }
+        detach(&writer).map_err(|source| TunError::Io {
+            action: "set one queue of the TUN device aside",
+            source,
+        })?;
+        let index = configure(&name, options.mtu)?;
+        Ok(Self {
+            queues: files,
+            writer: Some(writer),
+            name,
+            index,
+            offloads,
+        })
+    }
+
+    fn open_plain(options: &TunOptions<'_>) -> Result<Self, TunError> {
+        let wanted = options.name;
+        // tun-rs would try to make the driver's node where there is none.
+        open_driver(DRIVER)?;
+        let device = Plain::create(Some(wanted.unwrap_or(DEFAULT_NAME)), options.mtu)
+            .map_err(|source| explain_attach(source, wanted))?;
+        let name = device
+            .name()
+            .map_err(|source| explain_attach(source, wanted))?;
+        let index = configure(&name, options.mtu)?;
+        Ok(Self {
+            queues: vec![TunQueue(Queue::Plain(device))],
+            writer: None,
+            name,
+            index,
+            offloads: Offloads::NONE,
         })
     }
 
@@ -69,24 +143,46 @@ impl Tun {
         self.offloads
     }
 
+    /// What is to be read, each by a thread of its own.
+    pub fn queues(&self) -> &[TunQueue] {
+        &self.queues
+    }
+
+    /// Writes one packet, gathered from slices that together are a virtio-net header and an IP
+    /// packet. Any thread may. `WouldBlock` when the kernel's queue is full, `InvalidInput` when
+    /// header and packet do not fit together, an `EIO` error when the device is down. HOT PATH.
+    pub fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (&self.writer, &self.queues[0].0) {
+            (Some(file), _) | (None, Queue::Offload(file)) => {
+                let mut file = file;
+                sys::retry(|| file.write_vectored(slices))
+            }
+            (None, Queue::Plain(device)) => device.write_vectored(slices),
+        }
+    }
+}
+
+impl TunQueue {
     /// Reads one virtio-net header and IP packet; `WouldBlock` when none waits. The buffer should
     /// hold [`READ_LEN_MAX`](super::READ_LEN_MAX) bytes: the kernel cuts what does not fit.
     /// HOT PATH.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        sys::retry(|| (&self.file).read(buffer))
-    }
-
-    /// Writes one packet, gathered from slices that together are a virtio-net header and an IP
-    /// packet. `WouldBlock` when the kernel's queue is full, `InvalidInput` when header and
-    /// packet do not fit together, an `EIO` error when the device is down. HOT PATH.
-    pub fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::retry(|| (&self.file).write_vectored(slices))
+        match &self.0 {
+            Queue::Offload(file) => {
+                let mut file = file;
+                sys::retry(|| file.read(buffer))
+            }
+            Queue::Plain(device) => device.read(buffer),
+        }
     }
 }
 
-impl AsFd for Tun {
+impl AsFd for TunQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        match &self.0 {
+            Queue::Offload(file) => file.as_fd(),
+            Queue::Plain(device) => device.as_fd(),
+        }
     }
 }
 
@@ -123,32 +219,53 @@ fn open_driver(path: &str) -> Result<File, TunError> {
 /// Binds the open file to a device, new or persistent, and returns the device's name. Never asks
 /// for a persistent one (TUNSETPERSIST): the kernel removes it with the process, however that ends.
 // PROTOCOL SM-DV-2
-fn attach(file: &File, wanted: Option<&str>) -> Result<String, TunError> {
-    const ACTION: &str = "make the TUN device";
+fn attach(file: &File, wanted: Option<&str>, more_flags: libc::c_int) -> Result<String, TunError> {
     let mut request = interface_request(wanted.unwrap_or(DEFAULT_NAME));
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more_flags;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which is live and exclusively ours; the
     // descriptor is open because `file` is borrowed.
     let result =
         sys::check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) });
-    match result {
-        Ok(_) => Ok(name_of(&request)),
-        Err(source) => Err(match (source.raw_os_error(), wanted) {
-            (Some(libc::EPERM | libc::EACCES), _) => TunError::Permission { action: ACTION },
-            (Some(libc::EBUSY), Some(name)) => TunError::Busy {
-                name: name.to_owned(),
-            },
-            (Some(libc::EINVAL | libc::EEXIST), Some(name)) => TunError::OtherKind {
-                name: name.to_owned(),
-            },
-            (Some(libc::ENFILE | libc::EBUSY | libc::EEXIST), None) => TunError::NoFreeName,
-            _ => TunError::Io {
-                action: ACTION,
-                source,
-            },
-        }),
+    match (result, wanted) {
+        (Ok(_), _) => Ok(name_of(&request)),
+        (Err(error), Some(name))
+            if more_flags & libc::IFF_TUN_EXCL != 0
+                && error.raw_os_error() == Some(libc::EBUSY) =>
+        {
+            Err(TunError::Exists { name: name.into() })
+        }
+        (Err(error), _) => Err(explain_attach(error, wanted)),
     }
+}
+
+/// What a refusal of TUNSETIFF means.
+fn explain_attach(source: io::Error, wanted: Option<&str>) -> TunError {
+    const ACTION: &str = "make the TUN device";
+    match (source.raw_os_error(), wanted) {
+        (Some(libc::EPERM | libc::EACCES), _) => TunError::Permission { action: ACTION },
+        (Some(libc::EBUSY), Some(name)) => TunError::Busy {
+            name: name.to_owned(),
+        },
+        (Some(libc::EINVAL | libc::EEXIST), Some(name)) => TunError::OtherKind {
+            name: name.to_owned(),
+        },
+        (Some(libc::ENFILE | libc::EBUSY | libc::EEXIST), None) => TunError::NoFreeName,
+        _ => TunError::Io {
+            action: ACTION,
+            source,
+        },
+    }
+}
+
+/// Takes a queue out of those that the kernel fills. It can still be written through.
+fn detach(file: &File) -> io::Result<()> {
+    let mut request = interface_request("");
+    request.ifr_ifru.ifru_flags = libc::IFF_DETACH_QUEUE as libc::c_short;
+    // SAFETY: TUNSETQUEUE reads one `ifreq`, which is live; the descriptor is open because `file`
+    // is borrowed.
+    sys::check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETQUEUE, &raw mut request) })
+        .map(drop)
 }
 
 /// Fixes the header's layout and asks for the offloads, UDP only where the kernel knows it.

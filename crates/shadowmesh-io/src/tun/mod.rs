@@ -3,33 +3,83 @@
 //! Every read and write begins with a 10-byte virtio-net header (`shadowmesh-wire` parses it),
 //! little endian on every machine. With it the kernel passes super-packets of up to 64 KB whose
 //! segmentation and checksum are still to be done, and takes such super-packets from us. That
-//! header was the difference between 1.6 and 9 Gbit/s in the prototype, so the device never runs
-//! without it.
+//! header was the difference between 1.6 and 9 Gbit/s in the prototype.
+//!
+//! A device may have several queues, each read by one thread. Which packet goes to which queue is the
+//! kernel's choice, by a hash of addresses, protocol and ports that is the same for both directions of
+//! a flow (`tun_automq_select_queue`): so a flow stays on one queue. But every packet written through a
+//! queue moves its flow there (`tun_flow_update`), and receivers, who share out batches and not flows,
+//! would move flows from queue to queue with every batch and reorder what goes out. Therefore all
+//! writes go through one more queue that is detached: the kernel takes packets from it, learns nothing
+//! by them, and sends none to it.
 //!
 //! The device is not persistent: when the [`Tun`] (the process) is gone, so are the device, its
 //! addresses and its routes, even after `kill -9`. Addresses and routes are set through
 //! [`crate::netlink`].
 //!
-//! Linux only so far. Elsewhere [`Tun::create`] answers [`TunError::Unsupported`]; a portable
-//! device on top of `tun-rs`, without offload, is left to a later version.
+//! Without offloads, and wherever there is no `/dev/net/tun`, the device is the one of `tun-rs`: the
+//! same to its users, one packet at a time, several times slower.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+mod plain;
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::Tun;
+pub use linux::{Tun, TunQueue};
 
 #[cfg(not(target_os = "linux"))]
-mod unsupported;
+mod portable;
 #[cfg(not(target_os = "linux"))]
-pub use unsupported::Tun;
+pub use portable::{Tun, TunQueue};
 
 /// Longest device name: the kernel's `IFNAMSIZ` of 16 less the terminating zero.
 pub const NAME_LEN_MAX: usize = 15;
 
-/// Smallest buffer for [`Tun::read`]: the header and the largest IP packet.
+/// Smallest buffer for [`TunQueue::read`]: the header and the largest IP packet.
 pub const READ_LEN_MAX: usize = 10 + 65_535;
+
+/// Most queues a device of ours has; the kernel would give 256.
+pub const QUEUES_MAX: usize = 16;
+
+/// What device is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct TunOptions<'a> {
+    /// Its name; `None` takes the first free `shadowN`.
+    pub name: Option<&'a str>,
+    /// Largest IP packet.
+    pub mtu: u32,
+    /// Queues to read, 1 to [`QUEUES_MAX`]. With one the kernel's multi-queue flag is not set: it would
+    /// cost a look-up for every packet, and a device that others made is not of that kind.
+    pub queues: usize,
+    /// Whether super-packets are wanted; without, it is the portable device, which has one queue.
+    pub offload: bool,
+}
+
+impl Tun {
+    /// Makes a device with one queue and offloads.
+    pub fn create(name: Option<&str>, mtu: u32) -> Result<Self, TunError> {
+        Self::open(&TunOptions {
+            name,
+            mtu,
+            queues: 1,
+            offload: true,
+        })
+    }
+
+    /// Reads from the first queue.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.queues()[0].read(buffer)
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queues()[0].as_fd()
+    }
+}
 
 /// Which offloads the kernel granted, as super-packets it may hand us and we may hand it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +88,22 @@ pub struct Offloads {
     pub tcp: bool,
     /// UDP over IPv4 and IPv6 (Linux 6.2 and later).
     pub udp: bool,
+}
+
+impl Offloads {
+    /// One packet at a time.
+    pub const NONE: Self = Self {
+        tcp: false,
+        udp: false,
+    };
+}
+
+fn check_mtu(mtu: u32) -> Result<(), TunError> {
+    if (68..=65_535).contains(&mtu) {
+        Ok(())
+    } else {
+        Err(TunError::Mtu { mtu })
+    }
 }
 
 /// Why there is no device. The text says what to do about it.
@@ -81,6 +147,15 @@ pub enum TunError {
         /// The name asked for.
         name: String,
     },
+    /// A device of that name exists, and one with several queues is never shared.
+    #[error(
+        "a device {name} exists already: stop the program that has it or remove it (ip link delete \
+         {name}), choose another name (device.name), or set device.queues = 1"
+    )]
+    Exists {
+        /// The name asked for.
+        name: String,
+    },
     /// Every `shadowN` is taken.
     #[error("no free device name left: give one (device.name in the configuration)")]
     NoFreeName,
@@ -90,9 +165,6 @@ pub enum TunError {
         /// The MTU asked for.
         mtu: u32,
     },
-    /// No TUN device on this platform yet.
-    #[error("TUN devices are supported on Linux only so far")]
-    Unsupported,
     /// The kernel refused for another reason.
     #[error("cannot {action}: {source}")]
     Io {

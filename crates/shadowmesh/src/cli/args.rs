@@ -170,6 +170,12 @@ pub struct UpArgs {
     /// device.mtu [default: 1420]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<String>,
+    /// device.queues: auto, or 1 to 16 sender and receiver threads [default: auto]
+    #[arg(long, value_name = "N")]
+    pub queues: Option<String>,
+    /// device.offload: auto, off [default: auto]
+    #[arg(long, value_name = "CHOICE")]
+    pub offload: Option<String>,
     /// session.rekey_interval, 10s to 60m [default: 2m]
     #[arg(long, value_name = "TIME")]
     pub rekey_interval: Option<String>,
@@ -239,12 +245,14 @@ impl UpArgs {
     pub fn flags(&self) -> Vec<(&'static str, String)> {
         let one = |flag, text: &Option<String>| text.iter().map(|t| (flag, t.clone())).collect();
         let many = |flag, texts: &Vec<String>| texts.iter().map(|t| (flag, t.clone())).collect();
-        let all: [Vec<(&'static str, String)>; 8] = [
+        let all: [Vec<(&'static str, String)>; 10] = [
             many("--listen", &self.listen),
             one("--device-mode", &self.device_mode),
             one("--device-name", &self.device_name),
             many("--device-address", &self.device_address),
             one("--mtu", &self.mtu),
+            one("--queues", &self.queues),
+            one("--offload", &self.offload),
             one("--rekey-interval", &self.rekey_interval),
             one("--cipher", &self.cipher),
             many("--peer", &self.peer),

@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::{load, output};
 use crate::admin::server::AdminServer;
 use crate::admin::{COMMAND_QUEUE_MAX, Command};
-use crate::config::{CipherChoice, Config, Loaded};
+use crate::config::{CipherChoice, Config, Loaded, Offload};
 use crate::engine::{self, EngineConfig, EngineError, Hooks, Started};
 use crate::identity_file;
 use crate::state::StateDir;
@@ -75,9 +75,16 @@ fn engine_config(
         listen: config.node.listen.clone(),
         device_name: config.device.name.clone(),
         mtu: config.device.mtu,
+        queues: config.device.queues.on(cores()),
+        offload: config.device.offload == Offload::Auto,
         state_dir: state.path().into(),
         hooks,
     })
+}
+
+/// What this process may use, which a container may limit.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get())
 }
 
 fn node_config(

@@ -14,7 +14,8 @@ use super::origin::{Origin, Problem};
 use super::schema::{self, Section};
 use super::value::{self, Place};
 use super::{
-    CipherChoice, Config, DeviceConfig, DeviceMode, NodeConfig, PeerConfig, SessionConfig,
+    CipherChoice, Config, DeviceConfig, DeviceMode, NodeConfig, Offload, PeerConfig, Queues,
+    SessionConfig,
 };
 
 /// Where the identity lives when nothing says otherwise.
@@ -105,6 +106,12 @@ impl Reader<'_> {
             mtu: self
                 .one(&schema::DEVICE, &fields, "mtu", value::mtu)
                 .unwrap_or(MTU_DEFAULT),
+            queues: self
+                .one(&schema::DEVICE, &fields, "queues", value::queues)
+                .unwrap_or(Queues::Auto),
+            offload: self
+                .one(&schema::DEVICE, &fields, "offload", value::offload)
+                .unwrap_or(Offload::Auto),
         }
     }
 

@@ -110,7 +110,8 @@ impl Reader<'_> {
                 let items = entries.iter().map(|entry| self.item(entry));
                 items.collect::<Option<Vec<Item>>>()
             }
-            (Shape::Text, DeValue::String(_)) | (Shape::Number, DeValue::Integer(_)) => {
+            (Shape::Text | Shape::TextOrNumber, DeValue::String(_))
+            | (Shape::Number | Shape::TextOrNumber, DeValue::Integer(_)) => {
                 self.item(value).map(|item| vec![item])
             }
             _ => None,

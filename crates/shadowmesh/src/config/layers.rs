@@ -53,7 +53,7 @@ impl Setting {
                 .map(str::trim)
                 .filter(|word| !word.is_empty())
                 .collect(),
-            Shape::Text | Shape::Number => vec![text.trim()],
+            Shape::Text | Shape::Number | Shape::TextOrNumber => vec![text.trim()],
         };
         let items = words
             .into_iter()

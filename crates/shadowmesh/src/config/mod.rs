@@ -72,6 +72,42 @@ pub struct DeviceConfig {
     pub address: Vec<OverlayAddress>,
     /// Largest IP packet of the device, in bytes.
     pub mtu: u16,
+    /// How many threads share the work.
+    pub queues: Queues,
+    /// Whether the device passes super-packets.
+    pub offload: Offload,
+}
+
+/// How many queues the device has, and so how many senders and receivers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queues {
+    /// By the number of cores.
+    Auto,
+    /// 1 to 16.
+    Number(usize),
+}
+
+/// More pairs than this gain nothing: receivers take turns at the socket and at the device, and that
+/// is more than an eighth of their work. Each costs 2.5 MB of buffers.
+const QUEUES_AUTO_MAX: usize = 8;
+
+impl Queues {
+    /// The number for a machine with so many cores: a sender and a receiver for every two.
+    pub fn on(self, cores: usize) -> usize {
+        match self {
+            Self::Auto => (cores / 2).clamp(1, QUEUES_AUTO_MAX),
+            Self::Number(queues) => queues,
+        }
+    }
+}
+
+/// Whether the device passes super-packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// Where the system can.
+    Auto,
+    /// One packet at a time, by the device that other systems have.
+    Off,
 }
 
 /// Kind of network device.

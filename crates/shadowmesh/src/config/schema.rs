@@ -10,6 +10,8 @@ pub enum Shape {
     Text,
     /// `1420`
     Number,
+    /// `"text"` or `1420`
+    TextOrNumber,
     /// `["text", "text"]`; in variables and flags separated by commas
     List,
 }
@@ -94,6 +96,18 @@ pub static DEVICE: Section = Section {
             shape: Shape::Number,
             flag: "--mtu",
             expects: "a number from 1280 to 9000, such as 1420",
+        },
+        Key {
+            name: "queues",
+            shape: Shape::TextOrNumber,
+            flag: "--queues",
+            expects: "\"auto\" or a number from 1 to 16",
+        },
+        Key {
+            name: "offload",
+            shape: Shape::Text,
+            flag: "--offload",
+            expects: "\"auto\" or \"off\"",
         },
     ],
 };

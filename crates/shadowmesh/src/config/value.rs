@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use shadowmesh_io::tun::NAME_LEN_MAX;
+use shadowmesh_io::tun::{NAME_LEN_MAX, QUEUES_MAX};
 use shadowmesh_net::{REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
@@ -11,7 +11,7 @@ use shadowmesh_wire::prefix::IpPrefix;
 use super::layers::Item;
 use super::origin::Problem;
 use super::schema::{Key, Section};
-use super::{CipherChoice, DeviceMode, OverlayAddress};
+use super::{CipherChoice, DeviceMode, Offload, OverlayAddress, Queues};
 
 /// The range of `mtu`: what IPv6 demands (RFC 8200 §5) to what a jumbo frame carries.
 pub const MTU: std::ops::RangeInclusive<u16> = 1280..=9000;
@@ -139,6 +139,27 @@ pub fn mtu(place: Place, item: &Item) -> Result<u16, Problem> {
         Ok(mtu) if MTU.contains(&mtu) => Ok(mtu),
         Ok(_) => Err(place.wrong(item, "out of range")),
         Err(_) => Err(place.wrong(item, "not a number in range")),
+    }
+}
+
+/// `auto`, 1 to 16
+pub fn queues(place: Place, item: &Item) -> Result<Queues, Problem> {
+    match (item.text.as_str(), item.text.parse::<usize>()) {
+        ("auto", _) => Ok(Queues::Auto),
+        (_, Ok(queues)) if (1..=QUEUES_MAX).contains(&queues) => Ok(Queues::Number(queues)),
+        (_, Ok(_)) => Err(place.wrong(item, "out of range")),
+        (_, Err(_)) => Err(place.wrong(item, "not a number in range")),
+    }
+}
+
+/// `auto`, `off`
+pub fn offload(place: Place, item: &Item) -> Result<Offload, Problem> {
+    match item.text.as_str() {
+        "auto" => Ok(Offload::Auto),
+        "off" => Ok(Offload::Off),
+        other => Err(place
+            .wrong(item, "no such choice")
+            .did_you_mean(other, ["auto", "off"])),
     }
 }
 

@@ -50,7 +50,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use shadowmesh_crypto::PublicIdentity;
-use shadowmesh_io::tun::{Tun, TunError};
+use shadowmesh_io::tun::{Tun, TunError, TunOptions};
 use shadowmesh_net::DropCounters;
 use shadowmesh_vpn::{ConfigError, Node, NodeConfig};
 use thiserror::Error;
@@ -77,6 +77,12 @@ pub struct EngineConfig {
     pub device_name: Option<String>,
     /// Largest IP packet of the device.
     pub mtu: u16,
+    /// Queues of the device: that many senders and receivers, 1 to
+    /// [`QUEUES_MAX`](shadowmesh_io::tun::QUEUES_MAX). A device without offload has one queue and so
+    /// one sender.
+    pub queues: usize,
+    /// Whether the device passes super-packets.
+    pub offload: bool,
     /// Where the journal of host settings is kept.
     pub state_dir: PathBuf,
     /// What the rest of the program wants to be told.
@@ -144,10 +150,12 @@ pub async fn run(
     let node = Node::new(config.node, Instant::now())?;
     let links = Arc::new(Links::bind(&config.listen).map_err(EngineError::Listen)?);
     host::clean_leftovers(&config.state_dir)?;
-    let device = Arc::new(Tun::create(
-        config.device_name.as_deref(),
-        config.mtu.into(),
-    )?);
+    let device = Arc::new(Tun::open(&TunOptions {
+        name: config.device_name.as_deref(),
+        mtu: config.mtu.into(),
+        queues: config.queues,
+        offload: config.offload,
+    })?);
     let mut host = Host::configure(&device, node.addresses(), node.routes(), &config.state_dir)?;
     let drops = Arc::clone(node.drops());
     let (outbox, inbox) = inbox::queues(Arc::clone(&drops));
@@ -155,11 +163,11 @@ pub async fn run(
         device: Arc::clone(&device),
         links: Arc::clone(&links),
         cell: Arc::new(SnapshotCell::new(node.snapshot())),
-        turnstile: Arc::new(Turnstile::new(1)),
+        turnstile: Arc::new(Turnstile::new(config.queues)),
         outbox,
         drops,
     };
-    let mut threads = DataThreads::start(&shared).map_err(EngineError::Threads)?;
+    let mut threads = DataThreads::start(&shared, config.queues).map_err(EngineError::Threads)?;
     let started = Started {
         device: device.name().into(),
         listen: links.addresses(),
@@ -194,7 +202,7 @@ struct Shared {
     drops: Arc<DropCounters>,
 }
 
-/// The running sender and receiver.
+/// The running senders and receivers.
 struct DataThreads {
     stops: Vec<Arc<Stop>>,
     handles: Vec<JoinHandle<()>>,
@@ -202,19 +210,24 @@ struct DataThreads {
 }
 
 impl DataThreads {
-    fn start(shared: &Shared) -> io::Result<Self> {
+    /// A sender for each queue of the device, and `receivers` receivers.
+    fn start(shared: &Shared, receivers: usize) -> io::Result<Self> {
         let (failed, failures) = mpsc::channel(2);
         let mut threads = Self {
             stops: Vec::new(),
             handles: Vec::new(),
             failures,
         };
-        let stop = threads.new_stop()?;
-        let sender = Sender::new(shared.clone(), stop);
-        threads.spawn("sender", failed.clone(), move || sender.run())?;
-        let stop = threads.new_stop()?;
-        let receiver = Receiver::new(shared.clone(), stop);
-        threads.spawn("receiver", failed, move || receiver.run())?;
+        for queue in 0..shared.device.queues().len() {
+            let stop = threads.new_stop()?;
+            let sender = Sender::new(shared.clone(), queue, stop);
+            threads.spawn("sender", failed.clone(), move || sender.run())?;
+        }
+        for _ in 0..receivers {
+            let stop = threads.new_stop()?;
+            let receiver = Receiver::new(shared.clone(), stop);
+            threads.spawn("receiver", failed.clone(), move || receiver.run())?;
+        }
         Ok(threads)
     }
 
@@ -252,7 +265,7 @@ impl DataThreads {
         }
     }
 
-    /// Ends both threads and waits for them.
+    /// Ends all threads and waits for them.
     fn stop(&mut self) {
         self.stops.iter().for_each(|stop| stop.set());
         for handle in self.handles.drain(..) {

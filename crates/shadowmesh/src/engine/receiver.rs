@@ -15,6 +15,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use shadowmesh_io::poll::{self, Watch};
+use shadowmesh_io::tun::Offloads;
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
 use shadowmesh_vpn::{Inbound, Snapshot};
@@ -43,7 +44,10 @@ impl Receiver {
     /// A receiver that has not begun.
     pub fn new(shared: Shared, stop: Arc<Stop>) -> Self {
         Self {
-            coalescer: Coalescer::new(shared.device.offloads().udp),
+            coalescer: match shared.device.offloads() {
+                Offloads::NONE => Coalescer::without_merging(),
+                offloads => Coalescer::new(offloads.udp),
+            },
             shared,
             stop,
             first_link: 0,

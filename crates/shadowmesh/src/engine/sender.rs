@@ -1,4 +1,8 @@
-//! Device to network: one thread. HOT PATH.
+//! Device to network: one thread, or one for each queue of the device. HOT PATH.
+//!
+//! The kernel keeps a flow on one queue of the device, so a flow is in one sender's hands from the
+//! device to the socket and stays in order. Senders share nothing but the sockets and the counters of
+//! a session's frames.
 //!
 //! Its work is turns. A turn first moves what the device holds, each read a packet or a super-packet
 //! of up to 64 KB, into the fair queue, so that whatever waits does so where waiting is managed: the
@@ -19,6 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use shadowmesh_io::poll::{self, Watch};
+use shadowmesh_io::tun::TunQueue;
 use shadowmesh_io::udp::{GSO_BYTES_MAX, SendFault};
 use shadowmesh_net::{DropCounters, DropReason, Outbound};
 use shadowmesh_vpn::Snapshot;
@@ -51,9 +56,11 @@ const QUEUE_LIMITS: Limits = Limits {
     memory: 8 * 1024 * 1024,
 };
 
-/// The sender thread's share of the engine.
+/// One sender thread's share of the engine.
 pub struct Sender {
     shared: Shared,
+    /// Which queue of the device is its own.
+    source: usize,
     stop: Arc<Stop>,
     queue: FairQueue<Waiting>,
     hasher: FlowHasher,
@@ -70,9 +77,10 @@ struct Waiting {
 
 impl Sender {
     /// A sender that has not begun.
-    pub fn new(shared: Shared, stop: Arc<Stop>) -> Self {
+    pub fn new(shared: Shared, source: usize, stop: Arc<Stop>) -> Self {
         Self {
             shared,
+            source,
             stop,
             queue: FairQueue::new(QUEUE_LIMITS),
             hasher: FlowHasher::new([random(), random()]),
@@ -99,7 +107,7 @@ impl Sender {
     /// Blocks until there is something to read. No snapshot and no session is held here.
     fn wait(&self) -> io::Result<()> {
         let mut watches = [
-            Watch::readable(&*self.shared.device),
+            Watch::readable(source(&self.shared, self.source)),
             Watch::readable(self.stop.waker()),
         ];
         poll::wait(&mut watches, None).map(drop)
@@ -110,7 +118,8 @@ impl Sender {
         let snapshot = self.shared.cell.load();
         let now = Instant::now();
         for _ in 0..TURN_READS_MAX {
-            match self.buffers.fill(|room| self.shared.device.read(room)) {
+            let source = source(&self.shared, self.source);
+            match self.buffers.fill(|room| source.read(room)) {
                 Ok(buffer) => self.admit(&snapshot, buffer, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),
@@ -226,6 +235,10 @@ impl Sender {
             Err(reason) => self.shared.drops.count(reason),
         }
     }
+}
+
+fn source(shared: &Shared, number: usize) -> &TunQueue {
+    &shared.device.queues()[number]
 }
 
 /// From the operating system: the standard library seeds its hash tables so.

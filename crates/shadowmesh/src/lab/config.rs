@@ -25,6 +25,10 @@ pub struct NodeSettings {
     pub device: String,
     /// Largest IP packet of the device; `None` leaves the default.
     pub mtu: Option<u16>,
+    /// Queues of the device; `None` leaves the default.
+    pub queues: Option<usize>,
+    /// Whether the device passes super-packets.
+    pub offload: bool,
 }
 
 impl Default for NodeSettings {
@@ -40,6 +44,8 @@ impl Default for NodeSettings {
             addresses: Vec::new(),
             device: super::DEVICE.into(),
             mtu: None,
+            queues: None,
+            offload: true,
         }
     }
 }
@@ -75,6 +81,12 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
     }
     if let Some(mtu) = settings.mtu {
         let _ = writeln!(text, "mtu = {mtu}");
+    }
+    if let Some(queues) = settings.queues {
+        let _ = writeln!(text, "queues = {queues}");
+    }
+    if !settings.offload {
+        let _ = writeln!(text, "offload = \"off\"");
     }
     let _ = write!(
         text,

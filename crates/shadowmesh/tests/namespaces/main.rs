@@ -7,6 +7,7 @@ mod damage;
 mod host;
 mod laboratory;
 mod mesh;
+mod queues;
 mod restart;
 mod strangers;
 mod support;

@@ -56,6 +56,8 @@ const RUNS_MAX: usize = 16;
 /// ```
 #[derive(Debug)]
 pub struct Coalescer {
+    /// Off: every packet is a write of its own.
+    merge_any: bool,
     merge_udp: bool,
     /// At most [`RUNS_MAX`].
     runs: Vec<Run>,
@@ -69,10 +71,19 @@ impl Coalescer {
     /// 6.2). Merged TCP every device with a virtio header takes.
     pub fn new(merge_udp: bool) -> Self {
         Self {
+            merge_any: true,
             merge_udp,
             runs: Vec::with_capacity(RUNS_MAX),
             writes: WriteList::default(),
             finished: false,
+        }
+    }
+
+    /// For a device without a virtio header, which takes packets one by one.
+    pub fn without_merging() -> Self {
+        Self {
+            merge_any: false,
+            ..Self::new(false)
         }
     }
 
@@ -84,6 +95,10 @@ impl Coalescer {
         if self.finished {
             self.writes.clear();
             self.finished = false;
+        }
+        if !self.merge_any {
+            self.writes.push(at, packet.len());
+            return;
         }
         match candidate::judge(packet, self.merge_udp) {
             Judged::Mergeable(candidate) => self.push_candidate(at, &candidate),

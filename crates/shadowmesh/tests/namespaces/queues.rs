@@ -1,0 +1,172 @@
+//! Several sender and receiver threads, and the device without offload: nothing that a program can see
+//! is different, the order of its packets least of all.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use shadowmesh::lab::bulk::{self, Amount};
+use shadowmesh::lab::{Family, LabNode};
+use shadowmesh_io::netns::Netns;
+
+use crate::support::{PING_INTERVAL, TestLab, drops, in_lab};
+
+const QUEUES: usize = 4;
+const STREAMS: usize = 4;
+const STREAM_BYTES: u64 = (32 << 20) + 4321;
+const FLOWS: usize = 6;
+/// Datagrams of each flow, in bursts, so that several wait in a queue at once.
+const FLOW_DATAGRAMS: u64 = 4000;
+const BURST: u64 = 8;
+const BURST_INTERVAL: Duration = Duration::from_millis(4);
+/// Longer than any stall on a busy machine; ends a flow whose last datagrams were lost.
+const FLOW_TIMEOUT: Duration = Duration::from_secs(2);
+const PINGS: u32 = 150;
+
+// PROTOCOL SM-DV-3
+// PROTOCOL SM-SF-4
+#[test]
+fn with_four_queues_at_both_ends_everything_arrives_whole_and_every_flow_in_order() {
+    let name =
+        "queues::with_four_queues_at_both_ends_everything_arrives_whole_and_every_flow_in_order";
+    in_lab(name, 2, |lab| {
+        for node in &mut lab.nodes {
+            node.settings.queues = Some(QUEUES);
+        }
+        lab.bring_up_full_mesh(Family::V4);
+        for node in &lab.nodes {
+            assert_eq!(threads(node, "sender"), QUEUES, "{}", node.name);
+            assert_eq!(threads(node, "receiver"), QUEUES, "{}", node.name);
+        }
+        load(lab);
+        for node in &lab.nodes {
+            assert_eq!(node.netns.run(tcp_reorderings), 0, "{}", node.name);
+        }
+    });
+}
+
+// PROTOCOL SM-DV-1
+// PROTOCOL SM-DV-3
+#[test]
+fn without_offload_at_one_end_or_both_everything_arrives_whole_and_every_flow_in_order() {
+    let name = "queues::without_offload_at_one_end_or_both_everything_arrives_whole_and_every_flow_in_order";
+    in_lab(name, 2, |lab| {
+        for offloads in [[false, true], [false, false]] {
+            for (node, offload) in lab.nodes.iter_mut().zip(offloads) {
+                node.settings.offload = offload;
+                node.settings.queues = Some(2);
+            }
+            lab.bring_up_full_mesh(Family::V4);
+            for (node, offload) in lab.nodes.iter().zip(offloads) {
+                let senders = if offload { 2 } else { 1 };
+                assert_eq!(threads(node, "sender"), senders, "{}", node.name);
+            }
+            load(lab);
+            lab.stop_all().unwrap();
+        }
+    });
+}
+
+/// Streams and counted datagrams both ways at once, pings beside them.
+fn load(lab: &TestLab) {
+    thread::scope(|scope| {
+        for (from, to) in lab.pairs() {
+            let targets: [IpAddr; 2] = [to.overlay_v4().into(), to.overlay_v6().into()];
+            for target in targets.into_iter().cycle().take(STREAMS) {
+                scope.spawn(move || {
+                    let amount = Amount::Bytes(STREAM_BYTES);
+                    let report = bulk::transfer(&from.netns, &to.netns, target, amount).unwrap();
+                    assert!(report.intact && report.bytes == STREAM_BYTES, "{report:?}");
+                });
+            }
+            for target in targets.into_iter().cycle().take(FLOWS) {
+                scope.spawn(move || {
+                    let arrived = flow(&from.netns, &to.netns, target).unwrap();
+                    assert!(arrived.is_sorted_by(|a, b| a < b), "{target}: out of order");
+                    // Streams fill the queues, so some are lost; hardly all.
+                    assert!(!arrived.is_empty(), "{target}: nothing arrived");
+                });
+            }
+            scope.spawn(move || {
+                let report = from.ping(targets[0], PINGS, PING_INTERVAL).unwrap();
+                assert_eq!(report.received, PINGS, "{report:?}");
+            });
+        }
+    });
+    for node in &lab.nodes {
+        for reason in [
+            "seal_replayed",
+            "seal_too_old",
+            "seal_forged",
+            "bad_offload",
+            "malformed_ip_packet",
+        ] {
+            assert_eq!(drops(node, reason), 0, "{reason} at {}", node.name);
+        }
+    }
+}
+
+/// Sends numbers in one flow and returns those that arrived, as they arrived.
+fn flow(from: &Netns, to: &Netns, target: IpAddr) -> io::Result<Vec<u64>> {
+    let receiver = to.run(|| UdpSocket::bind(SocketAddr::new(target, 0)))?;
+    receiver.set_read_timeout(Some(FLOW_TIMEOUT))?;
+    let target = receiver.local_addr()?;
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => [0; 4].into(),
+        SocketAddr::V6(_) => [0; 16].into(),
+    };
+    let sender = from.run(|| UdpSocket::bind(SocketAddr::new(any, 0)))?;
+    sender.connect(target)?;
+    thread::scope(|scope| {
+        let arriving = scope.spawn(move || {
+            let mut arrived = Vec::new();
+            let mut datagram = [0; 1200];
+            while let Ok(len) = receiver.recv(&mut datagram) {
+                let number = datagram
+                    .first_chunk()
+                    .filter(|_| len >= 8)
+                    .expect("8 bytes");
+                arrived.push(u64::from_be_bytes(*number));
+                if arrived.last() == Some(&(FLOW_DATAGRAMS - 1)) {
+                    break;
+                }
+            }
+            arrived
+        });
+        for number in 0..FLOW_DATAGRAMS {
+            // Of all lengths, so that runs end in all places.
+            let mut datagram = [0; 1200];
+            datagram[..8].copy_from_slice(&number.to_be_bytes());
+            sender.send(&datagram[..8 + (number as usize * 37) % 1190])?;
+            if number % BURST == BURST - 1 {
+                thread::sleep(BURST_INTERVAL);
+            }
+        }
+        Ok(arriving.join().expect("the receiving half does not panic"))
+    })
+}
+
+/// How many threads of a node's process have this name.
+fn threads(node: &LabNode, name: &str) -> usize {
+    let tasks = format!("/proc/{}/task", node.pid().expect("a running node"));
+    let tasks = std::fs::read_dir(tasks).expect("the process's threads");
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|found| found.trim() == name).count()
+}
+
+/// How often TCP in this namespace found that segments had overtaken each other, by its own count.
+fn tcp_reorderings() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").expect("TCP's counters");
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let counters = names.split_whitespace().zip(values.split_whitespace());
+    let reorderings = ["TCPSACKReorder", "TCPTSReorder", "TCPRenoReorder"];
+    let found: Vec<(&str, u64)> = counters
+        .filter(|(name, _)| reorderings.contains(name))
+        .map(|(name, value)| (name, value.parse().unwrap()))
+        .collect();
+    assert_eq!(found.len(), reorderings.len(), "{text}");
+    found.iter().map(|(_, value)| value).sum()
+}
