@@ -32,13 +32,13 @@ mod measures;
 mod plots;
 mod request;
 #[cfg(feature = "evidence")]
-mod results;
+pub mod results;
 #[cfg(feature = "evidence")]
 mod run;
 #[cfg(feature = "evidence")]
 mod table;
 #[cfg(feature = "evidence")]
-mod verdicts;
+pub mod verdicts;
 
 use crate::failure::Outcome;
 use crate::shell;
@@ -102,6 +102,17 @@ fn compare(_: &[String], request: Request) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// One whole run for `evidence speed`, with its samples and plots left in `target/bench`.
+#[cfg(feature = "evidence")]
+pub fn evidence() -> Outcome<results::Results> {
+    let directory = shell::target_dir().join("bench");
+    let results = run::run(&Request::parse(&[])?)?;
+    plots::write(&results, &directory)?;
+    results.write(&directory.join("results.json"))?;
+    eprintln!("{}", table::terminal(&results));
+    Ok(results)
 }
 
 /// The four lines that judge a run.

@@ -141,8 +141,10 @@ fn enter(contender: &dyn Contender) -> Entrant {
 
 fn start(contender: &dyn Contender) -> Result<(Tunnel, Stage), String> {
     let stage = Stage::build()?;
-    let mut tunnel = contender.start(&stage)?;
-    tunnel.await_reachable(&stage)?;
+    let mut tunnel = contender.start(&stage).map_err(|why| stage.explain(why))?;
+    tunnel
+        .await_reachable(&stage)
+        .map_err(|why| stage.explain(why))?;
     Ok((tunnel, stage))
 }
 

@@ -19,6 +19,7 @@ mod yggdrasil;
 
 use ::shadowmesh::lab::wiring;
 use shadowmesh_io::lab::Echo;
+use shadowmesh_io::netlink::{Handle, ROUTE_PROTOCOL, Route, TABLE_MAIN};
 use shadowmesh_io::netns::Netns;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -57,6 +58,9 @@ pub trait Contender: Sync {
     fn start(&self, stage: &Stage) -> Result<Tunnel, String>;
 }
 
+/// They would drop to the user of the terminal, and end where there is no terminal.
+const RUST_WIREGUARD: &[&str] = &["--foreground", "--disable-drop-privileges"];
+
 /// All of them, in the order of the tables.
 pub const ALL: &[&dyn Contender] = &[
     &veth::Veth { offloads: true },
@@ -73,13 +77,13 @@ pub const ALL: &[&dyn Contender] = &[
     &quincy::Quincy,
     &wireguard::WireGuard {
         program: "gotatun",
-        arguments: &["--foreground"],
+        arguments: RUST_WIREGUARD,
         letter: 't',
         tells_version: false,
     },
     &wireguard::WireGuard {
         program: "boringtun-cli",
-        arguments: &["--foreground"],
+        arguments: RUST_WIREGUARD,
         letter: 'b',
         tells_version: false,
     },
@@ -118,6 +122,37 @@ impl Stage {
     /// A directory of both ends.
     pub fn shared(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// A failure with the last words of both ends' programs, which may say why.
+    pub fn explain(&self, why: String) -> String {
+        let ends = [0, 1].map(|end| self.directory.path().join(format!("end{end}")));
+        let said = ends.map(|end| process::last_line(&end.join(process::LOG)));
+        let said: Vec<&str> = said.iter().map(String::as_str).collect();
+        let said = said.join(" / ");
+        if said.trim_matches([' ', '/']).is_empty() {
+            why
+        } else {
+            format!("{why} ({said})")
+        }
+    }
+
+    /// A default route over the cable, for programs that look for one.
+    pub fn add_default_route(&self, end: usize) -> Result<(), String> {
+        self.ends[end].run(|| {
+            let netlink = Handle::new().map_err(tools::text)?;
+            let cable = netlink.link_by_name(wiring::CABLE).map_err(tools::text)?;
+            let route = Route {
+                destination: Ipv4Addr::UNSPECIFIED.into(),
+                prefix_len: 0,
+                index: Some(cable.index),
+                via: Some(self.underlay(1 - end).into()),
+                metric: None,
+                table: TABLE_MAIN,
+                protocol: ROUTE_PROTOCOL,
+            };
+            netlink.add_route(&route).map_err(tools::text)
+        })
     }
 
     /// Address of an end on the cable.
@@ -188,9 +223,7 @@ impl Tunnel {
                 return Err(dead);
             }
             if start.elapsed() > limit {
-                let said = self.processes.iter().map(Process::last_words);
-                let said: Vec<String> = said.filter(|line| !line.is_empty()).collect();
-                return Err(format!("{far} did not answer: {}", said.join(" / ")));
+                return Err(format!("{far} did not answer"));
             }
             std::thread::sleep(Duration::from_millis(50).saturating_sub(asked.elapsed()));
         }

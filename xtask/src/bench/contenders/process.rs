@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// How long a program may take to end when asked.
 const STOP_MAX: Duration = Duration::from_secs(2);
+/// Every contender has one program at each end, with a directory of its own.
+pub const LOG: &str = "program.log";
 /// A line of a log is quoted this far.
 const QUOTE_CHARS_MAX: usize = 160;
 
@@ -17,6 +19,7 @@ const QUOTE_CHARS_MAX: usize = 160;
 pub struct Process {
     child: Child,
     log: PathBuf,
+    leaves: Option<PathBuf>,
 }
 
 impl Process {
@@ -24,7 +27,7 @@ impl Process {
     pub fn start(netns: &Netns, directory: &Path, mut command: Command) -> Result<Self, String> {
         let program = command.get_program().to_owned();
         let program = Path::new(&program).file_name().unwrap_or(&program);
-        let log = directory.join(format!("{}.log", program.to_string_lossy()));
+        let log = directory.join(LOG);
         let file = File::create(&log).map_err(text)?;
         command
             .stdin(Stdio::null())
@@ -33,7 +36,17 @@ impl Process {
         let child = netns
             .spawn(&mut command)
             .map_err(|error| format!("{}: {error}", program.to_string_lossy()))?;
-        Ok(Self { child, log })
+        Ok(Self {
+            child,
+            log,
+            leaves: None,
+        })
+    }
+
+    /// A file outside its directory that some of these programs forget to remove.
+    pub fn leaving(mut self, file: PathBuf) -> Self {
+        self.leaves = Some(file);
+        self
     }
 
     /// Its number.
@@ -51,19 +64,24 @@ impl Process {
 
     /// The last line it wrote.
     pub fn last_words(&self) -> String {
-        let said = std::fs::read(&self.log).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
-        let line = said.lines().rev().find(|line| !line.trim().is_empty());
-        line.unwrap_or_default()
-            .chars()
-            .filter(|char| !char.is_control())
-            .take(QUOTE_CHARS_MAX)
-            .collect()
+        last_line(&self.log)
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+/// The last line of a program's log that says anything.
+pub fn last_line(log: &Path) -> String {
+    let said = std::fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let line = said.lines().rev().find(|line| !line.trim().is_empty());
+    line.unwrap_or_default()
+        .chars()
+        .filter(|char| !char.is_control())
+        .take(QUOTE_CHARS_MAX)
+        .collect()
+}
+
+impl Process {
+    fn end(&mut self) {
         // Asked first, so that it can take its own sockets and routes away; nothing better can be
         // done with an error than to kill it.
         let _ = process::terminate(&self.child);
@@ -76,5 +94,15 @@ impl Drop for Process {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+        if let Some(file) = &self.leaves {
+            // Most have removed it themselves.
+            let _ = std::fs::remove_file(file);
+        }
     }
 }

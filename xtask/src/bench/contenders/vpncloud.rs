@@ -25,6 +25,8 @@ impl Contender for VpnCloud {
     fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
         let mut processes = Vec::new();
         for end in [1, 0] {
+            // It finds its own address by way of the default route, and ends where there is none.
+            stage.add_default_route(end)?;
             let mut command = Command::new(tools::on_path("vpncloud")?);
             command
                 .args(["--device", DEVICE, "--type", "tun", "--mode", "router"])

@@ -56,8 +56,9 @@ impl Contender for WireGuard {
                 .env("LOG_LEVEL", "error")
                 .env("WG_LOG_LEVEL", "error");
             let netns = &stage.ends[end];
-            processes.push(Process::start(netns, &stage.directory(end)?, command)?);
             let socket = PathBuf::from(format!("/var/run/wireguard/{device}.sock"));
+            let process = Process::start(netns, &stage.directory(end)?, command)?;
+            processes.push(process.leaving(socket.clone()));
             configure(&socket, &settings(stage, end, &keys))?;
             tools::configure_device(netns, &device, end, MTU)?;
         }

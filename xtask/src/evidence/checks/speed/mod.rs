@@ -1,5 +1,6 @@
 //! `evidence speed`: what the data plane promises, on two cores and with both ends on them.
 
+mod comparison;
 mod memory;
 mod mtu;
 mod soak;
@@ -9,6 +10,26 @@ use super::{Check, Measured, Run, field, program};
 
 /// All of them, quick ones first.
 pub const CHECKS: &[Check] = &[
+    Check {
+        name: "tcp",
+        what: "one TCP stream, both ciphers, reverse, four, inner IPv6, and the memory",
+        run: Run::Once(comparison::tcp),
+    },
+    Check {
+        name: "peers",
+        what: "a clear multiple of the best other tunnel of the same run, in speed and in cost",
+        run: Run::Once(comparison::peers),
+    },
+    Check {
+        name: "ping",
+        what: "what the tunnel adds to a ping, idle and beside a TCP stream that saturates it",
+        run: Run::Once(comparison::ping),
+    },
+    Check {
+        name: "udp",
+        what: "datagrams one by one, paced and in a flood, beside the best other tunnel",
+        run: Run::Once(comparison::udp),
+    },
     Check {
         name: "mtu",
         what: "64 MiB arrive intact over every underlay from 576 to 9000, and while 1500 becomes 1300",
