@@ -28,6 +28,7 @@ static FIRST_PACKETS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             id: victim,
             addresses: vec![VICTIM],
             known_key: None,
+            data_plane: Default::default(),
         },
         now,
     );
@@ -54,6 +55,7 @@ fuzz_target!(|input: &[u8]| {
             id: friend,
             addresses: vec![address],
             known_key: None,
+            data_plane: Default::default(),
         },
         now,
     );

@@ -7,6 +7,8 @@ use std::time::Duration;
 use shadowmesh_crypto::{Identity, PublicIdentity};
 use shadowmesh_wire::PeerId;
 
+use crate::plane::DataPlane;
+
 /// Shortest interval between rekeys: below it, two exchanges could overlap on a slow path.
 // PROTOCOL SM-EP-4
 pub const REKEY_INTERVAL_MIN: Duration = Duration::from_secs(10);
@@ -86,6 +88,8 @@ pub struct PeerConfig {
     pub addresses: Vec<SocketAddr>,
     /// Its full public key, when known from an earlier run.
     pub known_key: Option<Arc<PublicIdentity>>,
+    /// What is to carry its packets.
+    pub data_plane: DataPlane,
 }
 
 /// Limit: addresses of one peer that are tried. All of them get every Initial until one answers,

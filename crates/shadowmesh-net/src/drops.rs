@@ -106,6 +106,10 @@ drop_reasons! {
     // The engine.
     /// The control thread did not keep up with the receiver.
     ControlBacklog = "control_backlog",
+    /// Packets that waited for their QUIC connection: the path takes less than comes from the device.
+    QuicQueueFull = "quic_queue_full",
+    /// The control thread did not keep up with the packets that go by QUIC.
+    QuicBacklog = "quic_backlog",
     /// Our own queue of datagrams to send was full.
     TransmitBacklog = "transmit_backlog",
     /// The operating system refused to send a datagram.

@@ -9,6 +9,7 @@ use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
 
 use crate::forwarding::TrafficTotals;
+use crate::plane::PlaneStatus;
 
 /// Where a datagram came from, as the link saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,13 @@ pub enum NetEvent {
         peer: PeerId,
         /// The new one.
         path: PathInfo,
+    },
+    /// The peer's packets are carried by something else now.
+    PlaneChanged {
+        /// Whose.
+        peer: PeerId,
+        /// By what, and why.
+        plane: PlaneStatus,
     },
     /// Answer to [`Net::ping`](crate::Net::ping).
     PingReply {
@@ -249,6 +257,8 @@ pub struct SessionStatus {
     pub rtt: Option<Duration>,
     /// Cipher of the session.
     pub cipher: Cipher,
+    /// What carries packets, and why.
+    pub plane: PlaneStatus,
     /// Epoch used for sending.
     pub epoch: u32,
     /// Since the session is up.

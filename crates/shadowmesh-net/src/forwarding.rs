@@ -17,6 +17,8 @@ use shadowmesh_crypto::{Opener, Sealer, SharedWindow};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::sealed::ReceiverIndex;
 
+use crate::plane::Plane;
+
 /// Immutable snapshot of all sessions, for the data plane.
 #[derive(Debug, Default, Clone)]
 pub struct Forwarding {
@@ -41,6 +43,8 @@ pub struct Outbound {
     pub local_ip: Option<IpAddr>,
     /// To be counted for each frame sent.
     pub traffic: Arc<Traffic>,
+    /// What carries the packets: sealed here, or handed to [`Net::send_frames`](crate::Net::send_frames).
+    pub plane: Plane,
 }
 
 /// How to receive under one receiver index.
@@ -85,6 +89,11 @@ impl Forwarding {
     /// The peers that have a session, in order.
     pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
         self.outbound.keys()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn indices(&self) -> impl Iterator<Item = ReceiverIndex> + '_ {
+        self.inbound.keys().copied()
     }
 
     pub(crate) fn insert_outbound(&mut self, outbound: Outbound) {

@@ -28,6 +28,7 @@ pub mod gate;
 mod net;
 mod paths;
 mod peer;
+mod plane;
 mod roster;
 mod session;
 mod timers;
@@ -42,3 +43,4 @@ pub use event::{
 };
 pub use forwarding::{Forwarding, Inbound, Outbound, Traffic, TrafficTotals};
 pub use net::{Net, NetError};
+pub use plane::{DataPlane, Plane, PlaneStatus};

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::ConnKey;
 use crate::forwarding::TrafficTotals;
+use crate::plane::DataPlane;
 
 /// One peer.
 #[derive(Debug)]
@@ -25,6 +26,12 @@ pub(crate) struct Peer {
     pub(crate) attempt: Option<ConnKey>,
     /// When to try again.
     pub(crate) retry: Retry,
+    /// What we want to carry its packets.
+    pub(crate) data_plane: DataPlane,
+    /// Sealed frames did not get through in the last session: when to look again.
+    pub(crate) sealed_blocked_until: Option<Instant>,
+    /// The last session used QUIC datagrams, so the next connection searches for the path's MTU.
+    pub(crate) used_quic: bool,
     /// The peer said that it holds our full key, so the short certificate will do.
     pub(crate) holds_our_key: bool,
     /// Traffic of sessions that ended.
@@ -44,6 +51,9 @@ impl Peer {
             lingering: None,
             attempt: None,
             retry: Retry::default(),
+            data_plane: config.data_plane,
+            sealed_blocked_until: None,
+            used_quic: config.data_plane == DataPlane::Quic,
             holds_our_key: false,
             past_traffic: TrafficTotals::default(),
             last_error: None,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use shadowmesh_crypto::PublicIdentity;
-use shadowmesh_net::NetConfig;
+use shadowmesh_net::{DataPlane, NetConfig};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 use thiserror::Error;
@@ -37,6 +37,8 @@ pub struct NodePeer {
     pub underlay: Vec<SocketAddr>,
     /// Its full public identity, if a former run has seen it.
     pub known_key: Option<Arc<PublicIdentity>>,
+    /// What is to carry its packets.
+    pub data_plane: DataPlane,
 }
 
 impl NodePeer {
@@ -48,6 +50,7 @@ impl NodePeer {
             allowed_ips: Vec::new(),
             underlay: Vec::new(),
             known_key: None,
+            data_plane: DataPlane::default(),
         }
     }
 

@@ -193,7 +193,11 @@ impl Snapshot {
         }
     }
 
-    fn inbound_packet(&self, sealed_by: &PeerId, packet: &[u8]) -> Result<(), DropReason> {
+    pub(crate) fn inbound_packet(
+        &self,
+        sealed_by: &PeerId,
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
         let packet = IpPacket::parse(packet).map_err(|_| DropReason::MalformedIpPacket)?;
         let source = packet.source();
         // A peer that owns a default route owns neither our addresses nor everybody's.

@@ -8,6 +8,7 @@ use quinn_proto::{Side, VarInt};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::sealed::ReceiverIndex;
 
+use super::datagrams::DatagramQueue;
 use super::early::EarlyFrames;
 use super::stream::ControlStream;
 use super::{Cids, ConnKey, Owner};
@@ -28,6 +29,8 @@ pub(crate) struct Connection {
     /// With whom. Known from the start when we connect, from the handshake when they do.
     pub(crate) peer: Option<PeerId>,
     pub(crate) stream: ControlStream,
+    /// Inner frames that go as QUIC datagrams.
+    pub(crate) datagrams: DatagramQueue,
     pub(crate) phase: Phase,
     /// Our receiver index for the session of this connection.
     pub(crate) index: Option<ReceiverIndex>,
@@ -52,6 +55,22 @@ pub(crate) enum Phase {
     Up(Box<Session>),
     /// Closed; QUIC still drains.
     Closed,
+}
+
+impl Phase {
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match self {
+            Phase::Up(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn session_mut(&mut self) -> Option<&mut Session> {
+        match self {
+            Phase::Up(session) => Some(session),
+            _ => None,
+        }
+    }
 }
 
 /// Why we close a control connection: the QUIC application error code.
@@ -84,6 +103,7 @@ impl Connection {
             paths,
             peer: None,
             stream: ControlStream::default(),
+            datagrams: DatagramQueue::default(),
             phase: Phase::Handshake,
             index: None,
             early: EarlyFrames::default(),
@@ -99,17 +119,11 @@ impl Connection {
     }
 
     pub(crate) fn session(&self) -> Option<&Session> {
-        match &self.phase {
-            Phase::Up(session) => Some(session),
-            _ => None,
-        }
+        self.phase.session()
     }
 
     pub(crate) fn session_mut(&mut self) -> Option<&mut Session> {
-        match &mut self.phase {
-            Phase::Up(session) => Some(session),
-            _ => None,
-        }
+        self.phase.session_mut()
     }
 
     /// Whether anything came from the other side.

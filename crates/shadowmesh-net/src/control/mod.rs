@@ -8,6 +8,7 @@
 
 mod cids;
 mod connection;
+mod datagrams;
 mod early;
 mod long_header;
 mod settings;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, Endpoint, Incoming, TransportConfig,
+    ClientConfig, ConnectError, ConnectionHandle, Endpoint, Incoming, ServerConfig, TransportConfig,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -39,6 +40,7 @@ pub(crate) use tokens::TokenTime;
 use crate::config::NetConfig;
 use crate::paths::{Path, Paths};
 use crate::roster::Roster;
+use crate::session::Session;
 use tokens::AddressTokens;
 
 /// Names a control connection while it exists; also quinn's handle of it.
@@ -69,7 +71,12 @@ pub(crate) struct Control {
     pub(crate) time: Arc<TokenTime>,
     tls: TlsConfigs,
     tokens: Arc<AddressTokens>,
+    /// For connections that only carry control messages, as far as is known when they are made.
     transport: Arc<TransportConfig>,
+    /// For connections that carry packets.
+    data_transport: Arc<TransportConfig>,
+    /// How connections are accepted that will probably carry packets.
+    data_server: Arc<ServerConfig>,
     rng: StdRng,
 }
 
@@ -84,13 +91,12 @@ impl Control {
         let tls = TlsConfigs::new(config.identity.clone(), roster, counters);
         let time = Arc::new(TokenTime::new(config.unix_time, now));
         let transport = Arc::new(settings::transport());
+        let data_transport = Arc::new(settings::data_transport(config.mtu));
+        let server = settings::server(&config.identity, &tls, transport.clone(), time.clone());
+        let mut data_server = server.clone();
+        data_server.transport_config(data_transport.clone());
         let cids = Cids::new(rng.random());
-        let endpoint = settings::endpoint(
-            &config.identity,
-            cids.clone(),
-            settings::server(&config.identity, &tls, transport.clone(), time.clone()),
-            rng.random(),
-        );
+        let endpoint = settings::endpoint(&config.identity, cids.clone(), server, rng.random());
         Self {
             endpoint,
             connections: BTreeMap::new(),
@@ -103,18 +109,20 @@ impl Control {
             tls,
             tokens: Arc::new(AddressTokens::default()),
             transport,
+            data_transport,
+            data_server: Arc::new(data_server),
             rng,
         }
     }
 
     /// Starts a connection to `peer`, trying all `targets` at once. `short`: the peer holds our
-    /// full key.
+    /// full key. `for_data`: the connection will probably carry packets.
     // PROTOCOL SM-HS-7
     pub(crate) fn connect(
         &mut self,
         peer: PeerId,
         targets: &[SocketAddr],
-        short: bool,
+        (short, for_data): (bool, bool),
         now: Instant,
     ) -> Result<ConnKey, ConnectError> {
         let name = server_name(&peer);
@@ -127,7 +135,11 @@ impl Control {
         let double_initials = !self.tokens.has(&name);
         let mut config = ClientConfig::new(self.tls.client(peer, short));
         config
-            .transport_config(self.transport.clone())
+            .transport_config(if for_data {
+                self.data_transport.clone()
+            } else {
+                self.transport.clone()
+            })
             .token_store(self.tokens.clone())
             .version(settings::QUIC_VERSION)
             .initial_dst_cid_provider(Arc::new(move || quinn_proto::ConnectionId::new(&dcid)));
@@ -138,6 +150,11 @@ impl Control {
         connection.double_initials = double_initials;
         self.insert(key, connection);
         Ok(key)
+    }
+
+    /// How to accept a connection that will probably carry packets.
+    pub(crate) fn data_server(&self) -> Arc<ServerConfig> {
+        self.data_server.clone()
     }
 
     /// Takes in a connection that the endpoint just made.
@@ -194,6 +211,11 @@ impl Control {
     /// The connections whose path leads to `remote`.
     pub(crate) fn at_address(&self, remote: SocketAddr) -> impl Iterator<Item = ConnKey> + '_ {
         self.by_address.get(&remote).into_iter().flatten().copied()
+    }
+
+    /// The session of a connection, if it has one.
+    pub(crate) fn session_mut(&mut self, key: ConnKey) -> Option<&mut Session> {
+        self.connections.get_mut(&key)?.session_mut()
     }
 
     /// Every connection with `peer`. A look at all: for rare occasions.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use quinn_proto::congestion::CubicConfig;
 use quinn_proto::{
-    Endpoint, EndpointConfig, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    ValidationTokenConfig, VarInt,
 };
 use shadowmesh_crypto::{Identity, TlsConfigs};
 
 use super::cids::Cids;
+use super::datagrams::{RECEIVE_BUFFER, SEND_BUFFER};
 use super::tokens::{TokenTime, UsedTokens};
 
 /// QUIC version 1 (RFC 9000), the only one spoken.
@@ -50,8 +52,29 @@ pub(super) fn transport() -> TransportConfig {
         .initial_mtu(CONTROL_MTU)
         .min_mtu(CONTROL_MTU)
         .mtu_discovery_config(None)
-        .datagram_receive_buffer_size(None)
+        // PROTOCOL SM-QD-1
+        .datagram_receive_buffer_size(Some(RECEIVE_BUFFER))
+        .datagram_send_buffer_size(SEND_BUFFER)
         .congestion_controller_factory(Arc::new(congestion));
+    transport
+}
+
+/// What a DATAGRAM frame costs in a packet beside its content, at most: first byte, id, packet number,
+/// tag, frame type and length.
+const DATAGRAM_OVERHEAD: u16 = 1 + 8 + 4 + 16 + 9;
+/// A path of Ethernet's 1500 bytes over IPv4: always searched up to here, because an acknowledgement
+/// in the same packet saves one of its own.
+const ETHERNET_PAYLOAD: u16 = 1472;
+
+/// For connections that carry packets: searches for the path's MTU until packets of our device fit.
+pub(super) fn data_transport(device_mtu: u16) -> TransportConfig {
+    let mut search = MtuDiscoveryConfig::default();
+    search
+        .upper_bound(ETHERNET_PAYLOAD.max(device_mtu.saturating_add(1 + DATAGRAM_OVERHEAD)))
+        // Every byte may be the one that lets a packet pass whole; a step more is one small packet.
+        .minimum_change(2);
+    let mut transport = transport();
+    transport.mtu_discovery_config(Some(search));
     transport
 }
 
@@ -91,7 +114,11 @@ pub(super) fn endpoint(
         .supported_versions(vec![QUIC_VERSION])
         // A cleared fixed bit would not look like a short header to the data plane.
         .grease_quic_bit(false)
+        // What our sockets take: a peer with jumbo frames may use them.
+        .max_udp_payload_size(u16::MAX - 8)
+        .expect("above the 1200 that QUIC demands")
         // Resets are limited for each source, before QUIC is asked (net/datagram.rs).
         .min_reset_interval(Duration::ZERO);
-    Endpoint::new(Arc::new(config), Some(Arc::new(server)), false, Some(seed))
+    // Whether the path's MTU is searched for is each connection's own setting.
+    Endpoint::new(Arc::new(config), Some(Arc::new(server)), true, Some(seed))
 }

@@ -107,11 +107,14 @@ impl Net {
             local_ip: incoming.local_ip(),
         };
         let mut answer = Vec::new();
-        match self
+        // Who calls is not known yet; if any peer's packets go by QUIC, this may be it.
+        let for_data = self.peers.values().any(|peer| peer.used_quic);
+        let server = for_data.then(|| self.control.data_server());
+        let accepted = self
             .control
             .endpoint
-            .accept(incoming, now, &mut answer, None)
-        {
+            .accept(incoming, now, &mut answer, server);
+        match accepted {
             Ok((handle, quic)) => {
                 let key = ConnKey(handle.0);
                 let connection = Connection::new(quic, Paths::new(path, &[]), now);

@@ -18,6 +18,9 @@ use crate::drops::DropReason;
 use crate::event::{NetEvent, Received};
 use crate::paths::Path;
 
+/// How an inner frame travels.
+pub(super) type Way = crate::plane::Plane;
+
 impl Net {
     /// The data plane opened a frame of `peer` whose content (type byte first) is not a packet.
     // PROTOCOL SM-SF-7
@@ -30,14 +33,22 @@ impl Net {
             return self.drops.count(DropReason::InnerMalformed);
         };
         match InnerType::try_from(kind) {
-            Ok(InnerType::Probe) => self.on_probe(key, received, body, now),
+            Ok(InnerType::Probe) => self.on_probe(key, received, body, Way::Sealed, now),
             Ok(InnerType::Padding) => {}
             _ => self.drops.count(DropReason::InnerUnknown),
         }
         self.settle(now);
     }
 
-    fn on_probe(&mut self, key: ConnKey, received: Received, body: &[u8], now: Instant) {
+    /// A probe is answered in the way it came: the answer is to prove that way.
+    pub(super) fn on_probe(
+        &mut self,
+        key: ConnKey,
+        received: Received,
+        body: &[u8],
+        way: Way,
+        now: Instant,
+    ) {
         let Ok(probe) = Probe::decode(body) else {
             return self.drops.count(DropReason::InnerMalformed);
         };
@@ -52,11 +63,15 @@ impl Net {
         session.liveness.heard(now);
         match probe.kind {
             ProbeKind::Request => {
-                let answer = session.answer(probe);
-                self.send_sealed(path, answer);
-                self.challenge(key, path, now);
+                self.answer(way, key, path, probe, now);
+                self.challenge(key, path, way, now);
             }
-            ProbeKind::Reply => self.on_probe_reply(key, path, probe.token, now),
+            ProbeKind::Reply => {
+                self.on_probe_reply(key, path, probe.token, now);
+                if way == Way::Sealed {
+                    self.on_sealed_answer(key, now);
+                }
+            }
         }
     }
 
@@ -85,7 +100,7 @@ impl Net {
     }
 
     /// An authentic probe came from an address that is not the path: ask it for proof.
-    fn challenge(&mut self, key: ConnKey, path: Path, now: Instant) {
+    fn challenge(&mut self, key: ConnKey, path: Path, way: Way, now: Instant) {
         let token = self.rng.random();
         let Some(connection) = self.control.connections.get_mut(&key) else {
             return;
@@ -93,15 +108,14 @@ impl Net {
         if !connection.paths.challenge(path, token, now) {
             return;
         }
-        let Some(session) = connection.session_mut() else {
-            return;
-        };
-        let request = session.ask(token, false, now);
-        self.send_sealed(path, request);
+        self.ask(way, key, path, (token, false), now);
     }
 
     fn move_path(&mut self, key: ConnKey, path: Path, now: Instant) {
         self.control.move_path(key, path, now);
+        if let Some(session) = self.control.session_mut(key) {
+            session.plane.path_changed(now);
+        }
         self.output.forwarding_stale = true;
         let Some(connection) = self.control.connections.get_mut(&key) else {
             return;
@@ -126,11 +140,47 @@ impl Net {
         let Some(session) = connection.session_mut() else {
             return;
         };
-        let request = session.ask(token, asked, now);
-        self.send_sealed(path, request);
+        let way = session.plane.plane();
+        self.ask(way, key, path, (token, asked), now);
     }
 
-    fn send_sealed(&mut self, path: Path, sealed: Option<Vec<u8>>) {
+    fn ask(
+        &mut self,
+        way: Way,
+        key: ConnKey,
+        path: Path,
+        (token, asked): (u64, bool),
+        now: Instant,
+    ) {
+        let Some(session) = self.control.session_mut(key) else {
+            return;
+        };
+        match way {
+            Way::Sealed => {
+                let request = session.ask(token, asked, now);
+                self.send_sealed(path, request);
+            }
+            Way::Quic => {
+                let request = session.ask_openly(token, asked, now);
+                self.send_probe_by_quic(key, path, request, now);
+            }
+        }
+    }
+
+    fn answer(&mut self, way: Way, key: ConnKey, path: Path, request: Probe, now: Instant) {
+        let Some(session) = self.control.session_mut(key) else {
+            return;
+        };
+        match way {
+            Way::Sealed => {
+                let answer = session.answer(request);
+                self.send_sealed(path, answer);
+            }
+            Way::Quic => self.send_probe_by_quic(key, path, request.reply(), now),
+        }
+    }
+
+    pub(super) fn send_sealed(&mut self, path: Path, sealed: Option<Vec<u8>>) {
         match sealed {
             Some(datagram) => self.send_raw(path, None, datagram),
             None => self.drops.count(DropReason::SealExhausted),

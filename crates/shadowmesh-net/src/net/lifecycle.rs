@@ -9,7 +9,8 @@ use shadowmesh_wire::control::{ControlMessage, Hello};
 use super::Net;
 use crate::control::{Close, ConnKey, Connection, Phase};
 use crate::drops::DropReason;
-use crate::event::{DownReason, NetEvent};
+use crate::event::{DownReason, NetEvent, Received};
+use crate::plane::{Choice, DataPlane, agree};
 use crate::session::{Contender, LIVENESS_TICK, Session, newcomer_wins};
 use crate::timers::Timer;
 
@@ -49,7 +50,8 @@ impl Net {
         }
         peer.retry.begun();
         self.timers.stop(Timer::Connect(id));
-        match self.control.connect(id, &targets, peer.holds_our_key, now) {
+        let kind = (peer.holds_our_key, peer.used_quic);
+        match self.control.connect(id, &targets, kind, now) {
             Ok(key) => {
                 peer.attempt = Some(key);
                 self.timers.set(Timer::Handshake(key), now + UNANSWERED_MAX);
@@ -93,12 +95,20 @@ impl Net {
         let (Some(id), Some(index)) = (connection.peer, connection.index) else {
             return;
         };
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let theirs = hello.data_plane.map(DataPlane::from_wire);
+        let datagrams = connection.quic.datagrams().max_size();
+        connection.datagrams.len_max = datagrams;
+        let agreed = agree(peer.data_plane, theirs, datagrams.is_some());
         let session = Session::establish(
             id,
             connection.quic.crypto_session(),
             connection.quic.side(),
             (index, self.config.cipher_speeds),
             hello,
+            Choice::new(agreed, peer.sealed_blocked_until, now),
             now,
         );
         match session {
@@ -118,6 +128,10 @@ impl Net {
         self.timers.set(Timer::Liveness(key), now + LIVENESS_TICK);
         self.set_rekey_timer(key, now);
         self.enter(key, id, now);
+        let from = self.control.connections.get(&key);
+        if let Some(remote) = from.map(|connection| connection.paths.current().remote) {
+            self.take_frames(key, Received::from_remote(remote), now);
+        }
     }
 
     /// A session is up: it becomes the one in use, or loses against the one that is.
@@ -187,6 +201,7 @@ impl Net {
             cipher: session.cipher,
         });
         self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);
+        self.greet_with_plane(key, now);
     }
 
     /// Both sides connected at once, and the peer's connection won before ours was even answered.

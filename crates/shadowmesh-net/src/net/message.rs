@@ -51,6 +51,9 @@ impl Net {
                     connection.paths.observed = Some(address);
                 }
             }
+            ControlMessage::DataPlane { turn, plane } => {
+                self.on_plane_message(key, turn, plane, now);
+            }
             ControlMessage::Bye { .. } => {
                 self.close(key, Close::Leaving, DownReason::PeerLeft, now);
             }
@@ -97,6 +100,7 @@ impl Net {
             cipher_speeds: self.config.cipher_speeds,
             mtu: self.config.mtu,
             holds_your_key: self.roster.public_identity(&peer).is_some(),
+            data_plane: self.peers.get(&peer).map(|peer| peer.data_plane.to_wire()),
         });
         self.send_message(key, &hello, now);
     }
@@ -125,6 +129,9 @@ impl Net {
     /// The keys are old enough.
     // PROTOCOL SM-EP-4
     pub(super) fn ask_rekey(&mut self, key: ConnKey, now: Instant) {
+        if self.renew_connection(key, now) {
+            return;
+        }
         let connection = self.control.connections.get_mut(&key);
         let Some(session) = connection.and_then(|connection| connection.session_mut()) else {
             return;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `peers` | what the parent wants: peers added and removed, demand, ping, messages |
 //! | `datagram` | a datagram from the link that the data plane did not open |
+//! | `frames` | packets to be sent as QUIC datagrams, and such that arrived |
 //! | `incoming` | the first packet of somebody who wants to connect |
 //! | `inner` | a sealed frame's content that is not a packet: probes |
 //! | `timeout` | time |
@@ -15,6 +16,7 @@
 //! that between two inputs nothing is half done.
 
 mod datagram;
+mod frames;
 mod incoming;
 mod inner;
 mod lifecycle;
@@ -192,6 +194,7 @@ impl Net {
             path: connection.paths.current().info(),
             rtt: session.rtt.or_else(|| Some(connection.quic.rtt())),
             cipher: session.cipher,
+            plane: session.plane.status(),
             epoch: session.epochs.epoch(),
             age: now.saturating_duration_since(session.established_at),
             key_age: now.saturating_duration_since(session.epochs.changed_at),

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use shadowmesh_wire::PeerId;
 
 use crate::event::{NetEvent, Received, Transmit};
 use crate::forwarding::Forwarding;
@@ -13,6 +14,9 @@ const TRANSMITS_MAX: usize = 8 * 1024;
 /// Limit: events waiting, for the same reason.
 const EVENTS_MAX: usize = 8 * 1024;
 
+/// Limit: inner frames waiting. They are fetched after each batch of datagrams that brought them.
+const FRAMES_MAX: usize = 8 * 1024;
+
 /// Queues towards the parent, and the published snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -20,6 +24,7 @@ pub(super) struct Output {
     events: VecDeque<NetEvent>,
     /// Frames whose session has come up. Limit: those that waited for the sessions of one input.
     early: VecDeque<(Received, BytesMut)>,
+    frames: VecDeque<(PeerId, Bytes)>,
     pub(super) forwarding: Arc<Forwarding>,
     /// Something in `forwarding` is no longer so.
     pub(super) forwarding_stale: bool,
@@ -34,6 +39,20 @@ impl Output {
         }
         self.transmits.push_back(transmit);
         true
+    }
+
+    /// False: the queue was full and the frame is dropped.
+    #[must_use]
+    pub(super) fn frame(&mut self, peer: PeerId, frame: Bytes) -> bool {
+        if self.frames.len() >= FRAMES_MAX {
+            return false;
+        }
+        self.frames.push_back((peer, frame));
+        true
+    }
+
+    pub(super) fn pop_frame(&mut self) -> Option<(PeerId, Bytes)> {
+        self.frames.pop_front()
     }
 
     pub(super) fn event(&mut self, event: NetEvent) {

@@ -63,6 +63,7 @@ impl Net {
         if let Some(peer) = self.peers.get_mut(&config.id) {
             peer.addresses = config.addresses;
             peer.addresses.truncate(ADDRESSES_MAX);
+            peer.data_plane = config.data_plane;
         } else {
             self.peers.insert(config.id, Peer::new(config));
         }

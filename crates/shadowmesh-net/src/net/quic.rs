@@ -10,9 +10,10 @@ use shadowmesh_wire::sealed::is_initial;
 
 use super::Net;
 use crate::control::{Close, ConnKey, Phase, StreamError};
-use crate::drops::DropReason;
+use crate::drops::{DropCounters, DropReason};
 use crate::event::{DownReason, NetEvent, Transmit};
 use crate::paths::Path;
+use crate::session::Session;
 use crate::timers::Timer;
 
 impl Net {
@@ -79,7 +80,7 @@ impl Net {
             Event::Connected => self.on_connected(key, now),
             Event::ConnectionLost { reason } => self.on_lost(key, &reason, now),
             Event::Stream(event) => self.on_stream_event(key, event, now),
-            // QUIC datagrams are not negotiated.
+            // Taken out with the packet that brought them, and filled in before each transmit.
             Event::DatagramReceived | Event::DatagramsUnblocked => {}
         }
     }
@@ -235,28 +236,51 @@ impl Net {
     }
 
     fn transmit(&mut self, key: ConnKey, now: Instant) {
+        self.transmit_towards(key, None, now);
+    }
+
+    /// Sends all that QUIC has to send, along `path` instead of the connection's if one is given.
+    pub(super) fn transmit_towards(&mut self, key: ConnKey, path: Option<Path>, now: Instant) {
         let Some(connection) = self.control.connections.get_mut(&key) else {
             return;
         };
-        let mut datagram = Vec::new();
-        while let Some(transmit) = connection.quic.poll_transmit(now, 1, &mut datagram) {
-            // PROTOCOL SM-HS-8
-            let copies = if connection.double_initials && is_initial(&datagram) {
-                2
+        let runs = connection.session().is_some();
+        loop {
+            connection.datagrams.fill(&mut connection.quic, &self.drops);
+            let segments = if runs {
+                segments_max(&connection.quic)
             } else {
                 1
             };
-            for path in connection.paths.targets() {
-                for _ in 0..copies {
-                    let sent =
-                        self.output
-                            .transmit(to_transmit(path, transmit.ecn, datagram.clone()));
-                    if !sent {
-                        self.drops.count(DropReason::TransmitBacklog);
-                    }
-                }
+            let mut datagram = Vec::new();
+            let transmit = connection.quic.poll_transmit(now, segments, &mut datagram);
+            let Some(transmit) = transmit else { break };
+            // PROTOCOL SM-HS-8
+            let doubled = connection.double_initials && is_initial(&datagram);
+            let copies = if doubled { 2 } else { 1 };
+            let ways: Vec<Path> = match path {
+                Some(path) => vec![path],
+                None => connection.paths.targets().collect(),
+            };
+            datagram.shrink_to_fit();
+            let mut run = to_transmit(ways[0], transmit.ecn, datagram);
+            run.segment_size = transmit.segment_size;
+            let more = ways.iter().flat_map(|way| (0..copies).map(move |_| way));
+            for way in more.skip(1) {
+                let copy = Transmit {
+                    remote: way.remote,
+                    local_ip: way.local_ip,
+                    ..run.clone()
+                };
+                count_lost(self.output.transmit(copy), &self.drops);
             }
-            datagram.clear();
+            count_lost(self.output.transmit(run), &self.drops);
+        }
+        let len_changed = connection
+            .datagrams
+            .settle(&mut connection.quic, &self.drops);
+        if len_changed && connection.session().is_some_and(Session::uses_quic) {
+            self.output.forwarding_stale = true;
         }
     }
 
@@ -265,6 +289,21 @@ impl Net {
         if !self.output.transmit(to_transmit(path, ecn, datagram)) {
             self.drops.count(DropReason::TransmitBacklog);
         }
+    }
+}
+
+/// Limit: datagrams of one run, and its bytes (Linux: `UDP_MAX_SEGMENTS` before 6.9, and the longest
+/// payload over IPv4).
+const RUN_SEGMENTS_MAX: usize = 64;
+const RUN_BYTES_MAX: usize = 65_507;
+
+fn segments_max(quic: &quinn_proto::Connection) -> usize {
+    (RUN_BYTES_MAX / usize::from(quic.current_mtu())).clamp(1, RUN_SEGMENTS_MAX)
+}
+
+fn count_lost(sent: bool, drops: &DropCounters) {
+    if !sent {
+        drops.count(DropReason::TransmitBacklog);
     }
 }
 

@@ -80,7 +80,8 @@ impl Net {
         };
         let pulse = session.liveness.look(session.traffic.totals(), now);
         let wants_rekey = session.epochs.sealer().wants_rekey();
-        if pulse == Pulse::Dead {
+        let switched = self.look_at_plane(key, now);
+        if pulse == Pulse::Dead && !switched {
             return self.close(key, Close::Dead, DownReason::Silent, now);
         }
         if pulse == Pulse::Probe {

@@ -50,6 +50,11 @@ impl Liveness {
         }
     }
 
+    /// Probes in a row, each a second apart, that got no answer.
+    pub(crate) fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
     /// An authentic frame came.
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard_at = now;

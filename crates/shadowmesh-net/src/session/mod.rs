@@ -27,6 +27,7 @@ pub(crate) use precedence::{Contender, newcomer_wins};
 
 use crate::forwarding::{Inbound, Outbound, Traffic};
 use crate::paths::Path;
+use crate::plane::{Choice, Plane};
 
 /// Version of the protocol on top of QUIC.
 pub(crate) const PROTOCOL_VERSION: u16 = 1;
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     /// What the peer said at the start.
     pub(crate) theirs: Theirs,
     pub(crate) cipher: Cipher,
+    /// What carries its packets.
+    pub(crate) plane: Choice,
     pub(crate) established_at: Instant,
     /// Last round trip measured by a probe.
     pub(crate) rtt: Option<Duration>,
@@ -88,6 +91,7 @@ impl Session {
         side: quinn_proto::Side,
         ours: (ReceiverIndex, [u32; 2]),
         hello: &Hello,
+        plane: Choice,
         now: Instant,
     ) -> Result<Self, EstablishError> {
         if hello.version != PROTOCOL_VERSION {
@@ -106,12 +110,18 @@ impl Session {
                 mtu: hello.mtu,
             },
             cipher,
+            plane,
             established_at: now,
             rtt: None,
             traffic: Arc::default(),
             window: Arc::new(SharedWindow::new()),
             pings: VecDeque::new(),
         })
+    }
+
+    /// Whether packets go as QUIC datagrams.
+    pub(crate) fn uses_quic(&self) -> bool {
+        self.plane.plane() == Plane::Quic
     }
 
     /// How the data plane sends.
@@ -122,6 +132,7 @@ impl Session {
             remote: path.remote,
             local_ip: path.local_ip,
             traffic: self.traffic.clone(),
+            plane: self.plane.plane(),
         }
     }
 
@@ -138,11 +149,23 @@ impl Session {
     /// A sealed probe request, whose answer is awaited. `asked`: the parent wants to hear of it.
     /// `None`: the epoch has no counters left.
     pub(crate) fn ask(&mut self, token: u64, asked: bool, now: Instant) -> Option<Vec<u8>> {
+        let request = self.ask_openly(token, asked, now);
+        self.seal_probe(request)
+    }
+
+    /// Such a request for QUIC to encrypt.
+    pub(crate) fn ask_openly(&mut self, token: u64, asked: bool, now: Instant) -> Probe {
         self.ping_sent(token, asked, now);
-        self.seal_probe(Probe {
+        Probe {
             kind: ProbeKind::Request,
             token,
-        })
+        }
+    }
+
+    /// A probe leaves: the other side counts it too, like every frame that it opens.
+    pub(crate) fn probe_leaves(&mut self, len: usize) {
+        self.traffic.sent(1, len as u64);
+        self.liveness.probe_sent();
     }
 
     /// The sealed answer to a probe request. `None`: the epoch has no counters left.
@@ -157,9 +180,7 @@ impl Session {
         datagram[HEADER_LEN + 1..][..body.len()].copy_from_slice(&body);
         let sealer = self.epochs.sealer();
         sealer.seal(sealer.reserve(1)?, &mut datagram);
-        // The other side counts it too, like every frame that it opens.
-        self.traffic.sent(1, body.len() as u64);
-        self.liveness.probe_sent();
+        self.probe_leaves(body.len());
         Some(datagram)
     }
 

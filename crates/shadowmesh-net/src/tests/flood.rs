@@ -13,6 +13,7 @@ fn first_flights(world: &mut World, n: usize) -> Vec<Vec<Vec<u8>>> {
         id: world.id(0),
         addresses: vec![world.nodes[0].address],
         known_key: None,
+        data_plane: crate::DataPlane::default(),
     };
     (0..n)
         .map(|node| {

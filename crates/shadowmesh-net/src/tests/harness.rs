@@ -3,8 +3,10 @@
 //! The data plane of each node is played as the engine plays it: frames of known sessions are
 //! opened by the snapshot, everything else goes to `Net`.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +16,9 @@ use rand::{Rng, SeedableRng};
 use shadowmesh_crypto::Identity;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
-use shadowmesh_wire::sealed::{HEADER_LEN, TAG_LEN, receiver_index};
+use shadowmesh_wire::sealed::{HEADER_LEN, ReceiverIndex, TAG_LEN, receiver_index};
 
-use crate::{DropReason, Net, NetConfig, NetEvent, PeerConfig, Received};
+use crate::{DataPlane, DropReason, Net, NetConfig, NetEvent, PeerConfig, Plane, Received};
 
 /// Where the virtual clock begins; the value itself means nothing.
 #[allow(
@@ -70,6 +72,10 @@ pub(crate) struct World {
     pub(crate) lost: Drop,
     /// Everything that was sent, lost or not.
     pub(crate) log: Vec<Flight>,
+    /// What each node wants of the peers it is introduced to.
+    pub(crate) data_planes: Vec<DataPlane>,
+    /// Every receiver index that a session had, for filters that tell sealed frames from QUIC.
+    pub(crate) indices: Rc<RefCell<BTreeSet<ReceiverIndex>>>,
     queue: BTreeMap<(Instant, u64), Flight>,
     sequence: u64,
     pub(crate) rng: StdRng,
@@ -99,6 +105,8 @@ impl World {
             delay: ms(5),
             lost: Box::new(|_| false),
             log: Vec::new(),
+            data_planes: vec![DataPlane::default(); n],
+            indices: Rc::default(),
             queue: BTreeMap::new(),
             sequence: 0,
             rng,
@@ -107,7 +115,13 @@ impl World {
 
     /// Two nodes that know each other's keys' names and addresses.
     pub(crate) fn pair(seed: u64) -> Self {
+        Self::pair_with(seed, Default::default())
+    }
+
+    /// Two such nodes that want these data planes.
+    pub(crate) fn pair_with(seed: u64, data_planes: [DataPlane; 2]) -> Self {
         let mut world = Self::new(2, seed);
+        world.data_planes = data_planes.into();
         world.introduce(0, 1, true);
         world.introduce(1, 0, true);
         world
@@ -124,6 +138,7 @@ impl World {
             id: self.id(other),
             addresses: address.into_iter().collect(),
             known_key: None,
+            data_plane: self.data_planes[node],
         };
         let now = self.now;
         self.nodes[node].net.add_peer(config, now);
@@ -163,6 +178,13 @@ impl World {
         let Some(outbound) = forwarding.outbound(&self.id(other)) else {
             return false;
         };
+        if outbound.plane == Plane::Quic {
+            let frame: Vec<u8> = [&[InnerType::IpPacket.into()], payload].concat();
+            let (id, now) = (self.id(other), self.now);
+            self.nodes[node].net.send_frames(&id, [frame.into()], now);
+            self.collect(node);
+            return true;
+        }
         let mut datagram = vec![0; HEADER_LEN];
         datagram.push(InnerType::IpPacket.into());
         datagram.extend_from_slice(payload);
@@ -218,8 +240,16 @@ impl World {
             let now = self.now;
             self.nodes[node].judge(received, &frame, now);
         }
+        let forwarding = self.nodes[node].net.forwarding();
+        self.indices.borrow_mut().extend(forwarding.indices());
         while let Some(transmit) = self.nodes[node].net.poll_transmit() {
-            self.dispatch(node, transmit.remote, Kind::Control, transmit.contents);
+            let len = transmit.segment_size.unwrap_or(transmit.contents.len());
+            for datagram in transmit.contents.chunks(len.max(1)) {
+                self.dispatch(node, transmit.remote, Kind::Control, datagram.to_vec());
+            }
+        }
+        while let Some((_, frame)) = self.nodes[node].net.poll_frame() {
+            self.nodes[node].packets.push(frame[1..].to_vec());
         }
     }
 

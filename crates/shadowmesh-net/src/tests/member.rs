@@ -17,6 +17,7 @@ fn hello() -> ControlMessage {
         cipher_speeds: [1, 1],
         mtu: 1420,
         holds_your_key: false,
+        data_plane: None,
     })
 }
 

@@ -74,8 +74,16 @@ fn after_any_turmoil_frames_flow_again() {
         assert!(sessions_agree(&world), "seed {seed}");
         // What does not belong to the one session is gone soon.
         world.run(ms(70_000));
+        // Lossy turmoil may have moved the session to QUIC, whose connection is renewed every 10 s and
+        // for a moment has its predecessor beside it.
+        let alone = |world: &World| {
+            world
+                .nodes
+                .iter()
+                .all(|node| node.net.open_connections() == 1)
+        };
+        assert!(world.run_until(ms(6_000), alone), "seed {seed}");
         for node in 0..2 {
-            assert_eq!(world.nodes[node].net.open_connections(), 1, "seed {seed}");
             assert!(world.nodes[node].net.remembered_ids() < 40, "seed {seed}");
         }
         assert!(world.traffic_flows(0, 1), "seed {seed}");

@@ -3,9 +3,10 @@
 
 use std::time::Instant;
 
-use bytes::BytesMut;
-use shadowmesh_net::Received;
+use bytes::{Bytes, BytesMut};
+use shadowmesh_net::{DropReason, Received};
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::inner::InnerType;
 
 use super::Node;
 use crate::snapshot::Inbound;
@@ -21,13 +22,55 @@ impl Node {
     /// Without draining: what waited for a session is judged while `net` is drained.
     pub(super) fn judge(&mut self, received: Received, mut data: BytesMut, now: Instant) {
         match self.snapshot.inbound(&mut data) {
-            Inbound::Packet { range, .. } => self.to_device.push_back(data[range].to_vec()),
+            Inbound::Packet { range, .. } => self.to_device.push_back(data.freeze().slice(range)),
             Inbound::Inner { peer, range } => {
                 self.net.handle_inner(&peer, received, &data[range], now)
             }
             Inbound::NotSealed => self.net.handle_datagram(received, data, now),
             // PROTOCOL SM-OV-5
             Inbound::Dropped(reason) => self.net.drops().count(reason),
+        }
+    }
+
+    /// Datagrams of `stride` bytes each, which came together from one place and of which the data
+    /// threads judged that they are no sealed frames. HOT PATH for peers whose packets go by QUIC.
+    pub fn handle_datagrams(
+        &mut self,
+        received: Received,
+        data: BytesMut,
+        stride: usize,
+        now: Instant,
+    ) {
+        self.net.handle_datagrams(received, data, stride, now);
+        self.drain_net(now);
+    }
+
+    /// Inner frames (type byte first) from the device for a peer whose packets go by QUIC. HOT PATH.
+    pub fn handle_frames(
+        &mut self,
+        peer: &PeerId,
+        frames: impl IntoIterator<Item = Bytes>,
+        now: Instant,
+    ) {
+        self.net.send_frames(peer, frames, now);
+        self.drain_net(now);
+    }
+
+    /// Judges the packets that came by QUIC, by the same rule as those in sealed frames.
+    // PROTOCOL SM-QD-5
+    pub(super) fn take_frames(&mut self) {
+        while let Some((peer, frame)) = self.net.poll_frame() {
+            let verdict = match frame.first() {
+                Some(&kind) if kind == InnerType::IpPacket as u8 => {
+                    self.snapshot.inbound_packet(&peer, &frame[1..])
+                }
+                _ => Err(DropReason::InnerUnknown),
+            };
+            match verdict {
+                Ok(()) => self.to_device.push_back(frame.slice(1..)),
+                // PROTOCOL SM-OV-5
+                Err(reason) => self.net.drops().count(reason),
+            }
         }
     }
 

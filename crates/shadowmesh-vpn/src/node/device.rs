@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use shadowmesh_net::{DropReason, Outbound, Transmit};
+use shadowmesh_net::{DropReason, Outbound, Plane, Transmit};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD, TAG_LEN};
@@ -13,7 +13,7 @@ use super::Node;
 impl Node {
     /// An IP packet came from the device. Without a session it waits a little and the peer is called.
     pub fn handle_device(&mut self, packet: &[u8], now: Instant) {
-        match self.send_packet(packet) {
+        match self.send_packet(packet, now) {
             Ok(()) => {}
             Err(DropReason::NoSession) => self.wait_for_session(packet, now),
             // PROTOCOL SM-OV-5
@@ -23,9 +23,16 @@ impl Node {
     }
 
     /// Judges, seals and queues one packet.
-    fn send_packet(&mut self, packet: &[u8]) -> Result<(), DropReason> {
+    fn send_packet(&mut self, packet: &[u8], now: Instant) -> Result<(), DropReason> {
         let snapshot = self.snapshot.clone();
         let outbound = snapshot.outbound(packet)?;
+        if outbound.plane == Plane::Quic {
+            let mut frame = Vec::with_capacity(1 + packet.len());
+            frame.push(InnerType::IpPacket as u8);
+            frame.extend_from_slice(packet);
+            self.net.send_frames(&outbound.peer, [frame.into()], now);
+            return Ok(());
+        }
         self.transmits.push_back(seal_packet(outbound, packet)?);
         Ok(())
     }
@@ -43,10 +50,10 @@ impl Node {
     }
 
     /// The session with `peer` is up: sends what has waited for it.
-    pub(super) fn send_waiting(&mut self, peer: &PeerId) {
+    pub(super) fn send_waiting(&mut self, peer: &PeerId, now: Instant) {
         let waiting: Vec<_> = self.demand.take(peer).collect();
         for packet in waiting {
-            if let Err(reason) = self.send_packet(&packet) {
+            if let Err(reason) = self.send_packet(&packet, now) {
                 self.net.drops().count(reason);
             }
         }

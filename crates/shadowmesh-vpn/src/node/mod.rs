@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use shadowmesh_crypto::HandshakeCounters;
 use shadowmesh_net::{DropCounters, DropReason, Net, NetError, NetEvent, PeerConfig, Transmit};
 use shadowmesh_wire::PeerId;
@@ -35,9 +36,9 @@ pub struct Node {
     demand: DemandQueue,
     /// Sealed frames of the slow path; bounded by the demand queue and by one for each input.
     transmits: VecDeque<Transmit>,
-    /// IP packets for the device, at most one for each datagram handled since the last drain, and those
-    /// that came before their session.
-    to_device: VecDeque<Vec<u8>>,
+    /// IP packets for the device, those of the datagrams handled since the last drain, and those that came
+    /// before their session.
+    to_device: VecDeque<Bytes>,
     events: VecDeque<NodeEvent>,
 }
 
@@ -175,7 +176,7 @@ impl Node {
     }
 
     /// An IP packet for the device.
-    pub fn poll_device(&mut self) -> Option<Vec<u8>> {
+    pub fn poll_device(&mut self) -> Option<Bytes> {
         self.to_device.pop_front()
     }
 
@@ -201,21 +202,22 @@ impl Node {
 
     /// Takes what `net` has to say; to be called after every call into it.
     fn drain_net(&mut self, now: Instant) {
-        self.take_events();
+        self.take_events(now);
         while let Some((received, frame)) = self.net.poll_early() {
             self.judge(received, frame, now);
-            self.take_events();
+            self.take_events(now);
         }
+        self.take_frames();
     }
 
-    fn take_events(&mut self) {
+    fn take_events(&mut self, now: Instant) {
         while let Some(event) = self.net.poll_event() {
             match event {
                 NetEvent::ForwardingChanged => self.renew_snapshot(),
                 NetEvent::PeerUp { peer, .. } => {
                     // The event may come before ForwardingChanged does.
                     self.renew_snapshot();
-                    self.send_waiting(&peer);
+                    self.send_waiting(&peer, now);
                     self.events.push_back(NodeEvent::Net(event));
                 }
                 event => self.events.push_back(NodeEvent::Net(event)),
@@ -239,5 +241,6 @@ fn net_peer(peer: &NodePeer) -> PeerConfig {
         id: peer.id,
         addresses: peer.underlay.clone(),
         known_key: peer.known_key.clone(),
+        data_plane: peer.data_plane,
     }
 }

@@ -21,6 +21,7 @@ mod kind {
     pub(super) const BENCH_REQUEST: u64 = 5;
     pub(super) const BENCH_REPLY: u64 = 6;
     pub(super) const BYE: u64 = 7;
+    pub(super) const DATA_PLANE: u64 = 8;
 }
 
 #[derive(Encode, Decode)]
@@ -43,6 +44,14 @@ struct Address<'a> {
     ip: &'a [u8],
     #[n(1)]
     port: u16,
+}
+
+#[derive(Encode, Decode)]
+struct PlaneChange {
+    #[n(0)]
+    turn: u32,
+    #[n(1)]
+    plane: u8,
 }
 
 #[derive(Encode, Decode)]
@@ -106,6 +115,10 @@ impl ControlMessage {
                         value: u16::from(*reason),
                     },
                 );
+            }
+            Self::DataPlane { turn, plane } => {
+                let (turn, plane) = (*turn, *plane);
+                put(out, kind::DATA_PLANE, &PlaneChange { turn, plane });
             }
             // Only a decoder makes these; sent on, it stays a kind with an empty body.
             Self::Unknown(kind) => put(out, *kind, &[(); 0]),
@@ -191,6 +204,10 @@ fn read_message(cbor: &mut CborDecoder<'_>) -> Result<ControlMessage, minicbor::
             ControlMessage::Bye {
                 reason: u8::try_from(reason).unwrap_or(u8::MAX),
             }
+        }
+        kind::DATA_PLANE => {
+            let PlaneChange { turn, plane } = cbor.decode()?;
+            ControlMessage::DataPlane { turn, plane }
         }
         // PROTOCOL SM-CT-3
         unknown => {

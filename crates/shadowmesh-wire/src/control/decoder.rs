@@ -82,10 +82,13 @@ mod tests {
     fn hello() -> impl Strategy<Value = ControlMessage> {
         (
             any::<(u16, u64, u64, [u8; 16])>(),
-            any::<([u32; 2], u16, bool)>(),
+            any::<([u32; 2], u16, bool, Option<u8>)>(),
         )
             .prop_map(
-                |((version, boot, index, reset_token), (cipher_speeds, mtu, holds_your_key))| {
+                |(
+                    (version, boot, index, reset_token),
+                    (cipher_speeds, mtu, holds_your_key, data_plane),
+                )| {
                     ControlMessage::Hello(Hello {
                         version,
                         boot,
@@ -94,6 +97,7 @@ mod tests {
                         cipher_speeds,
                         mtu,
                         holds_your_key,
+                        data_plane,
                     })
                 },
             )
@@ -111,6 +115,7 @@ mod tests {
             any::<u16>().prop_map(|seconds| ControlMessage::BenchRequest { seconds }),
             any::<u16>().prop_map(|port| ControlMessage::BenchReply { port }),
             any::<u8>().prop_map(|reason| ControlMessage::Bye { reason }),
+            any::<(u32, u8)>().prop_map(|(turn, plane)| ControlMessage::DataPlane { turn, plane }),
             (100u64..).prop_map(ControlMessage::Unknown),
         ]
     }
@@ -201,6 +206,36 @@ mod tests {
         assert_eq!(decoder.next(), Ok(None));
     }
 
+    // PROTOCOL SM-CT-2
+    #[test]
+    fn a_hello_from_before_the_choice_of_data_planes_is_read_as_saying_nothing_of_it() {
+        let with = |data_plane| {
+            let hello = Hello {
+                version: 1,
+                boot: 2,
+                index: ReceiverIndex(3),
+                reset_token: [4; 16],
+                cipher_speeds: [5, 6],
+                mtu: 1420,
+                holds_your_key: true,
+                data_plane,
+            };
+            let mut bytes = Vec::new();
+            ControlMessage::Hello(hello).encode(&mut bytes).unwrap();
+            bytes
+        };
+        // Nothing said is nothing sent: the body is the array of seven that version 1 began with.
+        let old = with(None);
+        assert_eq!(old[4], 0x87);
+        let mut decoder = Decoder::default();
+        decoder.push(&old);
+        let Ok(Some(ControlMessage::Hello(hello))) = decoder.next() else {
+            panic!("an old Hello is still a Hello");
+        };
+        assert_eq!(hello.data_plane, None);
+        assert_eq!(with(Some(2))[4], 0x88);
+    }
+
     #[test]
     fn bytes_left_over_in_a_message_are_malformed() {
         let mut decoder = Decoder::default();
@@ -218,6 +253,7 @@ mod tests {
             cipher_speeds: [4, 5],
             mtu: 1420,
             holds_your_key: true,
+            data_plane: Some(1),
         };
         let text = format!("{hello:?}");
         assert!(!text.contains("171") && !text.to_lowercase().contains("ab, ab"));

@@ -45,6 +45,13 @@ pub enum ControlMessage {
         /// Why, for a person to read in a log.
         reason: u8,
     },
+    /// From now on the sender sends packets in this data plane, and asks the receiver to do so too.
+    DataPlane {
+        /// Counts the changes of a session; of two messages with the same number, QUIC's counts.
+        turn: u32,
+        /// 0 sealed frames, 1 QUIC datagrams.
+        plane: u8,
+    },
     /// A kind this version does not know. To be ignored.
     // PROTOCOL SM-CT-3
     Unknown(u64),
@@ -76,6 +83,10 @@ pub struct Hello {
     /// enough next time.
     #[n(6)]
     pub holds_your_key: bool,
+    /// Which data plane the sender wants: 0 sealed frames, 1 whichever passes, 2 QUIC datagrams.
+    /// Missing where a version does not know of the choice.
+    #[n(7)]
+    pub data_plane: Option<u8>,
 }
 
 /// The reset token is as good as a secret while the session lives, so it stays out of logs.
@@ -88,6 +99,7 @@ impl fmt::Debug for Hello {
             .field("cipher_speeds", &self.cipher_speeds)
             .field("mtu", &self.mtu)
             .field("holds_your_key", &self.holds_your_key)
+            .field("data_plane", &self.data_plane)
             .finish_non_exhaustive()
     }
 }

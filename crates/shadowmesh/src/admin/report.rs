@@ -103,6 +103,9 @@ pub struct PeerReport {
     pub epoch: Option<u32>,
     /// `aes-256-gcm` or `chacha20-poly1305`.
     pub cipher: Option<String>,
+    /// What carries its packets, and why: `sealed`, `quic` or `quic (sealed frames do not pass)`.
+    #[serde(default)]
+    pub data_plane: Option<String>,
     /// What is this peer's.
     pub allowed_ips: Vec<String>,
     /// Sealed traffic with this peer since start.

@@ -107,7 +107,7 @@ stops it and takes its addresses and routes away; what a killed node left is cle
     #[command(after_help = "Example:
   shadowmesh status --json | jq .drops")]
     Status,
-    /// Every peer: path, round trip, epoch, cipher, traffic
+    /// Every peer: path, round trip, epoch, cipher, data plane, traffic
     #[command(after_help = "Example:
   shadowmesh peers --json | jq '.peers[] | select(.state != \"up\")'")]
     Peers,
@@ -182,6 +182,9 @@ pub struct UpArgs {
     /// session.cipher: auto, aes-256-gcm, chacha20-poly1305 [default: auto]
     #[arg(long, value_name = "CIPHER")]
     pub cipher: Option<String>,
+    /// session.data_plane, what carries packets: auto, sealed, quic [default: auto]
+    #[arg(long, value_name = "PLANE")]
+    pub data_plane: Option<String>,
     /// A [[peer]] instead of those of the file, as id=sm1…,name=vps,address=192.0.2.7:4433; may
     /// repeat
     #[arg(long, value_name = "KEY=VALUE,…")]
@@ -245,7 +248,7 @@ impl UpArgs {
     pub fn flags(&self) -> Vec<(&'static str, String)> {
         let one = |flag, text: &Option<String>| text.iter().map(|t| (flag, t.clone())).collect();
         let many = |flag, texts: &Vec<String>| texts.iter().map(|t| (flag, t.clone())).collect();
-        let all: [Vec<(&'static str, String)>; 10] = [
+        let all: [Vec<(&'static str, String)>; 11] = [
             many("--listen", &self.listen),
             one("--device-mode", &self.device_mode),
             one("--device-name", &self.device_name),
@@ -255,6 +258,7 @@ impl UpArgs {
             one("--offload", &self.offload),
             one("--rekey-interval", &self.rekey_interval),
             one("--cipher", &self.cipher),
+            one("--data-plane", &self.data_plane),
             many("--peer", &self.peer),
         ];
         all.concat()

@@ -40,6 +40,7 @@ fn table(peers: &[PeerReport]) -> Table {
         "RTT",
         "EPOCH",
         "CIPHER",
+        "PLANE",
         "IN",
         "OUT",
         "KEY AGE",
@@ -55,6 +56,7 @@ fn table(peers: &[PeerReport]) -> Table {
             or_dash(path.and_then(|path| path.rtt_us).map(|us| rtt(us as f64))),
             or_dash(peer.epoch.map(|epoch| epoch.to_string())),
             or_dash(peer.cipher.clone()),
+            or_dash(peer.data_plane.clone()),
             bytes(peer.traffic.bytes_in),
             bytes(peer.traffic.bytes_out),
             or_dash(

@@ -101,6 +101,7 @@ fn node_config(
         allowed_ips: peer.allowed_ips.clone(),
         underlay: peer.address.clone(),
         known_key: known(&peer.id),
+        data_plane: peer.data_plane,
     });
     let addresses = config.overlay_addresses(&identity.peer_id());
     let unix_time = SystemTime::now()

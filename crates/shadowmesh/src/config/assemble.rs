@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shadowmesh_net::DataPlane;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::overlay::derived;
 use shadowmesh_wire::prefix::IpPrefix;
@@ -34,7 +35,7 @@ pub fn assemble(layers: &Layers, problems: &mut Vec<Problem>) -> Config {
     let node = reader.node(layers);
     let device = reader.device(layers);
     let session = reader.session(layers);
-    let peers = reader.peers(layers, &node.listen);
+    let peers = reader.peers(layers, &node.listen, session.data_plane);
     Config {
         node,
         device,
@@ -129,14 +130,24 @@ impl Reader<'_> {
             cipher: self
                 .one(&schema::SESSION, &fields, "cipher", value::cipher)
                 .unwrap_or(CipherChoice::Auto),
+            data_plane: self
+                .one(&schema::SESSION, &fields, "data_plane", value::data_plane)
+                .unwrap_or_default(),
         }
     }
 
-    fn peers(&mut self, layers: &Layers, listen: &[SocketAddr]) -> Vec<PeerConfig> {
+    fn peers(
+        &mut self,
+        layers: &Layers,
+        listen: &[SocketAddr],
+        data_plane: DataPlane,
+    ) -> Vec<PeerConfig> {
         let mut peers = Vec::new();
         let mut seen = Seen::default();
         for raw in &layers.peers {
-            let Some(peer) = self.peer(raw) else { continue };
+            let Some(peer) = self.peer(raw, data_plane) else {
+                continue;
+            };
             self.unique(raw, &peer, &mut seen);
             self.reachable_family(raw, &peer, listen);
             self.outside_the_mesh(raw, &peer);
@@ -162,7 +173,7 @@ impl Reader<'_> {
         }
     }
 
-    fn peer(&mut self, raw: &RawPeer) -> Option<PeerConfig> {
+    fn peer(&mut self, raw: &RawPeer, data_plane: DataPlane) -> Option<PeerConfig> {
         let fields = &raw.fields;
         if !fields.contains_key("id") {
             let problem = Problem::new(&raw.origin, "this peer has no `id`");
@@ -172,6 +183,7 @@ impl Reader<'_> {
         let id = self.one(&schema::PEER, fields, "id", value::peer_id);
         let name = self.one(&schema::PEER, fields, "name", value::peer_name);
         let address = self.list(&schema::PEER, fields, "address", value::socket_address);
+        let own_plane = self.one(&schema::PEER, fields, "data_plane", value::data_plane);
         let mut allowed_ips = self.list(&schema::PEER, fields, "allowed_ips", value::prefix);
         if let Some(setting) = fields
             .get("allowed_ips")
@@ -191,6 +203,7 @@ impl Reader<'_> {
             name,
             address,
             allowed_ips,
+            data_plane: own_plane.unwrap_or(data_plane),
         })
     }
 

@@ -21,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use shadowmesh_net::DataPlane;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::overlay;
 use shadowmesh_wire::prefix::IpPrefix;
@@ -133,6 +134,8 @@ pub struct SessionConfig {
     pub rekey_interval: Duration,
     /// Which cipher seals frames.
     pub cipher: CipherChoice,
+    /// What carries the packets of peers that do not say otherwise.
+    pub data_plane: DataPlane,
 }
 
 /// Which AEAD a node is willing to use.
@@ -157,6 +160,8 @@ pub struct PeerConfig {
     pub address: Vec<SocketAddr>,
     /// Overlay addresses that are this peer's; never empty (default: those derived from its id).
     pub allowed_ips: Vec<IpPrefix>,
+    /// What carries its packets: its own setting, else that of `[session]`.
+    pub data_plane: DataPlane,
 }
 
 /// What was read, with where it stood, so that later checks can still point at a line.

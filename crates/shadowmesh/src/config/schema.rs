@@ -128,6 +128,12 @@ pub static SESSION: Section = Section {
             flag: "--cipher",
             expects: "\"auto\", \"aes-256-gcm\" or \"chacha20-poly1305\"",
         },
+        Key {
+            name: "data_plane",
+            shape: Shape::Text,
+            flag: "--data-plane",
+            expects: "\"auto\", \"sealed\" or \"quic\"",
+        },
     ],
 };
 
@@ -159,6 +165,12 @@ pub static PEER: Section = Section {
             shape: Shape::Text,
             flag: "",
             expects: "a name of 1 to 63 letters, digits, '-', '_' or '.'",
+        },
+        Key {
+            name: "data_plane",
+            shape: Shape::Text,
+            flag: "",
+            expects: "\"auto\", \"sealed\" or \"quic\"",
         },
     ],
 };

@@ -94,7 +94,7 @@ fn an_unknown_key_names_line_valid_keys_and_the_likely_one() {
     );
     assert!(text.contains("did you mean `rekey_interval`?"), "{text}");
     assert!(
-        text.contains("valid keys in [session]: rekey_interval, cipher"),
+        text.contains("valid keys in [session]: rekey_interval, cipher, data_plane"),
         "{text}"
     );
     assert!(text.contains("t.toml:2:3"), "{text}");

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use shadowmesh_io::tun::{NAME_LEN_MAX, QUEUES_MAX};
-use shadowmesh_net::{REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
+use shadowmesh_net::{DataPlane, REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 
@@ -115,6 +115,18 @@ pub fn device_mode(place: Place, item: &Item) -> Result<DeviceMode, Problem> {
         _ => Err(place
             .wrong(item, "no such mode")
             .did_you_mean(&item.text, ["tun"])),
+    }
+}
+
+/// What carries packets.
+pub fn data_plane(place: Place, item: &Item) -> Result<DataPlane, Problem> {
+    match item.text.as_str() {
+        "auto" => Ok(DataPlane::Auto),
+        "sealed" => Ok(DataPlane::Sealed),
+        "quic" => Ok(DataPlane::Quic),
+        _ => Err(place
+            .wrong(item, "no such data plane")
+            .did_you_mean(&item.text, ["auto", "sealed", "quic"])),
     }
 }
 

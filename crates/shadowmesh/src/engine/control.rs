@@ -18,11 +18,12 @@ use shadowmesh_net::{DropReason, NetEvent};
 use shadowmesh_vpn::{Node, NodeEvent};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
-use shadowmesh_wire::offload::VNET_HDR_LEN;
+use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, Instant as TokioInstant};
 
+use super::by_quic::FrameBatch;
 use super::inbox::{FromNetwork, Inbox};
 use super::{DataThreads, EngineError, Hooks, Shared, Started, report};
 use crate::admin::{BenchFailure, Command, PingFailure, PingReply};
@@ -30,8 +31,12 @@ use crate::bench::responder::Responder;
 
 /// Inputs of one kind taken in one turn.
 const BATCH_MAX: usize = 64;
+/// Messages taken in one turn that hold up to 64 KB each: a millisecond of work.
+const LONG_BATCH_MAX: usize = 16;
 /// First packets taken in one turn: fewer, since each may start a handshake.
 const FIRST_BATCH_MAX: usize = 16;
+/// Bytes merged and written to the device together: what one turn brings.
+const DELIVERY_BYTES_MAX: usize = 1024 * 1024;
 /// Measurements that wait for a peer's answer at once.
 const BENCHES_MAX: usize = 8;
 /// Pings that wait for their reply at once; the oldest wait is given up beyond that.
@@ -46,6 +51,10 @@ pub struct Control {
     hooks: Hooks,
     responder: Responder,
     pings: HashMap<u64, oneshot::Sender<Result<PingReply, PingFailure>>>,
+    /// IP packets on their way to the device, one behind the other. Limit: [`DELIVERY_BYTES_MAX`] and
+    /// one packet.
+    arrived: Vec<u8>,
+    coalescer: Coalescer,
     benches: Vec<(PeerId, oneshot::Sender<Result<SocketAddr, BenchFailure>>)>,
 }
 
@@ -76,6 +85,7 @@ enum End {
 impl Control {
     /// A control thread that has not begun.
     pub fn new(node: Node, shared: Shared, started: Started, hooks: Hooks) -> Self {
+        let coalescer = Coalescer::new(shared.device.offloads().udp);
         Self {
             node,
             shared,
@@ -84,6 +94,8 @@ impl Control {
             hooks,
             responder: Responder::default(),
             pings: HashMap::new(),
+            arrived: Vec::new(),
+            coalescer,
             benches: Vec::new(),
         }
     }
@@ -106,7 +118,11 @@ impl Control {
             let due = self.node.poll_timeout().map(|(at, _)| at);
             let end = tokio::select! {
                 command = commands.recv() => self.handle_command(command),
-                input = take(&mut inbox.control, BATCH_MAX) => self.handle_network(input),
+                input = take(&mut inbox.control, LONG_BATCH_MAX) => {
+                    inbox.taken(&input);
+                    self.handle_network(input)
+                }
+                input = take(&mut inbox.frames, LONG_BATCH_MAX) => self.handle_frames(input),
                 input = take(&mut inbox.inner, BATCH_MAX) => self.handle_network(input),
                 input = take(&mut inbox.stray, BATCH_MAX) => self.handle_network(input),
                 input = take(&mut inbox.first, FIRST_BATCH_MAX) => self.handle_network(input),
@@ -138,7 +154,14 @@ impl Control {
         let now = Instant::now();
         for item in input {
             match item {
-                FromNetwork::Datagram { received, data } => {
+                FromNetwork::Datagram {
+                    received,
+                    data,
+                    stride,
+                } if stride < data.len() => {
+                    self.node.handle_datagrams(received, data, stride, now);
+                }
+                FromNetwork::Datagram { received, data, .. } => {
                     self.node.handle_datagram(received, data, now);
                 }
                 FromNetwork::Inner {
@@ -155,6 +178,15 @@ impl Control {
         let now = Instant::now();
         for packet in input {
             self.node.handle_device(&packet, now);
+        }
+        None
+    }
+
+    fn handle_frames(&mut self, input: Vec<FrameBatch>) -> Option<End> {
+        let now = Instant::now();
+        for batch in input {
+            let peer = batch.peer;
+            self.node.handle_frames(&peer, batch.frames(), now);
         }
         None
     }
@@ -234,12 +266,11 @@ impl Control {
             while let Some(transmit) = self.node.poll_transmit() {
                 self.send(&transmit);
             }
-            while let Some(packet) = self.node.poll_device() {
-                self.deliver(&packet);
-            }
+            self.deliver();
             // What an event led to (a bench reply) may want to be sent.
             match self.node.poll_event() {
                 Some(event) => self.handle_event(event),
+                None if self.arrived.len() >= DELIVERY_BYTES_MAX => {}
                 None => return,
             }
         }
@@ -326,12 +357,23 @@ impl Control {
         }
     }
 
-    /// A packet of the slow path, alone: a virtio header of zeros says that nothing is left to do.
-    fn deliver(&self, packet: &[u8]) {
-        let header = [0u8; VNET_HDR_LEN];
-        let slices = [IoSlice::new(&header), IoSlice::new(packet)];
-        if self.shared.device.write_vectored(&slices).is_err() {
-            self.shared.drops.count(DropReason::DeviceFull);
+    /// Packets that came by QUIC, merged as those in sealed frames are, and such of the slow path.
+    fn deliver(&mut self) {
+        self.arrived.clear();
+        while self.arrived.len() < DELIVERY_BYTES_MAX
+            && let Some(packet) = self.node.poll_device()
+        {
+            let at = self.arrived.len();
+            self.arrived.extend_from_slice(&packet);
+            self.coalescer.push(at, &packet);
+        }
+        let mut slices = [IoSlice::new(&[]); IOV_LEN_MAX];
+        for write in self.coalescer.finish() {
+            let len = write.gather(&self.arrived, &mut slices);
+            if self.shared.device.write_vectored(&slices[..len]).is_err() {
+                let packets = write.pieces().count() as u64;
+                self.shared.drops.add(DropReason::DeviceFull, packets);
+            }
         }
     }
 

@@ -8,11 +8,17 @@ use bytes::BytesMut;
 use shadowmesh_net::{DropCounters, DropReason, Received};
 use shadowmesh_wire::{PeerId, sealed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-/// Datagrams of control connections that may wait. A peer's control connection sends a few per
-/// second; a handshake is about 16.
+use super::by_quic::{self, FrameBatch, ToQuic};
+
+/// Messages of control connections that may wait. A peer's control connection sends a few datagrams
+/// per second, a handshake is about 16; one that carries packets brings many in each message.
 const CONTROL_MAX: usize = 1024;
+/// Bytes of all such messages: some 10 ms of control's work on QUIC packets. More would only be delay,
+/// and anybody may claim to be where a peer is.
+const CONTROL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Datagrams from addresses without a session that are no first packets: handshakes under way, peers
 /// that moved, and whatever else anybody sends.
 const STRAY_MAX: usize = 512;
@@ -33,8 +39,10 @@ pub enum FromNetwork {
     Datagram {
         /// Where it came from.
         received: Received,
-        /// All of it.
+        /// All of it, or of several that came together.
         data: BytesMut,
+        /// Length of each of them but the last.
+        stride: usize,
     },
     /// An authenticated inner frame that is no IP packet; its type byte first.
     Inner {
@@ -45,6 +53,15 @@ pub enum FromNetwork {
         /// The inner frame.
         inner: Vec<u8>,
     },
+}
+
+impl FromNetwork {
+    fn len(&self) -> usize {
+        match self {
+            FromNetwork::Datagram { data, .. } => data.len(),
+            FromNetwork::Inner { inner, .. } => inner.len(),
+        }
+    }
 }
 
 /// The reading ends, for control.
@@ -59,6 +76,18 @@ pub struct Inbox {
     pub first: Receiver<FromNetwork>,
     /// IP packets from the device whose peer has no session yet.
     pub device: Receiver<Vec<u8>>,
+    /// Packets for peers whose packets go by QUIC.
+    pub frames: Receiver<FrameBatch>,
+    /// Bytes in `control`.
+    control_bytes: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    /// To be told what was taken out of `control`.
+    pub fn taken(&self, input: &[FromNetwork]) {
+        let bytes = input.iter().map(FromNetwork::len).sum();
+        self.control_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// The writing ends, for the data threads.
@@ -69,6 +98,8 @@ pub struct Outbox {
     stray: Sender<FromNetwork>,
     first: Sender<FromNetwork>,
     device: Sender<Vec<u8>>,
+    frames: Sender<FrameBatch>,
+    control_bytes: Arc<AtomicUsize>,
     drops: Arc<DropCounters>,
 }
 
@@ -79,12 +110,16 @@ pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
     let (stray_tx, stray) = mpsc::channel(STRAY_MAX);
     let (first_tx, first) = mpsc::channel(FIRST_MAX);
     let (device_tx, device) = mpsc::channel(DEVICE_MAX);
+    let (frames_tx, frames) = by_quic::queue();
+    let control_bytes = Arc::new(AtomicUsize::new(0));
     let outbox = Outbox {
         control: control_tx,
         inner: inner_tx,
         stray: stray_tx,
         first: first_tx,
         device: device_tx,
+        frames: frames_tx,
+        control_bytes: Arc::clone(&control_bytes),
         drops,
     };
     let inbox = Inbox {
@@ -93,6 +128,8 @@ pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
         stray,
         first,
         device,
+        frames,
+        control_bytes,
     };
     (outbox, inbox)
 }
@@ -108,13 +145,43 @@ impl Outbox {
             (false, true) => &self.control,
             (false, false) => &self.stray,
         };
+        if std::ptr::eq(queue, &self.control) {
+            return self.datagrams(received, BytesMut::from(datagram), datagram.len());
+        }
         match queue.try_reserve() {
             Ok(place) => place.send(FromNetwork::Datagram {
                 received,
                 data: BytesMut::from(datagram),
+                stride: datagram.len(),
             }),
             Err(_) => self.drops.count(DropReason::ControlBacklog),
         }
+    }
+
+    /// Datagrams of `stride` bytes each that came together from where a peer is, none of them a first
+    /// packet. HOT PATH for peers whose packets go by QUIC.
+    pub fn datagrams(&self, received: Received, data: BytesMut, stride: usize) {
+        let waiting = self.control_bytes.load(Ordering::Relaxed);
+        let place = self.control.try_reserve();
+        match place.ok().filter(|_| waiting < CONTROL_BYTES_MAX) {
+            Some(place) => {
+                self.control_bytes.fetch_add(data.len(), Ordering::Relaxed);
+                place.send(FromNetwork::Datagram {
+                    received,
+                    data,
+                    stride,
+                });
+            }
+            None => {
+                let lost = data.len().div_ceil(stride.max(1)) as u64;
+                self.drops.add(DropReason::ControlBacklog, lost);
+            }
+        }
+    }
+
+    /// The way to control for packets that go by QUIC.
+    pub fn to_quic(&self) -> ToQuic {
+        ToQuic::new(self.frames.clone(), Arc::clone(&self.drops))
     }
 
     /// An inner frame that is no IP packet.
@@ -160,6 +227,24 @@ mod tests {
         outbox.datagram(from, &[0x43; 60], true);
         assert!(inbox.control.try_recv().is_ok());
         assert!(inbox.first.try_recv().is_ok());
+    }
+
+    #[test]
+    fn merged_datagrams_of_a_peer_are_one_message_and_bounded_by_their_bytes() {
+        let drops = Arc::new(DropCounters::default());
+        let (outbox, mut inbox) = queues(drops.clone());
+        let from = Received::from_remote("192.0.2.1:1".parse().unwrap());
+        let run = BytesMut::from(&[0x43; 60_000][..]);
+        let fit = CONTROL_BYTES_MAX.div_ceil(run.len());
+        for _ in 0..fit + 2 {
+            outbox.datagrams(from, run.clone(), 1200);
+        }
+        assert_eq!(drops.get(DropReason::ControlBacklog), 2 * 50);
+        let taken = inbox.control.try_recv().expect("the first is there");
+        assert!(matches!(taken, FromNetwork::Datagram { stride: 1200, .. }));
+        inbox.taken(&[taken]);
+        outbox.datagrams(from, run, 1200);
+        assert_eq!(drops.get(DropReason::ControlBacklog), 2 * 50);
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! |---|---|
 //! | `control` | drives the node: datagrams, timers, commands, signals |
 //! | `sender`, `buffers`, `runs` | device to network |
+//! | `by_quic` | device to control, for peers whose packets go by QUIC |
 //! | `receiver` | network to device |
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
 //! | `links` | the UDP sockets |
@@ -26,6 +27,7 @@
 //! | `report` | what commands are told |
 
 mod buffers;
+mod by_quic;
 mod cell;
 mod control;
 pub mod host;

@@ -14,14 +14,17 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::tun::Offloads;
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
 use shadowmesh_vpn::{Inbound, Snapshot};
 use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
+use shadowmesh_wire::sealed;
 
 use super::Shared;
+use super::inbox::Outbox;
 use super::stop::Stop;
 use super::turnstile::{Entrance, Ticket};
 
@@ -117,18 +120,12 @@ impl Receiver {
         for (number, (from, buffer)) in self.batch.iter_mut().enumerate() {
             let mut at = number * RecvBatch::BUFFER_BYTES;
             let coalescer = &mut self.coalescer;
+            let mut control = ToControl::new(&self.shared.outbox, &snapshot, &from);
             snapshot.inbound_run(buffer.chunks_mut(from.stride), |inbound, datagram| {
-                judge(
-                    &self.shared,
-                    &snapshot,
-                    &from,
-                    inbound,
-                    datagram,
-                    at,
-                    coalescer,
-                );
+                judge(&self.shared, &mut control, inbound, datagram, at, coalescer);
                 at += datagram.len();
             });
+            control.finish();
         }
     }
 
@@ -156,8 +153,7 @@ impl Receiver {
 /// One opened datagram, which starts at byte `at` of the batch.
 fn judge(
     shared: &Shared,
-    snapshot: &Snapshot,
-    from: &udp::Received,
+    control: &mut ToControl<'_>,
     inbound: Inbound,
     datagram: &mut [u8],
     at: usize,
@@ -167,21 +163,57 @@ fn judge(
         Inbound::Packet { range, .. } => coalescer.push(at + range.start, &datagram[range]),
         Inbound::Inner { peer, range } => {
             let inner = &datagram[range];
-            shared.outbox.inner(peer, received(from), inner);
+            shared.outbox.inner(peer, control.received, inner);
         }
-        Inbound::NotSealed => {
-            let known = snapshot.knows(from.remote);
-            shared.outbox.datagram(received(from), datagram, known);
-        }
+        Inbound::NotSealed => control.push(datagram),
         Inbound::Dropped(reason) => shared.drops.count(reason),
     }
 }
 
-fn received(from: &udp::Received) -> Received {
-    Received {
-        remote: from.remote,
-        local_ip: from.local_ip,
-        ecn: from.ecn,
+/// What of one received buffer is control's. Datagrams of a peer are copied one behind the other into
+/// one message, because packets may go by QUIC; what anybody else sends goes alone, into queues that
+/// are shorter.
+struct ToControl<'s> {
+    outbox: &'s Outbox,
+    received: Received,
+    /// A peer with a session is at this address, as far as an address says.
+    known: bool,
+    stride: usize,
+    len: usize,
+    run: BytesMut,
+}
+
+impl<'s> ToControl<'s> {
+    fn new(outbox: &'s Outbox, snapshot: &Snapshot, from: &udp::Received) -> Self {
+        Self {
+            outbox,
+            received: Received {
+                remote: from.remote,
+                local_ip: from.local_ip,
+                ecn: from.ecn,
+            },
+            known: snapshot.knows(from.remote),
+            stride: from.stride,
+            len: from.len,
+            run: BytesMut::new(),
+        }
+    }
+
+    fn push(&mut self, datagram: &[u8]) {
+        if !self.known || sealed::is_initial(datagram) {
+            return self.outbox.datagram(self.received, datagram, self.known);
+        }
+        if self.run.is_empty() {
+            self.run.reserve(self.len);
+        }
+        // Only the last of a buffer may be shorter than the others.
+        self.run.extend_from_slice(datagram);
+    }
+
+    fn finish(self) {
+        if !self.run.is_empty() {
+            self.outbox.datagrams(self.received, self.run, self.stride);
+        }
     }
 }
 

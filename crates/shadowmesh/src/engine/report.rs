@@ -72,6 +72,7 @@ fn peer(status: &NodePeerStatus) -> PeerReport {
         path: session.map(|session| path(session.path, session.rtt)),
         epoch: session.map(|session| session.epoch),
         cipher: session.map(|session| session.cipher.to_string()),
+        data_plane: session.map(|session| session.plane.name().to_owned()),
         allowed_ips: status
             .config
             .allowed_ips
@@ -198,6 +199,9 @@ pub fn log_event(event: &NetEvent) {
         }
         NetEvent::PeerDown { peer, reason } => {
             tracing::info!(%peer, reason = reason.name(), "session down");
+        }
+        NetEvent::PlaneChanged { peer, plane } => {
+            tracing::info!(%peer, plane = plane.name(), "data plane changed");
         }
         NetEvent::Rekeyed { peer, epoch } => tracing::debug!(%peer, epoch, "new keys"),
         NetEvent::PathChanged { peer, path } => {

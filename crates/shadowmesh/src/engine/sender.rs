@@ -15,7 +15,8 @@
 //!
 //! Every segment is written straight into its slot of the peer's GSO run and sealed there. A run leaves
 //! when it is full and when nothing waits any more: so packets that came together share a system call,
-//! a lone packet waits for nothing, and under load no run leaves half empty.
+//! a lone packet waits for nothing, and under load no run leaves half empty. Packets of peers that
+//! travel by QUIC leave the fair queue for control instead ([`by_quic`](super::by_quic)).
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -25,7 +26,7 @@ use std::time::Instant;
 use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::tun::TunQueue;
 use shadowmesh_io::udp::{GSO_BYTES_MAX, SendFault};
-use shadowmesh_net::{DropCounters, DropReason, Outbound};
+use shadowmesh_net::{DropCounters, DropReason, Outbound, Plane};
 use shadowmesh_vpn::Snapshot;
 use shadowmesh_vpn::fair_queue::{FairQueue, FlowHasher, Limits, Signal, Size};
 use shadowmesh_wire::inner::InnerType;
@@ -36,6 +37,7 @@ use shadowmesh_wire::traffic_class::{self, Ecn};
 
 use super::Shared;
 use super::buffers::{Buffer, Buffers};
+use super::by_quic::ToQuic;
 use super::runs::{Run, Runs};
 use super::stop::Stop;
 
@@ -65,6 +67,7 @@ pub struct Sender {
     queue: FairQueue<Waiting>,
     hasher: FlowHasher,
     buffers: Buffers,
+    to_quic: ToQuic,
 }
 
 /// A packet or super-packet that waits for its turn.
@@ -79,6 +82,7 @@ impl Sender {
     /// A sender that has not begun.
     pub fn new(shared: Shared, source: usize, stop: Arc<Stop>) -> Self {
         Self {
+            to_quic: shared.outbox.to_quic(),
             shared,
             source,
             stop,
@@ -96,6 +100,7 @@ impl Sender {
             self.serve(&mut runs);
             if self.queue.is_empty() {
                 runs.send_all(&mut |peer, run| send(&self.shared, peer, run));
+                self.to_quic.flush();
                 if is_drained {
                     self.wait()?;
                 }
@@ -166,7 +171,7 @@ impl Sender {
 
     /// One item whose turn has come.
     fn forward(
-        &self,
+        &mut self,
         peer: &Arc<Outbound>,
         read: &mut [u8],
         signal: Signal,
@@ -181,7 +186,10 @@ impl Sender {
             packets.skip_next();
             self.shared.drops.count(DropReason::QueueCodel);
         }
-        self.seal(peer, packets, runs)
+        match peer.plane {
+            Plane::Sealed => self.seal(peer, packets, runs),
+            Plane::Quic => self.to_quic.push(peer, packets),
+        }
     }
 
     /// Seals every packet of a super-packet into the peer's run.

@@ -19,6 +19,8 @@ pub struct NodeSettings {
     pub rekey_interval: Duration,
     /// `auto`, `aes-256-gcm` or `chacha20-poly1305`.
     pub cipher: String,
+    /// `auto`, `sealed` or `quic`.
+    pub data_plane: String,
     /// Own overlay addresses, as `10.100.1.5/16`; empty for the derived ones.
     pub addresses: Vec<String>,
     /// Name of the device.
@@ -41,6 +43,7 @@ impl Default for NodeSettings {
             ],
             rekey_interval: Duration::from_secs(120),
             cipher: "auto".into(),
+            data_plane: "auto".into(),
             addresses: Vec::new(),
             device: super::DEVICE.into(),
             mtu: None,
@@ -90,8 +93,9 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
     }
     let _ = write!(
         text,
-        "\n[session]\nrekey_interval = \"{rekey_s}s\"\ncipher = {}\n",
-        quote(&settings.cipher)
+        "\n[session]\nrekey_interval = \"{rekey_s}s\"\ncipher = {}\ndata_plane = {}\n",
+        quote(&settings.cipher),
+        quote(&settings.data_plane)
     );
     for peer in peers {
         let _ = write!(

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use shadowmesh::lab::Family;
 use shadowmesh::lab::bulk::{self, Amount};
 
-use crate::support::{PING_INTERVAL, TestLab, drops, in_lab};
+use crate::support::{PING_INTERVAL, TestLab, drops, in_lab_on_each_plane};
 
 fn every_pair_loses_no_ping(lab: &TestLab) {
     for (from, to) in lab.pairs() {
@@ -23,7 +23,7 @@ fn every_pair_loses_no_ping(lab: &TestLab) {
 
 #[test]
 fn every_pair_reaches_each_other_over_an_ipv4_underlay() {
-    in_lab(
+    in_lab_on_each_plane(
         "mesh::every_pair_reaches_each_other_over_an_ipv4_underlay",
         3,
         |lab| {
@@ -35,7 +35,7 @@ fn every_pair_reaches_each_other_over_an_ipv4_underlay() {
 
 #[test]
 fn every_pair_reaches_each_other_over_an_ipv6_underlay() {
-    in_lab(
+    in_lab_on_each_plane(
         "mesh::every_pair_reaches_each_other_over_an_ipv6_underlay",
         3,
         |lab| {
@@ -49,7 +49,7 @@ fn every_pair_reaches_each_other_over_an_ipv6_underlay() {
 #[test]
 fn a_tcp_transfer_arrives_unchanged_in_both_directions_and_both_ip_versions() {
     let name = "mesh::a_tcp_transfer_arrives_unchanged_in_both_directions_and_both_ip_versions";
-    in_lab(name, 2, |lab| {
+    in_lab_on_each_plane(name, 2, |lab| {
         lab.bring_up_full_mesh(Family::V4);
         for (from, to) in lab.pairs() {
             let addresses: [IpAddr; 2] = [to.overlay_v4().into(), to.overlay_v6().into()];
@@ -71,7 +71,7 @@ fn a_tcp_transfer_arrives_unchanged_in_both_directions_and_both_ip_versions() {
 
 #[test]
 fn both_ciphers_carry_traffic() {
-    in_lab("mesh::both_ciphers_carry_traffic", 2, |lab| {
+    in_lab_on_each_plane("mesh::both_ciphers_carry_traffic", 2, |lab| {
         for cipher in ["aes-256-gcm", "chacha20-poly1305"] {
             for node in &mut lab.nodes {
                 node.settings.cipher = cipher.into();

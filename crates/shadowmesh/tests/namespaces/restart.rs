@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use shadowmesh::lab::{Family, wait_until};
 
-use crate::support::in_lab;
+use crate::support::in_lab_on_each_plane;
 
 /// What a peer that comes back is promised: so long from its restart to the first packet.
 const RECOVERY_MAX: Duration = Duration::from_millis(1500);
 
 fn kill_and_restart_one_side(name: &str, killed: usize, pinging: usize) {
-    in_lab(name, 2, |lab| {
+    in_lab_on_each_plane(name, 2, |lab| {
         lab.bring_up_full_mesh(Family::V4);
         let target = lab.nodes[1 - pinging].overlay_v4().into();
         lab.nodes[killed].kill().unwrap();
@@ -36,7 +36,7 @@ fn after_kill_9_the_restarted_side_reaches_the_surviving_one() {
 
 #[test]
 fn a_node_that_leaves_says_so() {
-    in_lab("restart::a_node_that_leaves_says_so", 2, |lab| {
+    in_lab_on_each_plane("restart::a_node_that_leaves_says_so", 2, |lab| {
         lab.bring_up_full_mesh(Family::V4);
         lab.nodes[1].stop().unwrap();
         let staying = &lab.nodes[0];

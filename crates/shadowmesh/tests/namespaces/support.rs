@@ -16,29 +16,53 @@ pub const PING_INTERVAL: Duration = Duration::from_millis(10);
 /// A laboratory that prints what its nodes said if the test fails.
 pub struct TestLab {
     lab: Lab,
+    /// What the nodes are told to carry packets by, where the test is about that.
+    plane: Option<&'static str>,
     _directory: TempDir,
 }
 
 /// Runs a test in a laboratory of `count` nodes that are not configured yet. `name` is the name of
 /// the test as `cargo test` lists it: without root it runs again in a user namespace.
 pub fn in_lab(name: &str, count: usize, body: impl FnOnce(&mut TestLab)) {
+    privileged(name, || body(&mut TestLab::build(count, None)));
+}
+
+/// Runs a test twice, in a laboratory whose packets travel in sealed frames and in one where they
+/// travel in QUIC datagrams: what is promised holds for both.
+pub fn in_lab_on_each_plane(name: &str, count: usize, body: impl Fn(&mut TestLab)) {
     privileged(name, || {
-        let directory = tempfile::tempdir().expect("a directory for the nodes");
-        let program = Path::new(env!("CARGO_BIN_EXE_shadowmesh"));
-        let lab = Lab::build(program, directory.path(), count).expect("a laboratory");
-        body(&mut TestLab {
-            lab,
-            _directory: directory,
-        });
+        for plane in ["sealed", "quic"] {
+            body(&mut TestLab::build(count, Some(plane)));
+        }
     });
 }
 
 impl TestLab {
+    fn build(count: usize, plane: Option<&'static str>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for the nodes");
+        let program = Path::new(env!("CARGO_BIN_EXE_shadowmesh"));
+        let mut lab = Lab::build(program, directory.path(), count).expect("a laboratory");
+        for node in lab.nodes.iter_mut().filter(|_| plane.is_some()) {
+            node.settings.data_plane = plane.unwrap_or_default().into();
+        }
+        Self {
+            lab,
+            plane,
+            _directory: directory,
+        }
+    }
+
     /// Everybody lists everybody; returns when every pair has reached each other.
     pub fn bring_up_full_mesh(&mut self, family: Family) {
         self.configure_full_mesh(family).unwrap();
         self.start_all().unwrap();
         self.wait_until_reachable(REACHABLE_MAX).unwrap();
+        for (node, plane) in self.lab.nodes.iter().zip(self.plane.iter().cycle()) {
+            let peers = node.query("peers", &[]).unwrap();
+            for peer in peers["peers"].as_array().expect("a list") {
+                assert_eq!(peer["data_plane"], *plane, "{peer:#}");
+            }
+        }
     }
 }
 
@@ -59,6 +83,7 @@ impl DerefMut for TestLab {
 impl Drop for TestLab {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            eprintln!("--- data plane: {}", self.plane.unwrap_or("auto"));
             for node in &self.lab.nodes {
                 let status = node.query("status", &[]).unwrap_or_default();
                 eprintln!("--- {}: {}\n{}\n{status:#}", node.name, node.id, node.log());

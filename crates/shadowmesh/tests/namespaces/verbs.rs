@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 use shadowmesh::lab::{Family, LabNode};
 
-use crate::support::{REACHABLE_MAX, in_lab};
+use crate::support::{REACHABLE_MAX, in_lab_on_each_plane};
 
 /// A verb, run on the node's own machine.
 fn query(node: &LabNode, verb: &str, arguments: &[&str]) -> Value {
@@ -18,7 +18,7 @@ fn query(node: &LabNode, verb: &str, arguments: &[&str]) -> Value {
 #[test]
 fn ping_connects_by_itself_and_takes_name_id_and_overlay_address() {
     let name = "verbs::ping_connects_by_itself_and_takes_name_id_and_overlay_address";
-    in_lab(name, 2, |lab| {
+    in_lab_on_each_plane(name, 2, |lab| {
         lab.configure_full_mesh(Family::V4).unwrap();
         lab.start_all().unwrap();
         let [first, second] = &lab.nodes[..] else {
@@ -54,7 +54,7 @@ fn ping_connects_by_itself_and_takes_name_id_and_overlay_address() {
 #[test]
 fn bench_measures_both_directions_and_round_trips_through_the_tunnel() {
     let name = "verbs::bench_measures_both_directions_and_round_trips_through_the_tunnel";
-    in_lab(name, 2, |lab| {
+    in_lab_on_each_plane(name, 2, |lab| {
         lab.bring_up_full_mesh(Family::V4);
         let [first, second] = &lab.nodes[..] else {
             panic!("two nodes were asked for");
@@ -81,7 +81,7 @@ fn bench_measures_both_directions_and_round_trips_through_the_tunnel() {
 #[test]
 fn status_and_peers_show_the_session_and_the_socket_is_private() {
     let name = "verbs::status_and_peers_show_the_session_and_the_socket_is_private";
-    in_lab(name, 2, |lab| {
+    in_lab_on_each_plane(name, 2, |lab| {
         lab.bring_up_full_mesh(Family::V4);
         let [first, second] = &lab.nodes[..] else {
             panic!("two nodes were asked for");
@@ -122,7 +122,7 @@ fn status_and_peers_show_the_session_and_the_socket_is_private() {
 #[test]
 fn a_second_node_is_kept_out_of_a_state_directory_in_use() {
     let name = "verbs::a_second_node_is_kept_out_of_a_state_directory_in_use";
-    in_lab(name, 2, |lab| {
+    in_lab_on_each_plane(name, 2, |lab| {
         lab.bring_up_full_mesh(Family::V4);
         let first = &lab.nodes[0];
         let refused = first.command("up").output().unwrap();
