@@ -92,6 +92,7 @@ impl Forwarding {
     }
 
     #[cfg(test)]
+    #[allow(clippy::disallowed_methods, reason = "the caller makes a set of them")]
     pub(crate) fn indices(&self) -> impl Iterator<Item = ReceiverIndex> + '_ {
         self.inbound.keys().copied()
     }

@@ -168,7 +168,7 @@ fn large_packets_pass_once_the_paths_mtu_is_found() {
     assert!(world.send(0, 1, &packet) && world.send(1, 0, &packet));
     world.run(ms(100));
     for node in &world.nodes {
-        assert_eq!(node.packets, [packet.clone()]);
+        assert_eq!(node.packets, std::slice::from_ref(&packet));
     }
 }
 
