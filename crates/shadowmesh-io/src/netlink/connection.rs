@@ -1,5 +1,6 @@
 //! The connection to the kernel: a request, its answer, and what a refusal means.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -32,8 +33,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn open() -> Result<Self> {
-        let socket = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
+    /// To one of the kernel's netlink families: `NETLINK_ROUTE`, `NETLINK_NETFILTER`.
+    pub(super) fn open(family: libc::c_int) -> Result<Self> {
+        let socket = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, family)?;
         sys::bind(&socket, &kernel())?;
         sys::set_receive_timeout(&socket, ANSWER_TIMEOUT)?;
         // Explanations in words came with Linux 4.12; without them the number has to do.
@@ -65,6 +67,47 @@ impl Connection {
                 };
             }
         }
+    }
+
+    /// Sends requests of which the kernel takes all or none, between the two marks of a batch, and
+    /// waits for all acknowledgements. Each request must ask for one; a refusal of the whole is
+    /// answered to the first mark.
+    pub(super) fn execute_batch(
+        &mut self,
+        begin: Request,
+        steps: Vec<(String, Request)>,
+        end: Request,
+    ) -> Result<()> {
+        let mut batch = begin.finish(self.next_sequence());
+        let first = self.sequence;
+        let mut unanswered = BTreeMap::new();
+        for (operation, request) in steps {
+            let sequence = self.next_sequence();
+            unanswered.insert(sequence, operation);
+            batch.extend(request.finish(sequence));
+        }
+        batch.extend(end.finish(self.next_sequence()));
+        sys::send_to(&self.socket, &batch, &kernel())?;
+        while !unanswered.is_empty() {
+            let received = self.receive()?;
+            for message in messages(&self.buffer[..received]) {
+                let operation = if message.sequence == first {
+                    "apply the batch".to_owned()
+                } else if let Some(operation) = unanswered.remove(&message.sequence) {
+                    operation
+                } else {
+                    continue;
+                };
+                let Some((number, detail)) = parse_acknowledgement(&message) else {
+                    return Err(NetlinkError::Malformed { operation });
+                };
+                if number != 0 {
+                    let source = io::Error::from_raw_os_error(number);
+                    return Err(refused(operation, source, detail));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Asks for a list; `None` when it raced with a change and is not consistent.
@@ -103,9 +146,14 @@ impl Connection {
     }
 
     fn send(&mut self, request: Request) -> Result<()> {
-        self.sequence = self.sequence.wrapping_add(1).max(1);
-        sys::send_to(&self.socket, &request.finish(self.sequence), &kernel())?;
+        let sequence = self.next_sequence();
+        sys::send_to(&self.socket, &request.finish(sequence), &kernel())?;
         Ok(())
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        self.sequence
     }
 
     /// Receives the next datagram of the kernel; nobody else may answer.

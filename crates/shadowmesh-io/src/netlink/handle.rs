@@ -43,7 +43,7 @@ impl Handle {
     /// Opens a connection in the calling thread's network namespace.
     pub fn new() -> Result<Self> {
         Ok(Self {
-            connection: Mutex::new(Connection::open()?),
+            connection: Mutex::new(Connection::open(libc::NETLINK_ROUTE)?),
         })
     }
 

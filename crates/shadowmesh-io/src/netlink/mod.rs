@@ -11,6 +11,8 @@
 //! gives one) and what that means; [`NetlinkError::refusal`] sorts it for callers that go on, for
 //! example because the route to remove is gone already.
 //!
+//! Beside it [`nftables`] sets the kernel's packet filter and NAT, which only laboratories need.
+//!
 //! Linux only; elsewhere [`Handle::new`] answers [`NetlinkError::Unsupported`].
 
 use std::fmt;
@@ -23,6 +25,8 @@ mod connection;
 mod handle;
 #[cfg(target_os = "linux")]
 mod message;
+#[cfg(target_os = "linux")]
+pub mod nftables;
 #[cfg(target_os = "linux")]
 mod record;
 
