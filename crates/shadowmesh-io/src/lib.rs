@@ -3,7 +3,8 @@
 //! The protocol crates are state machines without sockets; this crate is the other side of that
 //! wall: UDP sockets that move batches ([`udp`]), the TUN device with its offload header
 //! ([`tun`]), addresses, routes and links ([`netlink`]), waiting for several of them at once
-//! ([`poll`]), ending other programs ([`process`]), what the machine spends on it ([`cpu`]), and the
+//! ([`poll`]), ending other programs ([`process`]), telling a
+//! service manager ([`service`]), what the machine spends on it ([`cpu`]), and the
 //! means to build and observe a small network on one machine ([`netns`], [`lab`]).
 //!
 //! Policy:
@@ -25,6 +26,7 @@ pub mod netlink;
 pub mod netns;
 pub mod poll;
 pub mod process;
+pub mod service;
 mod sys;
 pub mod tun;
 pub mod udp;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Instant, SystemTime};
 
 use shadowmesh_crypto::{Identity, PublicIdentity, measure_speeds};
+use shadowmesh_io::service;
 use shadowmesh_net::NetConfig;
 use shadowmesh_vpn::{NodeConfig, NodePeer};
 use shadowmesh_wire::PeerId;
@@ -55,9 +56,13 @@ async fn serve(
     let id = identity.peer_id();
     let hooks = Hooks {
         learned: key_writer(state.clone(), &config),
-        ready: Box::new(move |started| tell_ready(as_json, &id, started)),
+        ready: Box::new(move |started| {
+            tell_ready(as_json, &id, started);
+            tell_manager("READY=1");
+        }),
     };
     let ended = engine::run(engine_config(&config, state, identity, hooks)?, inbox).await;
+    tell_manager("STOPPING=1");
     // Verbs that wait for an answer, `down` above all, still get it.
     let _ = stop_admin.send(());
     let _ = admin.await;
@@ -190,6 +195,16 @@ fn tell_ready(as_json: bool, id: &PeerId, started: &Started) {
         listen.join(", ")
     ));
     output::line("    stop with Ctrl-C or `shadowmesh down`");
+}
+
+/// A service manager that started us with `Type=notify` waits for this; without one there is nobody to
+/// tell.
+fn tell_manager(state: &str) {
+    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = service::notify(&socket, state)
+    {
+        tracing::warn!(%error, "the service manager could not be told {state}");
+    }
 }
 
 fn admin_failure(state_dir: &Path, error: &std::io::Error) -> Failure {
