@@ -69,6 +69,31 @@ fn id_makes_the_identity_once_and_prints_what_other_machines_need() {
 }
 
 #[test]
+fn id_needs_no_valid_configuration_but_its_state_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, state) = (
+        directory.path().join("a.toml"),
+        directory.path().join("state"),
+    );
+    let id = |text_of_file: &str| {
+        fs::write(&file, text_of_file).unwrap();
+        run(&["id", "--json", "--config", text(&file)])
+    };
+    let node = format!("[node]\nstate_dir = \"{}\"\n", text(&state));
+    // A peer whose PeerId is not known yet: what one has before the other machine was asked.
+    let output = id(&format!("{node}[[peer]]\nname = \"vps\"\n"));
+    assert!(json(&output)["peer_id"].is_string());
+    assert!(
+        stderr(&output).contains("config check"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(state.join("identity").exists());
+    // Not TOML at all: it may hide where the identity is, and nobody wants a second one.
+    assert!(!id("[node\nstate_dir = 1").status.success());
+}
+
+#[test]
 fn the_block_id_prints_is_a_configuration_as_it_stands() {
     let directory = tempfile::tempdir().unwrap();
     let [here, there] = ["here", "there"].map(|name| directory.path().join(name));

@@ -5,7 +5,8 @@ use shadowmesh_wire::overlay::{derived_ipv4, derived_ipv6};
 
 use super::args::{Global, UpArgs};
 use super::failure::Failure;
-use super::{load, output};
+use super::{load, output, sources};
+use crate::config::{self, Config};
 use crate::identity_file;
 use crate::state::StateDir;
 
@@ -32,8 +33,7 @@ struct PeerBlock {
 }
 
 pub fn run(global: &Global) -> Result<(), Failure> {
-    let loaded = load(global, &UpArgs::default())?;
-    let config = &loaded.config;
+    let config = &usable_config(global)?;
     let state = StateDir::open(&config.node.state_dir)?;
     let path = state.identity_path();
     let created = !path.exists();
@@ -67,6 +67,20 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         print_text(&report);
     }
     Ok(())
+}
+
+/// The identity does not depend on most of the configuration, and whoever writes one needs it first.
+fn usable_config(global: &Global) -> Result<Config, Failure> {
+    load(global, &UpArgs::default())
+        .map(|loaded| loaded.config)
+        .or_else(|_| {
+            let usable = config::load_usable(&sources(global, &UpArgs::default()))?;
+            tracing::warn!(
+                "the configuration is not valid yet, and addresses that it sets may be missing here; \
+                 `shadowmesh config check` says what is wrong"
+            );
+            Ok(usable)
+        })
 }
 
 fn print_text(report: &IdReport) {

@@ -228,6 +228,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
 /// Only where the node keeps its state: what verbs need to find a running node, whatever else in the
 /// configuration has become wrong since it started.
 pub fn load_state_dir(sources: &Sources) -> Result<PathBuf, LoadError> {
+    Ok(load_usable(sources)?.node.state_dir)
+}
+
+/// What can be understood, with defaults for everything else. An error only when it might lead to the
+/// wrong state directory.
+pub fn load_usable(sources: &Sources) -> Result<Config, LoadError> {
     let file = read_file(sources.file.as_deref())?;
     let mut problems = Vec::new();
     let mut layers = match &file {
@@ -242,7 +248,7 @@ pub fn load_state_dir(sources: &Sources) -> Result<PathBuf, LoadError> {
     if unreadable && config.node.state_dir == Path::new(STATE_DIR_DEFAULT) {
         return Err(ConfigError { problems }.into());
     }
-    Ok(config.node.state_dir)
+    Ok(config)
 }
 
 /// Reads and checks the text of a file alone: what the fuzz target feeds.
