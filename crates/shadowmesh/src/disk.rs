@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Replaces `path` by a file of mode 0600 with these bytes. After a crash at any moment there is
 /// either the old file or the new one.
@@ -22,6 +23,35 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::remove_file(&beside)?;
     linked?;
     sync_directory_of(path)
+}
+
+/// A file is written beside its place within milliseconds; what is older was left by a program that
+/// was killed.
+const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+
+/// Takes away what [`replace`] and [`create`] left unfinished in a directory: they hold keys. Files
+/// of any other name stay, and so do those that somebody may still be writing.
+pub fn remove_leftovers(directory: &Path) {
+    // What cannot be listed or removed does no harm where it is.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_old = entry.metadata().is_ok_and(|metadata| {
+            let age = metadata
+                .modified()
+                .map(|at| at.elapsed().unwrap_or_default());
+            metadata.is_file() && age.is_ok_and(|age| age >= LEFTOVER_AGE)
+        });
+        if is_old && is_ours_beside(&entry.file_name().to_string_lossy()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// `.NAME.PID`, as [`write_beside`] names it.
+fn is_ours_beside(name: &str) -> bool {
+    let parts = name
+        .strip_prefix('.')
+        .and_then(|rest| rest.rsplit_once('.'));
+    parts.is_some_and(|(name, pid)| !name.is_empty() && pid.parse::<u32>().is_ok())
 }
 
 fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
@@ -67,6 +97,31 @@ mod tests {
             0o600
         );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_program_left_is_removed_once_it_is_old_and_nothing_else_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * LEFTOVER_AGE;
+        let file = |name: &str, is_old: bool| {
+            let path = directory.path().join(name);
+            let file = File::create(&path).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+            path
+        };
+        let leftover = file(".identity.4711", true);
+        let others = [
+            file(".identity.4712", false),
+            file("identity", true),
+            file("identity.4711", true),
+            file(".identity.bak", true),
+            file(".4711", true),
+        ];
+        remove_leftovers(directory.path());
+        assert!(!leftover.exists());
+        assert!(others.iter().all(|path| path.exists()));
     }
 
     #[test]

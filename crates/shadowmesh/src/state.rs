@@ -135,7 +135,7 @@ impl StateDir {
         self.path.join(crate::identity_file::FILE_NAME)
     }
 
-    /// Takes the directory for this node alone.
+    /// Takes the directory for this node alone, and out of it what a killed one left unfinished.
     pub fn lock(&self) -> Result<StateLock, StateError> {
         let path = self.path.join("lock");
         let io = |error| StateError::Io {
@@ -166,6 +166,8 @@ impl StateDir {
         }
         file.set_len(0).map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
+        disk::remove_leftovers(&self.path);
+        disk::remove_leftovers(&self.keys_dir());
         Ok(StateLock { _file: file })
     }
 
