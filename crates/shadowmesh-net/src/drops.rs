@@ -104,6 +104,9 @@ drop_reasons! {
     EcnMarked = "ecn_marked",
 
     // The engine.
+    /// A datagram that the kernel dropped because the socket's buffer was full. Counted by the kernel;
+    /// added where drops are shown.
+    SocketOverflow = "socket_overflow",
     /// The control thread did not keep up with the receiver.
     ControlBacklog = "control_backlog",
     /// Packets that waited for their QUIC connection: the path takes less than comes from the device.

@@ -253,6 +253,8 @@ pub struct PeerStatus {
 pub struct SessionStatus {
     /// The way datagrams take.
     pub path: PathInfo,
+    /// The local address it uses, where the choice is not left to the operating system.
+    pub local_ip: Option<IpAddr>,
     /// Last measured round trip: by probe if there was one, else by QUIC.
     pub rtt: Option<Duration>,
     /// Cipher of the session.

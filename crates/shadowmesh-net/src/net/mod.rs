@@ -192,6 +192,7 @@ impl Net {
         let session = connection.session()?;
         Some(SessionStatus {
             path: connection.paths.current().info(),
+            local_ip: connection.paths.current().local_ip,
             rtt: session.rtt.or_else(|| Some(connection.quic.rtt())),
             cipher: session.cipher,
             plane: session.plane.status(),

@@ -202,7 +202,12 @@ impl Control {
     fn handle_command(&mut self, command: Option<Command>) -> Option<End> {
         match command? {
             Command::Status { reply } => {
-                let report = report::node(&self.node, &self.started, self.since);
+                let report = report::node(
+                    &self.node,
+                    &self.started,
+                    self.since,
+                    self.shared.links.receive_drops(),
+                );
                 let _ = reply.send(report);
             }
             Command::Peers { reply } => {

@@ -46,6 +46,16 @@ impl Links {
         self.links.iter().map(UdpLink::local_addr).collect()
     }
 
+    /// Datagrams that the kernel dropped because we were too slow, over all sockets; zero where it
+    /// does not say.
+    pub fn receive_drops(&self) -> u64 {
+        let drops = self
+            .links
+            .iter()
+            .filter_map(|link| link.receive_drops().ok());
+        drops.map(u64::from).sum()
+    }
+
     /// The socket for a remote address: of its family, and the one bound to `local_ip` if any is.
     /// A handful of sockets, so a scan beats a table.
     fn towards(&self, remote: SocketAddr, local_ip: Option<IpAddr>) -> Option<&UdpLink> {

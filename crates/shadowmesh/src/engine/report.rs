@@ -1,12 +1,12 @@
 //! What commands are told, and what the log says: the node's state in the words of the admin socket.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use shadowmesh_io::cpu;
 use shadowmesh_net::{
-    NetError, NetEvent, PathInfo, PeerState as NetState, SessionStatus, TrafficTotals,
+    DropReason, NetError, NetEvent, PathInfo, PeerState as NetState, SessionStatus, TrafficTotals,
 };
 use shadowmesh_vpn::{Node, NodePeerStatus};
 use shadowmesh_wire::PeerId;
@@ -20,7 +20,9 @@ use crate::admin::report::{
 use crate::admin::{BenchFailure, PingFailure};
 
 /// The node as a whole.
-pub fn node(node: &Node, started: &Started, since: Instant) -> NodeReport {
+///
+/// `overflow`: datagrams that the kernel dropped before we saw them.
+pub fn node(node: &Node, started: &Started, since: Instant, overflow: u64) -> NodeReport {
     let status = node.status(Instant::now());
     let is_up = |peer: &&NodePeerStatus| session_of(peer).is_some();
     let [aes_256_gcm, chacha20_poly1305] = started.cipher_speeds;
@@ -49,7 +51,9 @@ pub fn node(node: &Node, started: &Started, since: Instant) -> NodeReport {
         drops: status
             .drops
             .iter()
-            .map(|(reason, count)| (reason.name().to_owned(), *count))
+            .copied()
+            .chain((overflow > 0).then_some((DropReason::SocketOverflow, overflow)))
+            .map(|(reason, count)| (reason.name().to_owned(), count))
             .collect(),
         cpu_ms: cpu::process().map_or(0, |time| millis(time.total())),
         memory_kib: cpu::memory().map_or(0, |memory| memory.resident / 1024),
@@ -69,7 +73,10 @@ fn peer(status: &NodePeerStatus) -> PeerReport {
         name: status.config.name.clone(),
         state: state(net.map_or(NetState::Idle, |net| net.state)),
         problem: problem(status),
-        path: session.map(|session| path(session.path, session.rtt)),
+        path: session.map(|session| PathReport {
+            local: session.local_ip.or_else(|| source_towards(session.path)),
+            ..path(session.path, session.rtt)
+        }),
         epoch: session.map(|session| session.epoch),
         cipher: session.map(|session| session.cipher.to_string()),
         data_plane: session.map(|session| session.plane.name().to_owned()),
@@ -110,6 +117,19 @@ fn state(state: NetState) -> PeerState {
         NetState::Up => PeerState::Up,
         _ => PeerState::Idle,
     }
+}
+
+/// The address from which the kernel sends to the other end of a path, where the choice is left to it.
+fn source_towards(path: PathInfo) -> Option<IpAddr> {
+    let remote = path.remote();
+    let any: IpAddr = match remote.ip() {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // Connecting a UDP socket sends nothing; it only looks up the route.
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(remote).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// A path with its last known round trip.

@@ -9,6 +9,7 @@ mod laboratory;
 mod mesh;
 mod queues;
 mod restart;
+mod service;
 mod strangers;
 mod support;
 mod verbs;
