@@ -18,8 +18,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+#[cfg(target_os = "linux")]
+mod send;
 
 #[cfg(target_os = "linux")]
 use crate::sys;
@@ -48,8 +51,8 @@ pub struct Transmit<'a> {
     pub remote: SocketAddr,
     /// Which of our addresses to send from; `None` lets the route decide.
     pub local_ip: Option<IpAddr>,
-    /// The two ECN bits of the IP header (RFC 3168); `None` and 0 mean not ECN-capable.
-    pub ecn: Option<u8>,
+    /// The traffic class of the IP header: DSCP (RFC 2474) and ECN (RFC 3168).
+    pub traffic_class: u8,
     /// `Some(n)`: `contents` is a run of `n`-byte datagrams, the last may be shorter.
     pub segment_size: Option<usize>,
     /// The datagram or datagrams.
@@ -191,10 +194,17 @@ impl UdpLink {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn send_raw(&self, transmit: &Transmit<'_>, length: usize) -> io::Result<()> {
+        send::send(&self.socket, transmit, length)
+    }
+
+    /// Elsewhere the ECN bits have to do.
+    #[cfg(not(target_os = "linux"))]
     fn send_raw(&self, transmit: &Transmit<'_>, length: usize) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: transmit.remote,
-            ecn: transmit.ecn.and_then(EcnCodepoint::from_bits),
+            ecn: quinn_udp::EcnCodepoint::from_bits(transmit.traffic_class & 0b11),
             contents: &transmit.contents[..length],
             segment_size: transmit.segment_size,
             src_ip: transmit.local_ip,
@@ -318,8 +328,6 @@ fn is_run(transmit: &Transmit<'_>, length: usize) -> bool {
 
 /// `EIO`: the route cannot (IPsec, a device without checksum offload). `EINVAL` also says so on
 /// some drivers, but mainly that a segment exceeds the MTU. Sending one segment alone tells.
-/// (After either, quinn-udp sends no ECN bits over IPv4 on this socket any more, which QUIC's ECN
-/// validation notices; the price of a caller that exceeds the MTU.)
 fn may_mean_no_gso(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
 }
@@ -372,7 +380,7 @@ mod tests {
         Transmit {
             remote,
             local_ip: None,
-            ecn: None,
+            traffic_class: 0,
             segment_size,
             contents,
         }

@@ -55,6 +55,9 @@ impl Pair {
     }
 }
 
+/// Expedited forwarding (RFC 3246), in its place in the traffic class.
+const EF: u8 = 46 << 2;
+
 fn four(number: u16) -> IpAddr {
     format!("10.9.0.{number}").parse().unwrap()
 }
@@ -67,7 +70,7 @@ fn transmit(remote: SocketAddr, contents: &[u8], segment_size: Option<usize>) ->
     Transmit {
         remote,
         local_ip: None,
-        ecn: None,
+        traffic_class: 0,
         segment_size,
         contents,
     }
@@ -102,7 +105,7 @@ fn a_gso_run_arrives_as_the_same_datagrams_in_few_buffers_over_both_families() {
                 let contents: Vec<u8> = (0..150 * 1400 - 77).map(|at| (at % 251) as u8).collect();
                 let run = Transmit {
                     local_ip: Some(address(1)),
-                    ecn: Some(2),
+                    traffic_class: EF | 2,
                     ..transmit(receiver.local_addr(), &contents, Some(1400))
                 };
                 sender.send(&run).unwrap();

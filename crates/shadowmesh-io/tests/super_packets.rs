@@ -121,7 +121,7 @@ fn carry_datagrams(here: &Netns, there: &Netns, source: IpAddr, target: IpAddr) 
     let run = Transmit {
         remote: receiver.local_addr().unwrap(),
         local_ip: None,
-        ecn: None,
+        traffic_class: 0,
         segment_size: Some(UDP_DATAGRAM_LEN),
         contents: &contents,
     };

@@ -104,6 +104,18 @@ pub fn outer(inner: u8, dscp: OuterDscp) -> u8 {
     }
 }
 
+// PROTOCOL SM-TC-3
+/// Brings what became of the outer header's ECN field into a packet. HOT PATH.
+#[inline]
+pub fn decapsulate(packet: &mut [u8], outer: u8) -> Result<(), MarkedNotEct> {
+    let inner = Ecn::of(of(packet));
+    let found = inner.decapsulate(Ecn::of(outer))?;
+    if found != inner {
+        set_ecn(packet, found);
+    }
+    Ok(())
+}
+
 /// Writes the ECN field and mends the IPv4 header checksum for it (RFC 1624). HOT PATH.
 #[inline]
 pub fn set_ecn(packet: &mut [u8], ecn: Ecn) {

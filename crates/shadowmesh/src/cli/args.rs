@@ -176,6 +176,9 @@ pub struct UpArgs {
     /// device.offload: auto, off [default: auto]
     #[arg(long, value_name = "CHOICE")]
     pub offload: Option<String>,
+    /// device.dscp: copy the packets' DSCP to the outside, or hide it [default: copy]
+    #[arg(long, value_name = "CHOICE")]
+    pub dscp: Option<String>,
     /// session.rekey_interval, 10s to 60m [default: 2m]
     #[arg(long, value_name = "TIME")]
     pub rekey_interval: Option<String>,
@@ -248,7 +251,7 @@ impl UpArgs {
     pub fn flags(&self) -> Vec<(&'static str, String)> {
         let one = |flag, text: &Option<String>| text.iter().map(|t| (flag, t.clone())).collect();
         let many = |flag, texts: &Vec<String>| texts.iter().map(|t| (flag, t.clone())).collect();
-        let all: [Vec<(&'static str, String)>; 11] = [
+        let all: [Vec<(&'static str, String)>; 12] = [
             many("--listen", &self.listen),
             one("--device-mode", &self.device_mode),
             one("--device-name", &self.device_name),
@@ -256,6 +259,7 @@ impl UpArgs {
             one("--mtu", &self.mtu),
             one("--queues", &self.queues),
             one("--offload", &self.offload),
+            one("--dscp", &self.dscp),
             one("--rekey-interval", &self.rekey_interval),
             one("--cipher", &self.cipher),
             one("--data-plane", &self.data_plane),

@@ -82,6 +82,7 @@ fn engine_config(
         mtu: config.device.mtu,
         queues: config.device.queues.on(cores()),
         offload: config.device.offload == Offload::Auto,
+        dscp: config.device.dscp,
         state_dir: state.path().into(),
         hooks,
     })

@@ -113,6 +113,9 @@ impl Reader<'_> {
             offload: self
                 .one(&schema::DEVICE, &fields, "offload", value::offload)
                 .unwrap_or(Offload::Auto),
+            dscp: self
+                .one(&schema::DEVICE, &fields, "dscp", value::outer_dscp)
+                .unwrap_or_default(),
         }
     }
 

@@ -25,6 +25,7 @@ use shadowmesh_net::DataPlane;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::overlay;
 use shadowmesh_wire::prefix::IpPrefix;
+use shadowmesh_wire::traffic_class::OuterDscp;
 
 pub use assemble::{
     LISTEN_DEFAULT, MTU_DEFAULT, REKEY_INTERVAL_DEFAULT, STATE_DIR_DEFAULT, derived_prefixes,
@@ -77,6 +78,8 @@ pub struct DeviceConfig {
     pub queues: Queues,
     /// Whether the device passes super-packets.
     pub offload: Offload,
+    /// What the outer header says of the DSCP of the packet inside.
+    pub dscp: OuterDscp,
 }
 
 /// How many queues the device has, and so how many senders and receivers there are.

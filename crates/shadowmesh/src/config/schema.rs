@@ -109,6 +109,12 @@ pub static DEVICE: Section = Section {
             flag: "--offload",
             expects: "\"auto\" or \"off\"",
         },
+        Key {
+            name: "dscp",
+            shape: Shape::Text,
+            flag: "--dscp",
+            expects: "\"copy\" or \"hide\"",
+        },
     ],
 };
 

@@ -46,6 +46,7 @@ mode = "tun"
 name = "shadow0"
 address = ["10.100.1.5/16"]
 mtu = 1420
+dscp = "hide"
 [session]
 rekey_interval = "2m"
 cipher = "auto"
@@ -63,6 +64,7 @@ name = "vps"
     assert_eq!(config.device.name.as_deref(), Some("shadow0"));
     assert_eq!(config.device.address[0].to_string(), "10.100.1.5/16");
     assert_eq!(config.device.mtu, 1420);
+    assert_eq!(config.device.dscp, OuterDscp::Hide);
     assert_eq!(config.session.rekey_interval, Duration::from_secs(120));
     assert_eq!(config.session.cipher, CipherChoice::Auto);
     assert_eq!(config.peers[0].id, PeerId::from_bytes([7; 32]));

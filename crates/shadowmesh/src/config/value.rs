@@ -7,6 +7,7 @@ use shadowmesh_io::tun::{NAME_LEN_MAX, QUEUES_MAX};
 use shadowmesh_net::{DataPlane, REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
+use shadowmesh_wire::traffic_class::OuterDscp;
 
 use super::layers::Item;
 use super::origin::Problem;
@@ -127,6 +128,17 @@ pub fn data_plane(place: Place, item: &Item) -> Result<DataPlane, Problem> {
         _ => Err(place
             .wrong(item, "no such data plane")
             .did_you_mean(&item.text, ["auto", "sealed", "quic"])),
+    }
+}
+
+/// `copy`, `hide`
+pub fn outer_dscp(place: Place, item: &Item) -> Result<OuterDscp, Problem> {
+    match item.text.as_str() {
+        "copy" => Ok(OuterDscp::Copy),
+        "hide" => Ok(OuterDscp::Hide),
+        other => Err(place
+            .wrong(item, "no such choice")
+            .did_you_mean(other, ["copy", "hide"])),
     }
 }
 

@@ -349,7 +349,7 @@ impl Control {
         let sent = self.shared.links.send_now(&Transmit {
             remote: transmit.remote,
             local_ip: transmit.local_ip,
-            ecn: transmit.ecn,
+            traffic_class: transmit.ecn.unwrap_or(0),
             segment_size: transmit.segment_size,
             contents: &transmit.contents,
         });

@@ -18,7 +18,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `control` | drives the node: datagrams, timers, commands, signals |
-//! | `sender`, `buffers`, `runs` | device to network |
+//! | `sender`, `arrivals`, `buffers`, `runs` | device to network |
 //! | `by_quic` | device to control, for peers whose packets go by QUIC |
 //! | `receiver` | network to device |
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
@@ -26,6 +26,7 @@
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
 //! | `report` | what commands are told |
 
+mod arrivals;
 mod buffers;
 mod by_quic;
 mod cell;
@@ -55,6 +56,7 @@ use shadowmesh_crypto::PublicIdentity;
 use shadowmesh_io::tun::{Tun, TunError, TunOptions};
 use shadowmesh_net::DropCounters;
 use shadowmesh_vpn::{ConfigError, Node, NodeConfig};
+use shadowmesh_wire::traffic_class::OuterDscp;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -85,6 +87,8 @@ pub struct EngineConfig {
     pub queues: usize,
     /// Whether the device passes super-packets.
     pub offload: bool,
+    /// What the outer header says of the inner DSCP.
+    pub dscp: OuterDscp,
     /// Where the journal of host settings is kept.
     pub state_dir: PathBuf,
     /// What the rest of the program wants to be told.
@@ -168,6 +172,7 @@ pub async fn run(
         turnstile: Arc::new(Turnstile::new(config.queues)),
         outbox,
         drops,
+        dscp: config.dscp,
     };
     let mut threads = DataThreads::start(&shared, config.queues).map_err(EngineError::Threads)?;
     let started = Started {
@@ -202,6 +207,8 @@ struct Shared {
     outbox: Outbox,
     /// Everything dropped.
     drops: Arc<DropCounters>,
+    /// What the outer header says of the inner DSCP.
+    dscp: OuterDscp,
 }
 
 /// The running senders and receivers.

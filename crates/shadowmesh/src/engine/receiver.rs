@@ -22,6 +22,7 @@ use shadowmesh_net::{DropReason, Received};
 use shadowmesh_vpn::{Inbound, Snapshot};
 use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
 use shadowmesh_wire::sealed;
+use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
 
 use super::Shared;
 use super::inbox::Outbox;
@@ -160,7 +161,14 @@ fn judge(
     coalescer: &mut Coalescer,
 ) {
     match inbound {
-        Inbound::Packet { range, .. } => coalescer.push(at + range.start, &datagram[range]),
+        Inbound::Packet { range, .. } => {
+            let at = at + range.start;
+            let packet = &mut datagram[range];
+            match traffic_class::decapsulate(packet, control.received.ecn.unwrap_or(0)) {
+                Ok(()) => coalescer.push(at, packet),
+                Err(MarkedNotEct) => shared.drops.count(DropReason::EcnMarked),
+            }
+        }
         Inbound::Inner { peer, range } => {
             let inner = &datagram[range];
             shared.outbox.inner(peer, control.received, inner);

@@ -1,7 +1,8 @@
 //! Sealed frames of one peer, back to back, on their way out in one GSO send.
 //!
 //! The kernel's terms for `UDP_SEGMENT`: at most 64 segments and 65507 bytes, all of one length, and
-//! only the last may be shorter. So a shorter frame ends its run, and a longer one starts another.
+//! only the last may be shorter. So a shorter frame ends its run, and a longer one starts another; and
+//! one of another traffic class does, because the send has one IP header for all.
 //! The buffers are made once; a packet is written into its slot, sealed there, and leaves from there.
 
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub struct Run {
     /// Length of the first frame, and so of all but the last.
     segment: usize,
     segments: usize,
+    /// Of the outer IP header.
+    traffic_class: u8,
     /// A shorter frame was added: nothing may follow it.
     ended: bool,
 }
@@ -31,6 +34,7 @@ impl Run {
             len: 0,
             segment: 0,
             segments: 0,
+            traffic_class: 0,
             ended: false,
         }
     }
@@ -45,13 +49,14 @@ impl Run {
         self.segments
     }
 
-    /// Whether a frame of up to `len` bytes may follow. HOT PATH.
-    pub fn has_room(&self, len: usize) -> bool {
+    /// Whether a frame of up to `len` bytes and this traffic class may follow. HOT PATH.
+    pub fn has_room(&self, len: usize, traffic_class: u8) -> bool {
         if self.is_empty() {
             return len <= self.buffer.len();
         }
         !self.ended
             && len <= self.segment
+            && traffic_class == self.traffic_class
             && self.segments < SEGMENTS_MAX
             && self.len + len <= self.buffer.len()
     }
@@ -63,10 +68,14 @@ impl Run {
 
     /// The next frame stands in the slot and is `len` bytes long; [`has_room`](Self::has_room) said
     /// that it may. HOT PATH.
-    pub fn commit(&mut self, len: usize) {
-        debug_assert!(self.has_room(len), "the caller asked for room first");
+    pub fn commit(&mut self, len: usize, traffic_class: u8) {
+        debug_assert!(
+            self.has_room(len, traffic_class),
+            "the caller asked for room first"
+        );
         if self.is_empty() {
             self.segment = len;
+            self.traffic_class = traffic_class;
         }
         self.ended = len < self.segment;
         self.len += len;
@@ -78,7 +87,7 @@ impl Run {
         Transmit {
             remote: to.remote,
             local_ip: to.local_ip,
-            ecn: None,
+            traffic_class: self.traffic_class,
             segment_size: (self.segments > 1).then_some(self.segment),
             contents: &self.buffer[..self.len],
         }
@@ -162,19 +171,19 @@ mod tests {
     fn equal_frames_follow_each_other_up_to_64() {
         let mut run = Run::new();
         for _ in 0..SEGMENTS_MAX {
-            assert!(run.has_room(100));
-            run.commit(100);
+            assert!(run.has_room(100, 0));
+            run.commit(100, 0);
         }
-        assert!(!run.has_room(100));
+        assert!(!run.has_room(100, 0));
         run.clear();
-        assert!(run.is_empty() && run.has_room(100));
+        assert!(run.is_empty() && run.has_room(100, 0));
     }
 
     #[test]
     fn a_run_never_exceeds_what_one_send_takes() {
         let mut run = Run::new();
-        while run.has_room(1450) {
-            run.commit(1450);
+        while run.has_room(1450, 0) {
+            run.commit(1450, 0);
         }
         assert_eq!(run.segments(), GSO_BYTES_MAX / 1450);
     }
@@ -182,11 +191,21 @@ mod tests {
     #[test]
     fn a_shorter_frame_ends_the_run_and_a_longer_one_does_not_fit() {
         let mut run = Run::new();
-        run.commit(1450);
-        assert!(!run.has_room(1451));
-        assert!(run.has_room(80));
-        run.commit(80);
-        assert!(!run.has_room(80));
-        assert!(!run.has_room(1450));
+        run.commit(1450, 0);
+        assert!(!run.has_room(1451, 0));
+        assert!(run.has_room(80, 0));
+        run.commit(80, 0);
+        assert!(!run.has_room(80, 0));
+        assert!(!run.has_room(1450, 0));
+    }
+
+    #[test]
+    fn a_frame_of_another_traffic_class_does_not_follow() {
+        let mut run = Run::new();
+        run.commit(1450, 0xb8);
+        assert!(run.has_room(1450, 0xb8));
+        assert!(!run.has_room(1450, 0));
+        run.clear();
+        assert!(run.has_room(1450, 0));
     }
 }

@@ -21,6 +21,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use shadowmesh_io::poll::{self, Watch};
@@ -36,6 +37,7 @@ use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD, TAG_LEN};
 use shadowmesh_wire::traffic_class::{self, Ecn};
 
 use super::Shared;
+use super::arrivals::Arrivals;
 use super::buffers::{Buffer, Buffers};
 use super::by_quic::ToQuic;
 use super::runs::{Run, Runs};
@@ -95,27 +97,34 @@ impl Sender {
     /// Works until it is stopped or the device fails.
     pub fn run(mut self) -> io::Result<()> {
         let mut runs = Runs::new();
+        let mut arrivals = Arrivals::default();
         while !self.stop.is_set() {
             let is_drained = self.read_device()?;
-            self.serve(&mut runs);
+            arrivals.served(self.serve(&mut runs));
             if self.queue.is_empty() {
                 runs.send_all(&mut |peer, run| send(&self.shared, peer, run));
                 self.to_quic.flush();
                 if is_drained {
-                    self.wait()?;
+                    self.wait(&mut arrivals)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Blocks until there is something to read. No snapshot and no session is held here.
-    fn wait(&self) -> io::Result<()> {
+    /// Blocks until there is something to read, or a little longer when that is so at once again and
+    /// again. No snapshot and no session is held here.
+    fn wait(&self, arrivals: &mut Arrivals) -> io::Result<()> {
         let mut watches = [
             Watch::readable(source(&self.shared, self.source)),
             Watch::readable(self.stop.waker()),
         ];
-        poll::wait(&mut watches, None).map(drop)
+        let start = Instant::now();
+        poll::wait(&mut watches, None)?;
+        if let Some(pause) = arrivals.woken_after(start.elapsed()) {
+            thread::sleep(pause);
+        }
+        Ok(())
     }
 
     /// Moves what the device holds into the fair queue; whether that was all.
@@ -150,15 +159,15 @@ impl Sender {
         self.buffers.free(buffer);
     }
 
-    /// Takes one turn's share out of the fair queue, into the runs of the peers.
-    fn serve(&mut self, runs: &mut Runs) {
+    /// Takes one turn's share out of the fair queue, into the runs of the peers; returns its bytes.
+    fn serve(&mut self, runs: &mut Runs) -> usize {
         let now = Instant::now();
         let (mut items, mut bytes) = (0, 0);
         while items < TURN_ITEMS_MAX && bytes < TURN_BYTES_MAX {
             let (drops, buffers) = (&self.shared.drops, &mut self.buffers);
             let lost = &mut |item, size, reason| lose(drops, buffers, item, size, reason);
             let Some((mut item, size, signal)) = self.queue.pop(now, lost) else {
-                return;
+                break;
             };
             if let Err(reason) = self.forward(&item.peer, item.buffer.filled(), signal, runs) {
                 self.shared.drops.add(reason, size.segments.into());
@@ -167,6 +176,7 @@ impl Sender {
             items += 1;
             bytes += size.bytes as usize;
         }
+        bytes
     }
 
     /// One item whose turn has come.
@@ -181,21 +191,25 @@ impl Sender {
         if signal == Signal::Mark {
             traffic_class::set_ecn(packet, Ecn::Ce);
         }
+        let class = traffic_class::outer(traffic_class::of(packet), self.shared.dscp);
         let mut packets = split(header, packet)?;
         if signal == Signal::LoseFirst {
             packets.skip_next();
             self.shared.drops.count(DropReason::QueueCodel);
         }
         match peer.plane {
-            Plane::Sealed => self.seal(peer, packets, runs),
+            Plane::Sealed => self.seal(peer, class, packets, runs),
             Plane::Quic => self.to_quic.push(peer, packets),
         }
     }
 
-    /// Seals every packet of a super-packet into the peer's run.
+    // PROTOCOL SM-TC-1
+    // PROTOCOL SM-TC-2
+    /// Seals every packet of a super-packet into the peer's run, under one outer traffic class.
     fn seal(
         &self,
         peer: &Arc<Outbound>,
+        class: u8,
         mut packets: Split<'_>,
         runs: &mut Runs,
     ) -> Result<(), DropReason> {
@@ -212,7 +226,7 @@ impl Sender {
         let run = runs.towards(peer, send);
         let mut bytes = 0;
         for counter in first..first + count {
-            if !run.has_room(frame_len_max) {
+            if !run.has_room(frame_len_max, class) {
                 send(peer, run);
                 run.clear();
             }
@@ -223,7 +237,7 @@ impl Sender {
             slot[HEADER_LEN] = InnerType::IpPacket as u8;
             let frame_len = HEADER_LEN + 1 + len + TAG_LEN;
             peer.sealer.seal(counter, &mut slot[..frame_len]);
-            run.commit(frame_len);
+            run.commit(frame_len, class);
             bytes += len as u64;
         }
         peer.traffic.sent(count, bytes);

@@ -25,6 +25,8 @@ pub struct NodeSettings {
     pub addresses: Vec<String>,
     /// Name of the device.
     pub device: String,
+    /// `copy` or `hide`.
+    pub dscp: String,
     /// Largest IP packet of the device; `None` leaves the default.
     pub mtu: Option<u16>,
     /// Queues of the device; `None` leaves the default.
@@ -46,6 +48,7 @@ impl Default for NodeSettings {
             data_plane: "auto".into(),
             addresses: Vec::new(),
             device: super::DEVICE.into(),
+            dscp: "copy".into(),
             mtu: None,
             queues: None,
             offload: true,
@@ -74,10 +77,11 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
     let _ = write!(
         text,
         "[node]\nstate_dir = {}\nlisten = {}\n\n\
-         [device]\nmode = \"tun\"\nname = {}\n",
+         [device]\nmode = \"tun\"\nname = {}\ndscp = {}\n",
         quote(&state_dir.display().to_string()),
         list(&settings.listen),
         quote(&settings.device),
+        quote(&settings.dscp),
     );
     if !settings.addresses.is_empty() {
         let _ = writeln!(text, "address = {}", list(&settings.addresses));
