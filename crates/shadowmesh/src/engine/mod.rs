@@ -22,6 +22,7 @@
 //! | `by_quic` | device to control, for peers whose packets go by QUIC |
 //! | `receiver` | network to device |
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
+//! | `priority` | who goes first when all cores are busy |
 //! | `links` | the UDP sockets |
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
 //! | `report` | what commands are told |
@@ -37,6 +38,7 @@ pub mod journal;
 mod links;
 #[cfg(test)]
 mod model;
+mod priority;
 mod receiver;
 mod report;
 mod runs;

@@ -26,6 +26,7 @@ use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
 
 use super::Shared;
 use super::inbox::Outbox;
+use super::priority;
 use super::stop::Stop;
 use super::turnstile::{Entrance, Ticket};
 
@@ -61,6 +62,7 @@ impl Receiver {
 
     /// Works until it is stopped or the device fails.
     pub fn run(mut self) -> io::Result<()> {
+        priority::receiver();
         let shared = self.shared.clone();
         let stop = Arc::clone(&self.stop);
         let links: Vec<&UdpLink> = shared.links.iter().collect();

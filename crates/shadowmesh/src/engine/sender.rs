@@ -40,6 +40,7 @@ use super::Shared;
 use super::arrivals::Arrivals;
 use super::buffers::{Buffer, Buffers};
 use super::by_quic::ToQuic;
+use super::priority;
 use super::runs::{Run, Runs};
 use super::stop::Stop;
 
@@ -96,6 +97,7 @@ impl Sender {
 
     /// Works until it is stopped or the device fails.
     pub fn run(mut self) -> io::Result<()> {
+        priority::sender();
         let mut runs = Runs::new();
         let mut arrivals = Arrivals::default();
         while !self.stop.is_set() {
