@@ -3,13 +3,9 @@
 //! The protocol crates are state machines without sockets; this crate is the other side of that
 //! wall: UDP sockets that move batches ([`udp`]), the TUN device with its offload header
 //! ([`tun`]), addresses, routes and links ([`netlink`]), waiting for several of them at once
-<<<<<<< HEAD
 //! ([`poll`]), ending other programs ([`process`]), telling a
-//! service manager ([`service`]), what the machine spends on it ([`cpu`]), and the
-=======
-//! ([`poll`]), ending other programs ([`process`]), who goes first
-//! ([`sched`]), what the machine spends on it ([`cpu`]), and the
->>>>>>> 0b02e8e (Data threads go before programs, and receivers before senders, where the system lets them)
+//! service manager ([`service`]), who goes first ([`sched`]), what the machine spends on it
+//! ([`cpu`]), and the
 //! means to build and observe a small network on one machine ([`netns`], [`lab`]).
 //!
 //! Policy:
@@ -31,11 +27,8 @@ pub mod netlink;
 pub mod netns;
 pub mod poll;
 pub mod process;
-<<<<<<< HEAD
-pub mod service;
-=======
 pub mod sched;
->>>>>>> 0b02e8e (Data threads go before programs, and receivers before senders, where the system lets them)
+pub mod service;
 mod sys;
 pub mod tun;
 pub mod udp;

@@ -12,4 +12,5 @@ mod restart;
 mod service;
 mod strangers;
 mod support;
+mod traffic_class;
 mod verbs;
