@@ -2,7 +2,7 @@
 //! called by the README's own command.
 
 use crate::failure::{Failure, Outcome};
-use crate::{shell, test, tidy};
+use crate::{instructions, shell, test, tidy};
 use std::process::Command;
 
 /// The documentation is for those who work on ShadowMesh and shows private items, so links to them
@@ -25,6 +25,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         shell::run(&mut command, next)?;
     }
     tidy::run(&[])?;
+    instructions::in_ci()?;
     eprintln!("\nci: all good");
     Ok(())
 }

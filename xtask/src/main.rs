@@ -11,6 +11,7 @@ mod ci;
 mod evidence;
 mod failure;
 mod fuzz;
+mod instructions;
 mod lab;
 mod shell;
 mod sim;
@@ -38,7 +39,7 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "ci",
         usage: "ci [--without-tests]",
-        about: "what a change must pass: tests, fmt, clippy, documentation, tidy",
+        about: "what a change must pass: tests, fmt, clippy, documentation, tidy, instruction counts",
         run: ci::run,
     },
     Verb {
@@ -64,6 +65,12 @@ const VERBS: &[Verb] = &[
         usage: "bench [ARGUMENTS OF shadowmesh bench]",
         about: "measurements of a release build (default: handshake)",
         run: bench::run,
+    },
+    Verb {
+        name: "instructions",
+        usage: "instructions [--only CASE] [--bless]",
+        about: "instructions of the hot path, piece by piece, against the baseline (needs valgrind)",
+        run: instructions::run,
     },
     Verb {
         name: "fuzz",

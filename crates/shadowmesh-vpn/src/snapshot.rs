@@ -193,11 +193,8 @@ impl Snapshot {
         }
     }
 
-    pub(crate) fn inbound_packet(
-        &self,
-        sealed_by: &PeerId,
-        packet: &[u8],
-    ) -> Result<(), DropReason> {
+    /// Whether an IP packet that `sealed_by` sealed may go to the device. HOT PATH.
+    pub fn inbound_packet(&self, sealed_by: &PeerId, packet: &[u8]) -> Result<(), DropReason> {
         let packet = IpPacket::parse(packet).map_err(|_| DropReason::MalformedIpPacket)?;
         let source = packet.source();
         // A peer that owns a default route owns neither our addresses nor everybody's.
