@@ -167,6 +167,7 @@ fn first_flights(victim: &LabNode) -> Result<Vec<Vec<Vec<u8>>>, String> {
             id: victim.id,
             addresses: vec![address],
             known_key: None,
+            data_plane: shadowmesh_net::DataPlane::default(),
         };
         net.add_peer(peer, now);
         net.connect(&victim.id, now);
