@@ -2,7 +2,7 @@
 //! CPU time of every thread: the first thing to look at before and after touching the hot path.
 //!
 //! ```sh
-//! cargo build --release && cargo run --release --example throughput -- [seconds] [cipher]
+//! cargo build --release && cargo run --release --example throughput -- [seconds] [cipher] [data plane]
 //! ```
 
 use std::error::Error;
@@ -19,10 +19,12 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
     let seconds = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let cipher = arguments.next().unwrap_or_else(|| "auto".into());
+    let plane = arguments.next().unwrap_or_else(|| "auto".into());
     let directory = tempfile::tempdir()?;
     let mut lab = Lab::build(&program()?, directory.path(), 2)?;
     for node in &mut lab.nodes {
         node.settings.cipher.clone_from(&cipher);
+        node.settings.data_plane.clone_from(&plane);
         node.settings.rekey_interval = Duration::from_secs(10);
     }
     lab.configure_full_mesh(Family::V4)?;
@@ -30,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     lab.wait_until_reachable(Duration::from_secs(10))?;
 
     println!(
-        "inner congestion {CONGESTION}, cipher {cipher}, new keys every 10 s, {seconds} s each"
+        "inner congestion {CONGESTION}, cipher {cipher}, data plane {plane}, new keys every 10 s, {seconds} s each"
     );
     let amount = Amount::Time(Duration::from_secs(seconds));
     let [first, second] = &lab.nodes[..] else {
