@@ -73,10 +73,10 @@ pub(crate) struct Control {
     tokens: Arc<AddressTokens>,
     /// For connections that only carry control messages, as far as is known when they are made.
     transport: Arc<TransportConfig>,
-    /// For connections that carry packets.
-    data_transport: Arc<TransportConfig>,
-    /// How connections are accepted that will probably carry packets.
-    data_server: Arc<ServerConfig>,
+    /// How connections are accepted.
+    server: ServerConfig,
+    /// Largest packet of our device.
+    device_mtu: u16,
     rng: StdRng,
 }
 
@@ -91,12 +91,10 @@ impl Control {
         let tls = TlsConfigs::new(config.identity.clone(), roster, counters);
         let time = Arc::new(TokenTime::new(config.unix_time, now));
         let transport = Arc::new(settings::transport());
-        let data_transport = Arc::new(settings::data_transport(config.mtu));
         let server = settings::server(&config.identity, &tls, transport.clone(), time.clone());
-        let mut data_server = server.clone();
-        data_server.transport_config(data_transport.clone());
         let cids = Cids::new(rng.random());
-        let endpoint = settings::endpoint(&config.identity, cids.clone(), server, rng.random());
+        let endpoint =
+            settings::endpoint(&config.identity, cids.clone(), server.clone(), rng.random());
         Self {
             endpoint,
             connections: BTreeMap::new(),
@@ -109,20 +107,21 @@ impl Control {
             tls,
             tokens: Arc::new(AddressTokens::default()),
             transport,
-            data_transport,
-            data_server: Arc::new(data_server),
+            server,
+            device_mtu: config.mtu,
             rng,
         }
     }
 
     /// Starts a connection to `peer`, trying all `targets` at once. `short`: the peer holds our
-    /// full key. `for_data`: the connection will probably carry packets.
+    /// full key. `data`: the connection will probably carry packets, on a path with this MTU if any is
+    /// known.
     // PROTOCOL SM-HS-7
     pub(crate) fn connect(
         &mut self,
         peer: PeerId,
         targets: &[SocketAddr],
-        (short, for_data): (bool, bool),
+        (short, data): (bool, Option<Option<u16>>),
         now: Instant,
     ) -> Result<ConnKey, ConnectError> {
         let name = server_name(&peer);
@@ -135,10 +134,9 @@ impl Control {
         let double_initials = !self.tokens.has(&name);
         let mut config = ClientConfig::new(self.tls.client(peer, short));
         config
-            .transport_config(if for_data {
-                self.data_transport.clone()
-            } else {
-                self.transport.clone()
+            .transport_config(match data {
+                Some(known) => Arc::new(settings::data_transport(self.device_mtu, known)),
+                None => self.transport.clone(),
             })
             .token_store(self.tokens.clone())
             .version(settings::QUIC_VERSION)
@@ -152,9 +150,20 @@ impl Control {
         Ok(key)
     }
 
-    /// How to accept a connection that will probably carry packets.
-    pub(crate) fn data_server(&self) -> Arc<ServerConfig> {
-        self.data_server.clone()
+    /// How to accept a connection from `remote` that will probably carry packets.
+    pub(crate) fn data_server(&self, remote: SocketAddr) -> Arc<ServerConfig> {
+        let known = self.at_address(remote).filter_map(|key| self.data_mtu(key));
+        let transport = settings::data_transport(self.device_mtu, known.max());
+        let mut server = self.server.clone();
+        server.transport_config(Arc::new(transport));
+        Arc::new(server)
+    }
+
+    /// What a connection that carries packets has found its path to take.
+    pub(crate) fn data_mtu(&self, key: ConnKey) -> Option<u16> {
+        let connection = self.connections.get(&key)?;
+        let session = connection.session()?;
+        session.uses_quic().then(|| connection.quic.current_mtu())
     }
 
     /// Takes in a connection that the endpoint just made.

@@ -67,14 +67,18 @@ const DATAGRAM_OVERHEAD: u16 = 1 + 8 + 4 + 16 + 9;
 const ETHERNET_PAYLOAD: u16 = 1472;
 
 /// For connections that carry packets: searches for the path's MTU until packets of our device fit.
-pub(super) fn data_transport(device_mtu: u16) -> TransportConfig {
+/// `known`: what another connection on the same path has found, so that one that renews its keys does
+/// not begin anew. A search that fails falls back to [`CONTROL_MTU`] by itself.
+pub(super) fn data_transport(device_mtu: u16, known: Option<u16>) -> TransportConfig {
     let mut search = MtuDiscoveryConfig::default();
     search
         .upper_bound(ETHERNET_PAYLOAD.max(device_mtu.saturating_add(1 + DATAGRAM_OVERHEAD)))
         // Every byte may be the one that lets a packet pass whole; a step more is one small packet.
         .minimum_change(2);
     let mut transport = transport();
-    transport.mtu_discovery_config(Some(search));
+    transport
+        .initial_mtu(known.unwrap_or(CONTROL_MTU).max(CONTROL_MTU))
+        .mtu_discovery_config(Some(search));
     transport
 }
 

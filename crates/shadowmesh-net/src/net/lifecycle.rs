@@ -50,7 +50,8 @@ impl Net {
         }
         peer.retry.begun();
         self.timers.stop(Timer::Connect(id));
-        let kind = (peer.holds_our_key, peer.used_quic);
+        let known = peer.primary.and_then(|key| self.control.data_mtu(key));
+        let kind = (peer.holds_our_key, peer.used_quic.then_some(known));
         match self.control.connect(id, &targets, kind, now) {
             Ok(key) => {
                 peer.attempt = Some(key);

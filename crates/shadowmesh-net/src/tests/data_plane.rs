@@ -172,6 +172,24 @@ fn large_packets_pass_once_the_paths_mtu_is_found() {
     }
 }
 
+// PROTOCOL SM-QD-6
+#[test]
+fn a_connection_that_renews_the_keys_takes_over_the_mtu_with_them() {
+    let mut world = World::pair_with(9, [DataPlane::Quic, DataPlane::Quic]);
+    world.join(0, 1);
+    world.run(ms(2_000));
+    let packet = vec![0x45; 1420];
+    for _ in 0..400 {
+        assert!(world.send(0, 1, &packet) && world.send(1, 0, &packet));
+        world.run(ms(100));
+    }
+    for node in &world.nodes {
+        assert_eq!(node.packets.len(), 400);
+    }
+    let ups = world.count(0, |e| matches!(e, NetEvent::PeerUp { .. }));
+    assert!(ups >= 4, "{ups} sessions in 42 s");
+}
+
 #[test]
 fn what_the_path_does_not_take_is_dropped_oldest_first_and_counted() {
     let mut world = World::pair_with(7, [DataPlane::Quic, DataPlane::Quic]);
