@@ -66,6 +66,11 @@ const DATAGRAM_OVERHEAD: u16 = 1 + 8 + 4 + 16 + 9;
 /// in the same packet saves one of its own.
 const ETHERNET_PAYLOAD: u16 = 1472;
 
+/// Late by more than this, a packet counts as lost. Some 64 KB of them, as GRO and several queues may
+/// turn about, and half a round trip.
+const REORDER_PACKETS: u32 = 64;
+const REORDER_ROUND_TRIPS: f32 = 1.5;
+
 /// For connections that carry packets: searches for the path's MTU until packets of our device fit.
 /// `known`: what another connection on the same path has found, so that one that renews its keys does
 /// not begin anew. A search that fails falls back to [`CONTROL_MTU`] by itself.
@@ -77,6 +82,11 @@ pub(super) fn data_transport(device_mtu: u16, known: Option<u16>) -> TransportCo
         .minimum_change(2);
     let mut transport = transport();
     transport
+        // Packets that overtake each other are no losses, and nothing waits for a real one to be found,
+        // because DATAGRAM frames are not sent again. The defaults (3 packets, 9/8 of a round trip) let
+        // a path that reorders starve its packets.
+        .packet_threshold(REORDER_PACKETS)
+        .time_threshold(REORDER_ROUND_TRIPS)
         .initial_mtu(known.unwrap_or(CONTROL_MTU).max(CONTROL_MTU))
         .mtu_discovery_config(Some(search));
     transport

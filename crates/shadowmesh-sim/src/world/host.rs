@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shadowmesh_crypto::{Identity, PublicIdentity};
-use shadowmesh_net::{DropReason, NetConfig, NetEvent};
+use shadowmesh_net::{DataPlane, DropReason, NetConfig, NetEvent};
 use shadowmesh_vpn::{Node, NodeConfig, NodeEvent, NodePeer};
 use shadowmesh_wire::PeerId;
 
@@ -41,6 +41,8 @@ pub struct HostConfig {
     pub cipher_speeds: [u32; 2],
     /// Device MTU, bytes.
     pub mtu: u16,
+    /// What it wants to carry the packets of all its peers.
+    pub data_plane: DataPlane,
     /// Static overlay addresses; empty means the derived ones.
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether the node calls all its peers when it starts, as the program does.
@@ -53,6 +55,7 @@ impl Default for HostConfig {
             rekey_interval: Duration::from_secs(120),
             cipher_speeds: [7000, 2000],
             mtu: 1420,
+            data_plane: DataPlane::default(),
             addresses: Vec::new(),
             greet: false,
         }
@@ -207,6 +210,7 @@ impl Host {
         net.mtu = self.config.mtu;
         let mut peers = self.peers.clone();
         for peer in &mut peers {
+            peer.data_plane = self.config.data_plane;
             peer.known_key = peer
                 .known_key
                 .take()

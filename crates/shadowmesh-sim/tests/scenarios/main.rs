@@ -6,6 +6,7 @@ mod attacker_on_the_path;
 mod behind_nat;
 mod both_call_at_once;
 mod clock_jump;
+mod data_plane;
 mod early_frames;
 mod failed_rekey;
 mod handshake_loss;
