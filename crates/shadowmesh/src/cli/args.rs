@@ -93,7 +93,7 @@ pub enum Verb {
 
 Needs the right to create a network device: root, or CAP_NET_ADMIN. Ctrl-C or `shadowmesh down`
 stops it and takes its addresses and routes away; what a killed node left is cleaned at next start.")]
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Stop the running node
     #[command(after_help = "Example:
   shadowmesh down --state-dir ./a")]
