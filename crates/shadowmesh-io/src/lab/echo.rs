@@ -71,6 +71,8 @@ struct Run<'a> {
     target: SockAddr,
     token: u64,
     start: Instant,
+    /// When the next request is due.
+    due: Instant,
     pending: HashMap<u32, Instant>,
     report: EchoReport,
 }
@@ -90,6 +92,7 @@ impl<'a> Run<'a> {
             target: SocketAddr::new(plan.target, 0).into(),
             token,
             start,
+            due: start,
             pending: HashMap::new(),
             report: EchoReport::default(),
         })
@@ -99,8 +102,9 @@ impl<'a> Run<'a> {
         let mut deadline = self.start + self.plan.timeout;
         loop {
             let now = Instant::now();
-            while self.report.sent < self.plan.count && now >= self.due() {
+            if self.report.sent < self.plan.count && now >= self.due {
                 self.send()?;
+                self.due = next_due(self.due, self.plan.interval, now);
                 deadline = Instant::now() + self.plan.timeout;
             }
             self.receive_all()?;
@@ -108,14 +112,10 @@ impl<'a> Run<'a> {
             if sent_all && (self.pending.is_empty() || now >= deadline) {
                 return Ok(self.report);
             }
-            let next = if sent_all { deadline } else { self.due() };
+            let next = if sent_all { deadline } else { self.due };
             let wait = next.saturating_duration_since(Instant::now());
             poll::wait(&mut [Watch::readable(&self.socket)], Some(wait))?;
         }
-    }
-
-    fn due(&self) -> Instant {
-        self.start + self.plan.interval * self.report.sent
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -186,6 +186,12 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What a machine kept us from sending is sent later, and not in a burst: whose answers would overflow
+/// the socket's buffer and look like loss on the way.
+fn next_due(due: Instant, interval: Duration, now: Instant) -> Instant {
+    (due + interval).max(now)
+}
+
 /// A raw socket where we may (root), else a ping socket (`net.ipv4.ping_group_range`); and
 /// whether it is raw.
 fn open(target: IpAddr) -> io::Result<(Socket, bool)> {
@@ -220,6 +226,24 @@ fn is_passing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_pause_of_the_machine_requests_go_on_at_their_interval() {
+        let interval = Duration::from_millis(2);
+        let start = Instant::now();
+        let mut due = start;
+        let mut now = start + Duration::from_secs(1);
+        let mut times = Vec::new();
+        while times.len() < 10 {
+            if now >= due {
+                due = next_due(due, interval, now);
+                times.push(now);
+            }
+            now += Duration::from_micros(100);
+        }
+        assert!(times[9] - times[1] >= interval * 7);
+        assert_eq!(next_due(start, interval, start), start + interval);
+    }
 
     #[test]
     fn quantiles_are_taken_from_the_sorted_round_trips() {
