@@ -6,8 +6,9 @@
 //! takes a run of equal segments and hands it over with GSO. Neither blocks.
 //!
 //! Policy:
-//! - Nothing is ever fragmented: `IP_PMTUDISC_PROBE` sets DF and ignores the kernel's cached path
-//!   MTU, because finding the path MTU is the protocol's business and ICMP can be forged.
+//! - Nothing is fragmented unless the caller says that it may be: `IP_PMTUDISC_PROBE` sets DF and
+//!   ignores the kernel's cached path MTU, because finding the path MTU is the protocol's business and
+//!   ICMP can be forged. A [`Transmit`] with `may_fragment` goes without DF.
 //! - Where the kernel or the route cannot do GSO, the same call sends segment by segment, for this
 //!   socket and from then on. A run that is refused because a segment exceeds the interface MTU
 //!   is not mistaken for that.
@@ -17,6 +18,8 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(target_os = "linux")]
+use std::sync::{Mutex, PoisonError};
 
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -34,6 +37,9 @@ const SOCKET_BUFFER_BYTES: usize = 7 * 1024 * 1024;
 /// Largest payload of one GSO run: the 65535 of an IPv4 total length less 20 of IP and 8 of UDP.
 /// (IPv6 would allow 20 more; one limit for both keeps runs interchangeable.)
 pub const GSO_BYTES_MAX: usize = 65_507;
+
+/// The payload that fits 576 bytes of IPv4, which every network passes whole.
+const UNFRAGMENTED_MAX: usize = 548;
 
 /// One receive buffer: GRO builds up to 65535 bytes, and a shorter buffer would cut them.
 const RECV_BUFFER_BYTES: usize = 65_536;
@@ -53,6 +59,8 @@ pub struct Transmit<'a> {
     pub local_ip: Option<IpAddr>,
     /// The traffic class of the IP header: DSCP (RFC 2474) and ECN (RFC 3168).
     pub traffic_class: u8,
+    /// The network may cut it: IPv4 without DF. For rare datagrams that must pass every path.
+    pub may_fragment: bool,
     /// `Some(n)`: `contents` is a run of `n`-byte datagrams, the last may be shorter.
     pub segment_size: Option<usize>,
     /// The datagram or datagrams.
@@ -82,6 +90,9 @@ pub struct UdpLink {
     /// 1 once GSO proved not to work here. Ours and not quinn-udp's, which also gives GSO up for
     /// good when a segment was merely larger than the interface MTU.
     gso_segments: AtomicUsize,
+    /// Held while DF is off.
+    #[cfg(target_os = "linux")]
+    fragmenting: Mutex<()>,
 }
 
 impl UdpLink {
@@ -109,6 +120,8 @@ impl UdpLink {
         Ok(Self {
             local_addr: socket.local_addr()?,
             gso_segments: AtomicUsize::new(state.max_gso_segments()),
+            #[cfg(target_os = "linux")]
+            fragmenting: Mutex::new(()),
             socket,
             state,
         })
@@ -181,6 +194,9 @@ impl UdpLink {
     pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<usize> {
         let limit = self.max_gso_segments();
         let length = run_length(transmit, limit);
+        if transmit.may_fragment && transmit.remote.is_ipv4() && length > UNFRAGMENTED_MAX {
+            return self.send_fragmentable(transmit, length).map(|()| length);
+        }
         match self.send_raw(transmit, length) {
             Err(error) if limit > 1 && may_mean_no_gso(&error) && is_run(transmit, length) => {
                 let length = run_length(transmit, 1);
@@ -211,6 +227,36 @@ impl UdpLink {
         };
         self.state
             .try_send(UdpSockRef::from(&self.socket), &transmit)
+    }
+
+    /// Sends one datagram without DF.
+    ///
+    /// DF is a property of the socket, and not of a datagram, so it is off for the time of one system
+    /// call, and what other threads send in that moment goes without it too. That harms nothing: it is
+    /// data of a length that passes the path anyway. Who sends probes, whose whole meaning is DF, must
+    /// not do so beside this; here both are the control thread's. `IP_PMTUDISC_OMIT` and not `DONT`,
+    /// because it too ignores what ICMP made the kernel believe, so that a run that is sent in that
+    /// moment is not refused for a forged MTU.
+    #[cfg(target_os = "linux")]
+    fn send_fragmentable(&self, transmit: &Transmit<'_>, length: usize) -> io::Result<()> {
+        let set =
+            |value| sys::set_option(&self.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value);
+        // Nothing is behind the lock that a panic could leave half done.
+        let guard = self
+            .fragmenting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        set(libc::IP_PMTUDISC_OMIT)?;
+        let sent = self.send_raw(transmit, length);
+        set(libc::IP_PMTUDISC_PROBE)?;
+        drop(guard);
+        sent
+    }
+
+    /// This platform's sockets are left as they are.
+    #[cfg(not(target_os = "linux"))]
+    fn send_fragmentable(&self, transmit: &Transmit<'_>, length: usize) -> io::Result<()> {
+        self.send_raw(transmit, length)
     }
 }
 
@@ -381,6 +427,7 @@ mod tests {
             remote,
             local_ip: None,
             traffic_class: 0,
+            may_fragment: false,
             segment_size,
             contents,
         }

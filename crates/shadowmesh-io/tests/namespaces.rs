@@ -71,6 +71,7 @@ fn transmit(remote: SocketAddr, contents: &[u8], segment_size: Option<usize>) ->
         remote,
         local_ip: None,
         traffic_class: 0,
+        may_fragment: false,
         segment_size,
         contents,
     }

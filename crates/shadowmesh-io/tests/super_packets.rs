@@ -122,6 +122,7 @@ fn carry_datagrams(here: &Netns, there: &Netns, source: IpAddr, target: IpAddr) 
         remote: receiver.local_addr().unwrap(),
         local_ip: None,
         traffic_class: 0,
+        may_fragment: false,
         segment_size: Some(UDP_DATAGRAM_LEN),
         contents: &contents,
     };

@@ -71,6 +71,14 @@ drop_reasons! {
     /// The inner content does not parse.
     InnerMalformed = "inner_malformed",
 
+    /// A fragment that contradicts its header, overlaps another, or is of nothing we take; its whole
+    /// packet goes with it.
+    FragmentInvalid = "fragment_invalid",
+    /// A packet in fragments whose rest did not come in time. Counted once for each packet.
+    FragmentExpired = "fragment_expired",
+    /// A packet in fragments that made room for newer ones. Counted once for each packet.
+    FragmentOverflow = "fragment_overflow",
+
     // What may flow.
     /// Not a well-formed IP packet.
     MalformedIpPacket = "malformed_ip_packet",

@@ -57,6 +57,9 @@ pub struct Transmit {
     pub local_ip: Option<IpAddr>,
     /// ECN bits to set.
     pub ecn: Option<u8>,
+    /// The network may cut it (IPv4 without DF): QUIC needs 1200 bytes (RFC 9000 §14), and not every
+    /// path has them. Never for sealed frames, whose length is the search's to find.
+    pub may_fragment: bool,
     /// Size of each datagram but the last, when `contents` holds more than one.
     pub segment_size: Option<usize>,
     /// The bytes.
@@ -273,6 +276,9 @@ pub struct SessionStatus {
     pub resumed: bool,
     /// Our address as the peer sees it.
     pub observed: Option<SocketAddr>,
-    /// Largest inner packet the peer takes.
+    /// Largest inner packet of the peer's device.
     pub mtu: u16,
+    /// The largest IP packet that is known to pass on the path, headers of IP and UDP included;
+    /// what is longer than our frames ever are is not asked for. `None` while it is searched.
+    pub path_mtu: Option<usize>,
 }

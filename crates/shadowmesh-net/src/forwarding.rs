@@ -10,13 +10,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use shadowmesh_crypto::{Opener, Sealer, SharedWindow};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::sealed::ReceiverIndex;
 
+use crate::fragments::Reassembler;
 use crate::plane::Plane;
 
 /// Immutable snapshot of all sessions, for the data plane.
@@ -41,6 +42,13 @@ pub struct Outbound {
     pub remote: SocketAddr,
     /// Local address to send from, where the choice matters.
     pub local_ip: Option<IpAddr>,
+    /// The largest inner packet that fits one sealed frame on this path as far as is known. Longer
+    /// ones go in fragments.
+    pub inner_len_max: usize,
+    /// The same once the search for it is over, if it is less than our device takes: what inner
+    /// senders are told, by ICMP and by the MSS of their handshakes. Never while a search goes on,
+    /// because they remember it for minutes.
+    pub inner_mtu: Option<usize>,
     /// To be counted for each frame sent.
     pub traffic: Arc<Traffic>,
     /// What carries the packets: sealed here, or handed to [`Net::send_frames`](crate::Net::send_frames).
@@ -56,9 +64,16 @@ pub struct Inbound {
     pub opener: Arc<Opener>,
     /// One window for all epochs of the session, because the counter runs on through epochs.
     pub window: Arc<SharedWindow>,
+    /// What came in pieces. One for all epochs of the session.
+    pub fragments: Arc<Mutex<Reassembler>>,
+    /// As [`Outbound::inner_mtu`]: what the peer's TCP may be told of the way to it.
+    pub inner_mtu: Option<usize>,
     /// To be counted for each frame opened.
     pub traffic: Arc<Traffic>,
 }
+
+/// Inner bytes of a frame that every IPv4 path passes.
+const LONG_FRAME: u64 = 512;
 
 /// Frames and bytes (of inner content) of one session. Also how `Net` notices silence.
 #[derive(Debug, Default)]
@@ -67,6 +82,7 @@ pub struct Traffic {
     sent_bytes: AtomicU64,
     received_frames: AtomicU64,
     received_bytes: AtomicU64,
+    long_frames: AtomicU64,
 }
 
 impl Forwarding {
@@ -112,6 +128,14 @@ impl Traffic {
     pub fn sent(&self, frames: u64, bytes: u64) {
         self.sent_frames.fetch_add(frames, Ordering::Relaxed);
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if bytes > frames * LONG_FRAME {
+            self.long_frames.fetch_add(frames, Ordering::Relaxed);
+        }
+    }
+
+    /// Frames sent that not every path passes: a reason to confirm that this one does.
+    pub(crate) fn long_frames(&self) -> u64 {
+        self.long_frames.load(Ordering::Relaxed)
     }
 
     /// Counts authentic frames received. HOT PATH: once for each batch.

@@ -24,6 +24,7 @@ mod control;
 mod drops;
 mod event;
 mod forwarding;
+mod fragments;
 pub mod gate;
 mod net;
 mod paths;
@@ -42,5 +43,6 @@ pub use event::{
     DownReason, NetEvent, PathInfo, PeerState, PeerStatus, Received, SessionStatus, Transmit,
 };
 pub use forwarding::{Forwarding, Inbound, Outbound, Traffic, TrafficTotals};
+pub use fragments::{Pieces, Reassembled, Reassembler, pieces};
 pub use net::{Net, NetError};
 pub use plane::{DataPlane, Plane, PlaneStatus};

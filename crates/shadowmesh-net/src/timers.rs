@@ -26,6 +26,8 @@ pub(crate) enum Timer {
     RekeyStuck(ConnKey),
     /// Frames of the epoch before have had their time: wipe its keys.
     Retire(ConnKey),
+    /// The search for the path MTU has a probe to repeat, or a length to confirm.
+    Mtu(ConnKey),
     /// Try again to connect.
     Connect(PeerId),
     /// First packets that waited to see whether a flood follows are judged.
@@ -46,6 +48,7 @@ impl Timer {
             Timer::Rekey(_) => "rekey",
             Timer::RekeyStuck(_) => "rekey deadline",
             Timer::Retire(_) => "wipe old epoch",
+            Timer::Mtu(_) => "path MTU",
             Timer::Connect(_) => "connect",
             Timer::Strangers => "first packets",
             Timer::Forget => "forget removed peer",
@@ -53,7 +56,7 @@ impl Timer {
     }
 
     /// The timers that end with a connection.
-    fn of_connection(key: ConnKey) -> [Timer; 8] {
+    fn of_connection(key: ConnKey) -> [Timer; 9] {
         [
             Timer::Quic(key),
             Timer::Drain(key),
@@ -63,6 +66,7 @@ impl Timer {
             Timer::Rekey(key),
             Timer::RekeyStuck(key),
             Timer::Retire(key),
+            Timer::Mtu(key),
         ]
     }
 }

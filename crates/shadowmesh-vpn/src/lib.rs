@@ -21,11 +21,13 @@ pub mod demand;
 pub mod fair_queue;
 pub mod members;
 pub mod node;
+pub mod oversize;
 pub mod route_table;
 pub mod snapshot;
 
 pub use config::{ConfigError, NodeConfig, NodePeer};
 pub use members::Members;
 pub use node::{Node, NodeEvent, NodePeerStatus, NodeStatus};
+pub use oversize::{Fragments, TooBigSignals};
 pub use route_table::RouteTable;
 pub use snapshot::{Inbound, Snapshot};

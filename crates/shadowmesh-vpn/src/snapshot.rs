@@ -21,13 +21,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use shadowmesh_crypto::{Authentic, OpenError};
-use shadowmesh_net::{DropReason, Forwarding, Outbound};
+use shadowmesh_net::{DropCounters, DropReason, Forwarding, Outbound, Reassembled};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::ip::IpPacket;
+use shadowmesh_wire::mss;
 use shadowmesh_wire::sealed;
 
 use crate::members::Members;
@@ -57,6 +59,13 @@ pub enum Inbound {
         /// Who sealed it.
         peer: PeerId,
         /// The inner frame, its type byte first.
+        range: Range<usize>,
+    },
+    /// A piece of a packet, for [`Snapshot::reassemble`].
+    Fragment {
+        /// Who sealed it.
+        peer: PeerId,
+        /// The body of the inner frame, without its type byte.
         range: Range<usize>,
     },
     /// No sealed frame of a session we have; the datagram is untouched and is
@@ -142,7 +151,8 @@ impl Snapshot {
             }
             accept(&mut run[..len]);
             for opening in run.into_iter().take(len).flatten() {
-                each(self.verdict(&opening), opening.datagram);
+                let mut opening = opening;
+                each(self.verdict(&mut opening), opening.datagram);
             }
             if len < RUN_MAX {
                 return;
@@ -174,7 +184,7 @@ impl Snapshot {
         }
     }
 
-    fn verdict(&self, opening: &Opening<'_, '_>) -> Inbound {
+    fn verdict(&self, opening: &mut Opening<'_, '_>) -> Inbound {
         let range = match &opening.state {
             Opened::Fresh(range) => range.clone(),
             Opened::Refused(error) => return Inbound::Dropped(drop_reason(*error)),
@@ -182,15 +192,69 @@ impl Snapshot {
             Opened::Authentic(_) => unreachable!("the window was asked about every frame"),
         };
         let session = opening.session.expect("a frame opens in a session");
-        let (peer, datagram) = (session.peer, &*opening.datagram);
-        if datagram.get(range.start) != Some(&(InnerType::IpPacket as u8)) {
+        let (peer, datagram) = (session.peer, &mut *opening.datagram);
+        let kind = datagram.get(range.start).copied();
+        let body = range.start + 1..range.end;
+        if kind == Some(InnerType::Fragment as u8) {
+            return Inbound::Fragment { peer, range: body };
+        }
+        if kind != Some(InnerType::IpPacket as u8) {
             return Inbound::Inner { peer, range };
         }
-        let range = range.start + 1..range.end;
-        match self.inbound_packet(&peer, &datagram[range.clone()]) {
-            Ok(()) => Inbound::Packet { peer, range },
+        match self.admit(session, &mut datagram[body.clone()]) {
+            Ok(()) => Inbound::Packet { peer, range: body },
             Err(reason) => Inbound::Dropped(reason),
         }
+    }
+
+    /// Takes a [`Inbound::Fragment`] in: the packet, if it was the last missing piece and the packet
+    /// may go to the device. What is dropped for it, or with it, is counted in `drops`.
+    // PROTOCOL SM-MT-4
+    pub fn reassemble(
+        &self,
+        datagram: &[u8],
+        range: Range<usize>,
+        now: Instant,
+        drops: &DropCounters,
+    ) -> Option<Vec<u8>> {
+        let index = sealed::receiver_index(datagram)?;
+        let session = self.forwarding.inbound(index)?;
+        // A thread that panicked while it held the lock left whole packets behind or none.
+        let mut fragments = session
+            .fragments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let pushed = fragments.push(&datagram[range], now, |reason| drops.count(reason));
+        drop(fragments);
+        match pushed {
+            Reassembled::Waiting => None,
+            Reassembled::Refused(reason) => {
+                drops.count(reason);
+                None
+            }
+            Reassembled::Whole(mut packet) => match self.admit(session, &mut packet) {
+                Ok(()) => Some(packet),
+                Err(reason) => {
+                    drops.count(reason);
+                    None
+                }
+            },
+        }
+    }
+
+    /// Whether a packet of a session may go to the device. A TCP handshake learns what the way back
+    /// takes.
+    // PROTOCOL SM-MT-6
+    fn admit(
+        &self,
+        session: &shadowmesh_net::Inbound,
+        packet: &mut [u8],
+    ) -> Result<(), DropReason> {
+        self.inbound_packet(&session.peer, packet)?;
+        if let Some(mtu) = session.inner_mtu {
+            mss::clamp(packet, mtu);
+        }
+        Ok(())
     }
 
     /// Whether an IP packet that `sealed_by` sealed may go to the device. HOT PATH.

@@ -17,6 +17,14 @@ pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 
+/// IPv6 extension headers that are walked past (RFC 8200 §4; §4.4 for the fragment header).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+/// Limit: more than anybody sends.
+const EXTENSION_HEADERS_MAX: usize = 8;
+
 /// IP version of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IpVersion {
@@ -133,6 +141,43 @@ impl<'a> IpPacket<'a> {
         self.bytes
     }
 
+    /// Where the transport header is, behind IPv6 extension headers; `None` in all fragments but the
+    /// first, which have none, and where the headers are cut off or too many.
+    pub fn transport(&self) -> Option<Transport> {
+        match self.version {
+            IpVersion::V4 => {
+                let offset = u16::from_be_bytes([self.bytes[6], self.bytes[7]]) & 0x1fff;
+                (offset == 0).then_some(Transport {
+                    protocol: self.bytes[9],
+                    at: self.header_len,
+                })
+            }
+            IpVersion::V6 => self.transport_v6(),
+        }
+    }
+
+    fn transport_v6(&self) -> Option<Transport> {
+        let (mut protocol, mut at) = (self.bytes[6], IPV6_HEADER_LEN);
+        for _ in 0..EXTENSION_HEADERS_MAX {
+            let (step, head) = match protocol {
+                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
+                    let head = self.bytes.get(at..at + 2)?;
+                    (8 * (usize::from(head[1]) + 1), head)
+                }
+                FRAGMENT => {
+                    let head = self.bytes.get(at..at + 8)?;
+                    if u16::from_be_bytes([head[2], head[3]]) & 0xfff8 != 0 {
+                        return None;
+                    }
+                    (8, head)
+                }
+                _ => return Some(Transport { protocol, at }),
+            };
+            (protocol, at) = (head[0], at + step);
+        }
+        None
+    }
+
     fn address_v4(&self, at: usize) -> IpAddr {
         let octets: [u8; 4] = self.bytes[at..at + 4].try_into().expect("slice of four");
         IpAddr::V4(Ipv4Addr::from(octets))
@@ -144,6 +189,15 @@ impl<'a> IpPacket<'a> {
             .expect("slice of sixteen");
         IpAddr::V6(Ipv6Addr::from(octets))
     }
+}
+
+/// What an IP packet carries, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Offset of its header; may be the end of the packet.
+    pub at: usize,
 }
 
 /// Why bytes are not an IP packet.

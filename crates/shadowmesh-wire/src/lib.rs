@@ -15,15 +15,21 @@
 //! | [`sealed`] | the QUIC-shaped header of a sealed frame |
 //! | [`inner`] | the type byte inside a sealed frame |
 //! | [`probe`] | the sealed ping |
+//! | [`fragment`] | a piece of a packet too long for the path |
 //! | [`control`] | messages on the control stream |
 //! | [`ip`], [`prefix`], [`overlay`] | IP packets, prefixes, addresses derived from a [`PeerId`] |
 //! | [`traffic_class`] | DSCP and ECN of an IP packet, across the tunnel |
+//! | [`icmp`], [`mss`] | what tells inner senders that a packet was too long |
 //! | [`offload`] | the super-packets of the TUN device: split and coalesce |
 #![forbid(unsafe_code)]
 
+mod checksum;
 pub mod control;
+pub mod fragment;
+pub mod icmp;
 pub mod inner;
 pub mod ip;
+pub mod mss;
 pub mod offload;
 pub mod overlay;
 mod peer_id;

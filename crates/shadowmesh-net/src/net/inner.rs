@@ -80,6 +80,7 @@ impl Net {
             return;
         };
         let proven = connection.paths.is_proof(token, path);
+        let on_path = path.remote == connection.paths.current().remote;
         let Some(session) = connection.session_mut() else {
             return;
         };
@@ -93,6 +94,9 @@ impl Net {
                 rtt,
                 path: path.info(),
             });
+        }
+        if on_path {
+            self.on_mtu_reply(key, token, now);
         }
         if proven {
             self.move_path(key, path, now);
@@ -129,6 +133,7 @@ impl Net {
             path: path.info(),
         });
         self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);
+        self.start_mtu(key, None, now);
     }
 
     /// Sends a probe request along the path. `asked`: the parent wants to hear of the answer.
@@ -182,7 +187,7 @@ impl Net {
 
     pub(super) fn send_sealed(&mut self, path: Path, sealed: Option<Vec<u8>>) {
         match sealed {
-            Some(datagram) => self.send_raw(path, None, datagram),
+            Some(datagram) => self.send_frame(path, datagram),
             None => self.drops.count(DropReason::SealExhausted),
         }
     }

@@ -191,6 +191,7 @@ impl Net {
             return;
         };
         let path = connection.paths.current();
+        let earlier = peer.primary;
         peer.primary = Some(key);
         peer.last_seen = Some(path.remote);
         peer.last_error = None;
@@ -203,6 +204,7 @@ impl Net {
         });
         self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);
         self.greet_with_plane(key, now);
+        self.start_mtu(key, earlier, now);
     }
 
     /// Both sides connected at once, and the peer's connection won before ours was even answered.

@@ -7,6 +7,7 @@
 //! | `frames` | packets to be sent as QUIC datagrams, and such that arrived |
 //! | `incoming` | the first packet of somebody who wants to connect |
 //! | `inner` | a sealed frame's content that is not a packet: probes |
+//! | `mtu` | what the host says of a datagram's length; probes of the path MTU |
 //! | `timeout` | time |
 //! | `quic` | what QUIC says of a connection: connected, lost, stream events |
 //! | `message` | a control message |
@@ -21,6 +22,7 @@ mod incoming;
 mod inner;
 mod lifecycle;
 mod message;
+mod mtu;
 mod output;
 mod peers;
 mod quic;
@@ -203,6 +205,7 @@ impl Net {
             resumed: connection.resumed,
             observed: connection.paths.observed,
             mtu: session.theirs.mtu,
+            path_mtu: connection.paths.path_mtu(),
         })
     }
 
@@ -229,13 +232,14 @@ impl Net {
             if let Some(connection) = primary
                 && let Some(session) = connection.session()
             {
-                forwarding.insert_outbound(session.outbound(connection.paths.current()));
+                forwarding.insert_outbound(session.outbound(&connection.paths, self.config.mtu));
             }
             for key in [peer.primary, peer.lingering].into_iter().flatten() {
                 if let Some(connection) = self.control.connections.get(&key)
                     && let (Some(session), Some(index)) = (connection.session(), connection.index)
                 {
-                    forwarding.insert_inbound(index, session.inbound());
+                    let inbound = session.inbound(&connection.paths, self.config.mtu);
+                    forwarding.insert_inbound(index, inbound);
                 }
             }
         }

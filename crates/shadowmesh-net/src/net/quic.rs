@@ -263,7 +263,10 @@ impl Net {
                 None => connection.paths.targets().collect(),
             };
             datagram.shrink_to_fit();
-            let mut run = to_transmit(ways[0], transmit.ecn, datagram);
+            let len = transmit.segment_size.unwrap_or(datagram.len());
+            // QUIC's own probes of longer datagrams mean something only with DF.
+            let may_fragment = len <= QUIC_LEN_MIN;
+            let mut run = to_transmit(ways[0], transmit.ecn, may_fragment, datagram);
             run.segment_size = transmit.segment_size;
             let more = ways.iter().flat_map(|way| (0..copies).map(move |_| way));
             for way in more.skip(1) {
@@ -284,14 +287,25 @@ impl Net {
         }
     }
 
-    /// Queues one datagram that belongs to no connection, or is sealed.
+    /// Queues one datagram of QUIC that belongs to no connection.
     pub(super) fn send_raw(&mut self, path: Path, ecn: Option<EcnCodepoint>, datagram: Vec<u8>) {
-        if !self.output.transmit(to_transmit(path, ecn, datagram)) {
+        self.queue(to_transmit(path, ecn, true, datagram));
+    }
+
+    /// Queues one sealed frame.
+    pub(super) fn send_frame(&mut self, path: Path, datagram: Vec<u8>) {
+        self.queue(to_transmit(path, None, false, datagram));
+    }
+
+    fn queue(&mut self, transmit: Transmit) {
+        if !self.output.transmit(transmit) {
             self.drops.count(DropReason::TransmitBacklog);
         }
     }
 }
 
+/// What QUIC needs of every path (RFC 9000 §14.1).
+const QUIC_LEN_MIN: usize = 1200;
 /// Limit: datagrams of one run, and its bytes (Linux: `UDP_MAX_SEGMENTS` before 6.9, and the longest
 /// payload over IPv4).
 const RUN_SEGMENTS_MAX: usize = 64;
@@ -347,11 +361,17 @@ fn down_reason(reason: &ConnectionError) -> DownReason {
     }
 }
 
-fn to_transmit(path: Path, ecn: Option<EcnCodepoint>, contents: Vec<u8>) -> Transmit {
+fn to_transmit(
+    path: Path,
+    ecn: Option<EcnCodepoint>,
+    may_fragment: bool,
+    contents: Vec<u8>,
+) -> Transmit {
     Transmit {
         remote: path.remote,
         local_ip: path.local_ip,
         ecn: ecn.map(|ecn| ecn as u8),
+        may_fragment,
         segment_size: None,
         contents,
     }

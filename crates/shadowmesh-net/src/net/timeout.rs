@@ -28,6 +28,7 @@ impl Net {
                 Timer::Rekey(key) => self.ask_rekey(key, now),
                 Timer::RekeyStuck(key) => self.on_rekey_stuck(key, now),
                 Timer::Retire(key) => self.on_retire(key),
+                Timer::Mtu(key) => self.on_mtu_timeout(key, now),
                 Timer::Connect(peer) => self.on_connect_timeout(peer, now),
                 Timer::Strangers => self.on_strangers_waited(now),
                 Timer::Forget => {
@@ -91,6 +92,7 @@ impl Net {
         if wants_rekey {
             self.ask_rekey(key, now);
         }
+        self.look_at_mtu(key, now);
         self.timers.set(Timer::Liveness(key), now + LIVENESS_TICK);
     }
 

@@ -9,10 +9,15 @@
 //!
 //! Room is left here for relays and circuits: they are further kinds of [`Path`].
 
+mod mtu;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use shadowmesh_wire::sealed::OVERHEAD;
+
 use crate::event::PathInfo;
+pub(crate) use mtu::{MtuSearch, View};
 
 /// After this a challenge that was not answered may be followed by another, so a sender with many
 /// addresses gets at most one probe in this time.
@@ -47,6 +52,8 @@ pub(crate) struct Paths {
     /// Further addresses that get every datagram until one is proven. Limit: set by the caller.
     tried: Vec<Path>,
     challenge: Option<Challenge>,
+    /// How long datagrams may be; from the moment that there is a session to send probes in.
+    pub(crate) mtu: Option<MtuSearch>,
     /// Our own address as the peer sees it.
     pub(crate) observed: Option<SocketAddr>,
 }
@@ -65,6 +72,7 @@ impl Paths {
             current: first,
             tried: others.iter().map(|&remote| Path::to(remote)).collect(),
             challenge: None,
+            mtu: None,
             observed: None,
         }
     }
@@ -89,9 +97,29 @@ impl Paths {
         (path.remote != self.current.remote).then_some(path)
     }
 
+    /// The largest inner packet that fits one frame now, and, once that is settled and less than the
+    /// device takes, what inner senders are to be told.
+    pub(crate) fn inner_len(&self, device_mtu: u16) -> (usize, Option<usize>) {
+        let base = MtuSearch::base(self.current.remote.is_ipv4());
+        let datagram = self.mtu.as_ref().map_or(base, MtuSearch::datagram_len_max);
+        let inner = datagram - OVERHEAD;
+        let settled = self.mtu.as_ref().is_some_and(MtuSearch::is_settled);
+        (
+            inner,
+            (settled && inner < usize::from(device_mtu)).then_some(inner),
+        )
+    }
+
+    /// The largest IP packet known to pass, once that is settled.
+    pub(crate) fn path_mtu(&self) -> Option<usize> {
+        let search = self.mtu.as_ref().filter(|search| search.is_settled())?;
+        Some(search.ip_len_max())
+    }
+
     pub(crate) fn move_to(&mut self, path: Path) {
         self.current = path;
         self.challenge = None;
+        self.mtu = None;
     }
 
     /// An authentic probe came from `path`. True: send it a probe request with `token`.

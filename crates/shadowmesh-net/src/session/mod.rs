@@ -10,7 +10,7 @@ mod liveness;
 mod precedence;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use quinn_proto::crypto;
@@ -26,7 +26,8 @@ pub(crate) use liveness::{Liveness, Pulse, TICK as LIVENESS_TICK};
 pub(crate) use precedence::{Contender, newcomer_wins};
 
 use crate::forwarding::{Inbound, Outbound, Traffic};
-use crate::paths::Path;
+use crate::fragments::Reassembler;
+use crate::paths::Paths;
 use crate::plane::{Choice, Plane};
 
 /// Version of the protocol on top of QUIC.
@@ -50,6 +51,7 @@ pub(crate) struct Session {
     pub(crate) rtt: Option<Duration>,
     pub(crate) traffic: Arc<Traffic>,
     window: Arc<SharedWindow>,
+    fragments: Arc<Mutex<Reassembler>>,
     /// Probes under way. Limit: [`PINGS_MAX`].
     pings: VecDeque<Ping>,
 }
@@ -115,6 +117,7 @@ impl Session {
             rtt: None,
             traffic: Arc::default(),
             window: Arc::new(SharedWindow::new()),
+            fragments: Arc::default(),
             pings: VecDeque::new(),
         })
     }
@@ -125,8 +128,12 @@ impl Session {
     }
 
     /// How the data plane sends.
-    pub(crate) fn outbound(&self, path: Path) -> Outbound {
+    pub(crate) fn outbound(&self, paths: &Paths, device_mtu: u16) -> Outbound {
+        let path = paths.current();
+        let (inner_len_max, inner_mtu) = paths.inner_len(device_mtu);
         Outbound {
+            inner_len_max,
+            inner_mtu,
             peer: self.peer,
             sealer: self.epochs.sealer(),
             remote: path.remote,
@@ -137,8 +144,10 @@ impl Session {
     }
 
     /// How the data plane receives.
-    pub(crate) fn inbound(&self) -> Inbound {
+    pub(crate) fn inbound(&self, paths: &Paths, device_mtu: u16) -> Inbound {
         Inbound {
+            inner_mtu: paths.inner_len(device_mtu).1,
+            fragments: self.fragments.clone(),
             peer: self.peer,
             opener: self.epochs.opener(),
             window: self.window.clone(),
@@ -150,7 +159,7 @@ impl Session {
     /// `None`: the epoch has no counters left.
     pub(crate) fn ask(&mut self, token: u64, asked: bool, now: Instant) -> Option<Vec<u8>> {
         let request = self.ask_openly(token, asked, now);
-        self.seal_probe(request)
+        self.seal_probe(request, 0)
     }
 
     /// Such a request for QUIC to encrypt.
@@ -170,12 +179,19 @@ impl Session {
 
     /// The sealed answer to a probe request. `None`: the epoch has no counters left.
     pub(crate) fn answer(&mut self, request: Probe) -> Option<Vec<u8>> {
-        self.seal_probe(request.reply())
+        self.seal_probe(request.reply(), 0)
     }
 
-    fn seal_probe(&mut self, probe: Probe) -> Option<Vec<u8>> {
+    /// A sealed probe request, padded to a datagram of `len` bytes if it is shorter. `None`: the epoch
+    /// has no counters left.
+    pub(crate) fn seal_request(&mut self, token: u64, len: usize) -> Option<Vec<u8>> {
+        let kind = ProbeKind::Request;
+        self.seal_probe(Probe { kind, token }, len)
+    }
+
+    fn seal_probe(&mut self, probe: Probe, len: usize) -> Option<Vec<u8>> {
         let body = probe.encode();
-        let mut datagram = vec![0; HEADER_LEN + 1 + body.len() + TAG_LEN];
+        let mut datagram = vec![0; len.max(HEADER_LEN + 1 + body.len() + TAG_LEN)];
         datagram[HEADER_LEN] = InnerType::Probe.into();
         datagram[HEADER_LEN + 1..][..body.len()].copy_from_slice(&body);
         let sealer = self.epochs.sealer();

@@ -13,8 +13,9 @@ use crate::link::LinkProfile;
 use crate::world::{HostConfig, HostId, World};
 
 /// Length of the traffic's IP packets, bytes: chosen so that no QUIC packet has the same size once
-/// sealed, and the observer can tell which datagrams it lost were traffic.
-const PACKET_LEN: usize = 577;
+/// sealed, and the observer can tell which datagrams it lost were traffic; and short enough for every
+/// path, so that one packet is always one datagram.
+const PACKET_LEN: usize = 477;
 /// Time between two packets of one direction.
 const PACKET_INTERVAL: Duration = Duration::from_millis(4);
 

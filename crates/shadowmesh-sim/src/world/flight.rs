@@ -20,6 +20,8 @@ pub(super) struct Flight {
     remote: SocketAddr,
     destination: SocketAddr,
     data: Vec<u8>,
+    /// A link that is too short for it would cut it, and the receiver put it together.
+    may_fragment: bool,
 }
 
 impl World {
@@ -30,6 +32,7 @@ impl World {
         source: SocketAddr,
         destination: SocketAddr,
         data: &[u8],
+        may_fragment: bool,
     ) {
         let departed = self.depart(from, source, destination, data.len());
         let Some(Departure { realm, source }) = departed else {
@@ -50,6 +53,7 @@ impl World {
             remote: source,
             destination,
             data: data.to_vec(),
+            may_fragment,
         };
         if let Some(flight) = self.pass_tap(to, flight) {
             self.hosts[from.0].sent_bytes += flight.data.len();
@@ -108,7 +112,11 @@ impl World {
             Some(to) => self.links.entry((flight.from, to)).or_insert_with(new),
             None => self.strays.entry(flight.from).or_insert_with(new),
         };
-        for arrival in link.send(flight.data.len(), self.now, &mut self.rng) {
+        let mut len = flight.data.len();
+        if flight.may_fragment {
+            len = len.min(link.profile.mtu);
+        }
+        for arrival in link.send(len, self.now, &mut self.rng) {
             let mut flight = flight.clone();
             if let Some(bit) = arrival.flipped_bit {
                 flight.data[bit / 8] ^= 1 << (bit % 8);

@@ -334,7 +334,8 @@ impl World {
         true
     }
 
-    fn clock_of(&self, id: HostId) -> Instant {
+    /// What a host's clock shows.
+    pub fn clock_of(&self, id: HostId) -> Instant {
         self.birth + self.now + self.hosts[id.0].clock_ahead
     }
 }

@@ -133,7 +133,7 @@ impl World {
             return;
         };
         for data in transmit.contents.chunks(segment) {
-            self.dispatch(from, source, transmit.remote, data);
+            self.dispatch(from, source, transmit.remote, data, transmit.may_fragment);
         }
     }
 

@@ -162,8 +162,9 @@ fn what_the_device_may_not_send_is_dropped_by_its_reason() {
                 "{source} to {destination}: {reason:?}"
             );
         }
-        world.send_packet(a, b, own, peers, 65_500);
-        assert_eq!(world.host(a).drops(DropReason::TooBig), 1);
+        let longest = world.send_packet(a, b, own, peers, 65_535);
+        world.run_for(seconds(1));
+        assert!(world.ledger.arrived(longest), "it goes in fragments");
         world.with_node(a, |node, now| node.handle_device(b"no packet", now));
         assert_eq!(world.host(a).drops(DropReason::MalformedIpPacket), 1);
     });

@@ -14,6 +14,7 @@ mod handshake_time;
 mod hole_punching;
 mod middleboxes;
 mod noise;
+mod path_mtu;
 mod random;
 mod rekey;
 mod removed_peer;

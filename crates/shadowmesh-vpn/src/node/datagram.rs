@@ -1,6 +1,7 @@
 //! From the network: sealed frames of our sessions are opened and judged here, everything else is
 //! `net`'s.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -25,6 +26,11 @@ impl Node {
             Inbound::Packet { range, .. } => self.to_device.push_back(data.freeze().slice(range)),
             Inbound::Inner { peer, range } => {
                 self.net.handle_inner(&peer, received, &data[range], now)
+            }
+            Inbound::Fragment { range, .. } => {
+                let drops = self.net.drops().clone();
+                let packet = self.snapshot.reassemble(&data, range, now, &drops);
+                self.to_device.extend(packet.map(Bytes::from));
             }
             Inbound::NotSealed => self.net.handle_datagram(received, data, now),
             // PROTOCOL SM-OV-5
@@ -72,6 +78,12 @@ impl Node {
                 Err(reason) => self.net.drops().count(reason),
             }
         }
+    }
+
+    /// The host refused a datagram of `len` bytes to `remote`: an interface is smaller than that.
+    pub fn handle_too_long(&mut self, remote: SocketAddr, len: usize, now: Instant) {
+        self.net.handle_too_long(remote, len, now);
+        self.drain_net(now);
     }
 
     /// An inner frame that a data thread opened and that is no IP packet; its type byte first.

@@ -3,12 +3,15 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use shadowmesh_net::{DropReason, Outbound, Plane, Transmit};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
+use shadowmesh_wire::mss;
 use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD, TAG_LEN};
 
 use super::Node;
+use crate::oversize::Fragments;
 
 impl Node {
     /// An IP packet came from the device. Without a session it waits a little and the peer is called.
@@ -33,7 +36,29 @@ impl Node {
             self.net.send_frames(&outbound.peer, [frame.into()], now);
             return Ok(());
         }
+        if packet.len() > outbound.inner_len_max {
+            return self.send_fragments(outbound, packet, now);
+        }
         self.transmits.push_back(seal_packet(outbound, packet)?);
+        Ok(())
+    }
+
+    /// Sends a packet that is too long for the path in pieces, and tells its sender.
+    // PROTOCOL SM-MT-3
+    fn send_fragments(
+        &mut self,
+        outbound: &Outbound,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let message = self.signals.make(outbound, packet, now);
+        self.to_device.extend(message.map(Bytes::from));
+        let mut fragments = Fragments::new(outbound, packet)?;
+        let mut slot = vec![0; fragments.frame_len_max()];
+        while let Some(len) = fragments.write_next(&mut slot) {
+            self.transmits
+                .push_back(to_transmit(outbound, slot[..len].to_vec()));
+        }
         Ok(())
     }
 
@@ -60,14 +85,8 @@ impl Node {
     }
 }
 
-/// The longest payload of a UDP datagram over IPv4.
-const DATAGRAM_LEN_MAX: usize = 65_507;
-
-/// One IP packet as one sealed frame.
+/// One IP packet as one sealed frame. It fits: the caller has looked.
 fn seal_packet(outbound: &Outbound, packet: &[u8]) -> Result<Transmit, DropReason> {
-    if packet.len() + OVERHEAD > DATAGRAM_LEN_MAX {
-        return Err(DropReason::TooBig);
-    }
     let counter = outbound
         .sealer
         .reserve(1)
@@ -75,14 +94,24 @@ fn seal_packet(outbound: &Outbound, packet: &[u8]) -> Result<Transmit, DropReaso
     let mut contents = vec![0; packet.len() + OVERHEAD];
     contents[HEADER_LEN] = InnerType::IpPacket as u8;
     let inner_end = contents.len() - TAG_LEN;
-    contents[HEADER_LEN + 1..inner_end].copy_from_slice(packet);
+    let inner = &mut contents[HEADER_LEN + 1..inner_end];
+    inner.copy_from_slice(packet);
+    // PROTOCOL SM-MT-6
+    if let Some(mtu) = outbound.inner_mtu {
+        mss::clamp(inner, mtu);
+    }
     outbound.sealer.seal(counter, &mut contents);
     outbound.traffic.sent(1, packet.len() as u64);
-    Ok(Transmit {
+    Ok(to_transmit(outbound, contents))
+}
+
+fn to_transmit(outbound: &Outbound, contents: Vec<u8>) -> Transmit {
+    Transmit {
         remote: outbound.remote,
         local_ip: outbound.local_ip,
         ecn: None,
+        may_fragment: false,
         segment_size: None,
         contents,
-    })
+    }
 }

@@ -25,6 +25,7 @@ use shadowmesh_wire::control::ControlMessage;
 use crate::config::{ConfigError, NodeConfig, NodePeer};
 use crate::demand::DemandQueue;
 use crate::members::Members;
+use crate::oversize::TooBigSignals;
 use crate::snapshot::Snapshot;
 pub use status::{NodePeerStatus, NodeStatus};
 
@@ -40,6 +41,8 @@ pub struct Node {
     /// before their session.
     to_device: VecDeque<Bytes>,
     events: VecDeque<NodeEvent>,
+    /// Tells local senders of packets too long for their path.
+    signals: TooBigSignals,
 }
 
 /// What the owner of a node learns from it.
@@ -71,6 +74,7 @@ impl Node {
             transmits,
             to_device,
             events,
+            signals: TooBigSignals::default(),
         };
         node.drain_net(now);
         Ok(node)

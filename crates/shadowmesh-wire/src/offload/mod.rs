@@ -18,13 +18,14 @@
 //! Sources: virtio 1.2 §5.1.6; Linux `include/uapi/linux/virtio_net.h`, `net/ipv4/tcp_offload.c`
 //! and `udp_offload.c` for what the kernel does with the same fields.
 
-mod checksum;
 mod coalesce;
 mod split;
 mod vnet;
 
 #[cfg(test)]
 mod tests;
+
+use crate::checksum;
 
 pub use coalesce::{Coalescer, IOV_LEN_MAX, Pieces, Write};
 pub use split::{Split, SplitError};

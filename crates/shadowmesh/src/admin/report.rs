@@ -143,6 +143,10 @@ pub struct PathReport {
     pub local: Option<IpAddr>,
     /// Smoothed round trip.
     pub rtt_us: Option<u64>,
+    /// Largest IP packet of the underlay that is known to pass; nothing longer than our own frames is
+    /// asked for. `None` while it is searched for.
+    #[serde(default)]
+    pub mtu: Option<usize>,
 }
 
 /// Kind of path.

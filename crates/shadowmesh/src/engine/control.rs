@@ -127,6 +127,7 @@ impl Control {
                 input = take(&mut inbox.stray, BATCH_MAX) => self.handle_network(input),
                 input = take(&mut inbox.first, FIRST_BATCH_MAX) => self.handle_network(input),
                 input = take(&mut inbox.device, BATCH_MAX) => self.handle_device(input),
+                input = take(&mut inbox.too_long, BATCH_MAX) => self.handle_too_long(input),
                 () = sleep_until(due) => None,
                 () = signals.recv() => Some(End::Signal),
                 error = threads.failure() => Some(End::Failed(error)),
@@ -187,6 +188,14 @@ impl Control {
         for batch in input {
             let peer = batch.peer;
             self.node.handle_frames(&peer, batch.frames(), now);
+        }
+        None
+    }
+
+    fn handle_too_long(&mut self, input: Vec<(SocketAddr, usize)>) -> Option<End> {
+        let now = Instant::now();
+        for (remote, len) in input {
+            self.node.handle_too_long(remote, len, now);
         }
         None
     }
@@ -345,17 +354,24 @@ impl Control {
         let _ = reply.send(sink.ok_or(BenchFailure::Refused));
     }
 
-    fn send(&self, transmit: &shadowmesh_net::Transmit) {
+    fn send(&mut self, transmit: &shadowmesh_net::Transmit) {
         let sent = self.shared.links.send_now(&Transmit {
             remote: transmit.remote,
             local_ip: transmit.local_ip,
             traffic_class: transmit.ecn.unwrap_or(0),
+            may_fragment: transmit.may_fragment,
             segment_size: transmit.segment_size,
             contents: &transmit.contents,
         });
         if let Err(fault) = sent {
             let reason = match fault {
                 SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,
+                SendFault::TooBig => {
+                    let len = transmit.segment_size.unwrap_or(transmit.contents.len());
+                    let now = Instant::now();
+                    self.node.handle_too_long(transmit.remote, len, now);
+                    DropReason::TooBig
+                }
                 _ => DropReason::SendFailed,
             };
             self.shared.drops.count(reason);

@@ -7,6 +7,7 @@
 use bytes::BytesMut;
 use shadowmesh_net::{DropCounters, DropReason, Received};
 use shadowmesh_wire::{PeerId, sealed};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -31,6 +32,9 @@ const INNER_MAX: usize = 256;
 /// Packets from the device that may wait to be looked at; what then waits for a session has a limit
 /// of its own in `vpn`.
 const DEVICE_MAX: usize = 256;
+
+/// Refused lengths that may wait. One is enough; a lost one is told again by the next refusal.
+const TOO_LONG_MAX: usize = 8;
 
 /// Something for control from the network.
 #[derive(Debug)]
@@ -76,6 +80,8 @@ pub struct Inbox {
     pub first: Receiver<FromNetwork>,
     /// IP packets from the device whose peer has no session yet.
     pub device: Receiver<Vec<u8>>,
+    /// Where datagrams of which length were refused by the host itself.
+    pub too_long: Receiver<(SocketAddr, usize)>,
     /// Packets for peers whose packets go by QUIC.
     pub frames: Receiver<FrameBatch>,
     /// Bytes in `control`.
@@ -100,6 +106,7 @@ pub struct Outbox {
     device: Sender<Vec<u8>>,
     frames: Sender<FrameBatch>,
     control_bytes: Arc<AtomicUsize>,
+    too_long: Sender<(SocketAddr, usize)>,
     drops: Arc<DropCounters>,
 }
 
@@ -112,6 +119,7 @@ pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
     let (device_tx, device) = mpsc::channel(DEVICE_MAX);
     let (frames_tx, frames) = by_quic::queue();
     let control_bytes = Arc::new(AtomicUsize::new(0));
+    let (too_long_tx, too_long) = mpsc::channel(TOO_LONG_MAX);
     let outbox = Outbox {
         control: control_tx,
         inner: inner_tx,
@@ -120,6 +128,7 @@ pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
         device: device_tx,
         frames: frames_tx,
         control_bytes: Arc::clone(&control_bytes),
+        too_long: too_long_tx,
         drops,
     };
     let inbox = Inbox {
@@ -130,6 +139,7 @@ pub fn queues(drops: Arc<DropCounters>) -> (Outbox, Inbox) {
         device,
         frames,
         control_bytes,
+        too_long,
     };
     (outbox, inbox)
 }
@@ -194,6 +204,12 @@ impl Outbox {
             }),
             Err(_) => self.drops.count(DropReason::ControlBacklog),
         }
+    }
+
+    /// The host refused to send a datagram of `len` bytes.
+    pub fn too_long(&self, remote: SocketAddr, len: usize) {
+        // Full: enough of them wait.
+        let _ = self.too_long.try_send((remote, len));
     }
 
     /// An IP packet for a peer without a session.

@@ -20,6 +20,7 @@
 //! | `control` | drives the node: datagrams, timers, commands, signals |
 //! | `sender`, `arrivals`, `buffers`, `runs` | device to network |
 //! | `by_quic` | device to control, for peers whose packets go by QUIC |
+//! | `oversize` | what is too long for its path, in fragments |
 //! | `receiver` | network to device |
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
 //! | `priority` | who goes first when all cores are busy |
@@ -38,6 +39,7 @@ pub mod journal;
 mod links;
 #[cfg(test)]
 mod model;
+mod oversize;
 mod priority;
 mod receiver;
 mod report;

@@ -13,6 +13,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use shadowmesh_io::poll::{self, Watch};
@@ -20,7 +21,7 @@ use shadowmesh_io::tun::Offloads;
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
 use shadowmesh_vpn::{Inbound, Snapshot};
-use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
+use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX, VNET_HDR_LEN};
 use shadowmesh_wire::sealed;
 use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
 
@@ -42,16 +43,26 @@ pub struct Receiver {
     /// The socket to be asked first, so that none is forgotten over a busy one.
     first_link: usize,
     batch: RecvBatch,
+    delivery: Delivery,
+}
+
+/// What a batch brings to the device.
+struct Delivery {
     coalescer: Coalescer,
+    /// Packets that came in fragments. Limit: the datagrams of a batch.
+    whole: Vec<Vec<u8>>,
 }
 
 impl Receiver {
     /// A receiver that has not begun.
     pub fn new(shared: Shared, stop: Arc<Stop>) -> Self {
         Self {
-            coalescer: match shared.device.offloads() {
-                Offloads::NONE => Coalescer::without_merging(),
-                offloads => Coalescer::new(offloads.udp),
+            delivery: Delivery {
+                coalescer: match shared.device.offloads() {
+                    Offloads::NONE => Coalescer::without_merging(),
+                    offloads => Coalescer::new(offloads.udp),
+                },
+                whole: Vec::new(),
             },
             shared,
             stop,
@@ -122,10 +133,10 @@ impl Receiver {
         let snapshot = self.shared.cell.load();
         for (number, (from, buffer)) in self.batch.iter_mut().enumerate() {
             let mut at = number * RecvBatch::BUFFER_BYTES;
-            let coalescer = &mut self.coalescer;
+            let delivery = &mut self.delivery;
             let mut control = ToControl::new(&self.shared.outbox, &snapshot, &from);
             snapshot.inbound_run(buffer.chunks_mut(from.stride), |inbound, datagram| {
-                judge(&self.shared, &mut control, inbound, datagram, at, coalescer);
+                judge(&self.shared, &mut control, inbound, datagram, at, delivery);
                 at += datagram.len();
             });
             control.finish();
@@ -135,7 +146,7 @@ impl Receiver {
     /// Hands the batch's packets to the device, when its turn has come. The turn ends with the ticket.
     // PROTOCOL SM-DV-3
     fn deliver(&mut self, ticket: &Ticket<'_>) -> io::Result<()> {
-        let writes = self.coalescer.finish();
+        let writes = self.delivery.coalescer.finish();
         ticket.wait();
         let bytes = self.batch.bytes();
         let mut slices = [IoSlice::new(&[]); IOV_LEN_MAX];
@@ -149,6 +160,13 @@ impl Receiver {
                 self.shared.drops.add(DropReason::DeviceFull, packets);
             }
         }
+        for packet in self.delivery.whole.drain(..) {
+            let header = [0u8; VNET_HDR_LEN];
+            let slices = [IoSlice::new(&header), IoSlice::new(&packet)];
+            if self.shared.device.write_vectored(&slices).is_err() {
+                self.shared.drops.count(DropReason::DeviceFull);
+            }
+        }
         Ok(())
     }
 }
@@ -160,20 +178,26 @@ fn judge(
     inbound: Inbound,
     datagram: &mut [u8],
     at: usize,
-    coalescer: &mut Coalescer,
+    delivery: &mut Delivery,
 ) {
     match inbound {
         Inbound::Packet { range, .. } => {
             let at = at + range.start;
             let packet = &mut datagram[range];
             match traffic_class::decapsulate(packet, control.received.ecn.unwrap_or(0)) {
-                Ok(()) => coalescer.push(at, packet),
+                Ok(()) => delivery.coalescer.push(at, packet),
                 Err(MarkedNotEct) => shared.drops.count(DropReason::EcnMarked),
             }
         }
         Inbound::Inner { peer, range } => {
             let inner = &datagram[range];
             shared.outbox.inner(peer, control.received, inner);
+        }
+        Inbound::Fragment { range, .. } => {
+            let drops = &shared.drops;
+            let snapshot = control.snapshot;
+            let whole = snapshot.reassemble(datagram, range, Instant::now(), drops);
+            delivery.whole.extend(whole);
         }
         Inbound::NotSealed => control.push(datagram),
         Inbound::Dropped(reason) => shared.drops.count(reason),
@@ -185,6 +209,7 @@ fn judge(
 /// are shorter.
 struct ToControl<'s> {
     outbox: &'s Outbox,
+    snapshot: &'s Snapshot,
     received: Received,
     /// A peer with a session is at this address, as far as an address says.
     known: bool,
@@ -194,9 +219,10 @@ struct ToControl<'s> {
 }
 
 impl<'s> ToControl<'s> {
-    fn new(outbox: &'s Outbox, snapshot: &Snapshot, from: &udp::Received) -> Self {
+    fn new(outbox: &'s Outbox, snapshot: &'s Snapshot, from: &udp::Received) -> Self {
         Self {
             outbox,
+            snapshot,
             received: Received {
                 remote: from.remote,
                 local_ip: from.local_ip,

@@ -75,6 +75,7 @@ fn peer(status: &NodePeerStatus) -> PeerReport {
         problem: problem(status),
         path: session.map(|session| PathReport {
             local: session.local_ip.or_else(|| source_towards(session.path)),
+            mtu: session.path_mtu,
             ..path(session.path, session.rtt)
         }),
         epoch: session.map(|session| session.epoch),
@@ -139,6 +140,7 @@ pub fn path(path: PathInfo, rtt: Option<Duration>) -> PathReport {
         remote: path.remote(),
         local: None,
         rtt_us: rtt.map(|rtt| rtt.as_micros().try_into().unwrap_or(u64::MAX)),
+        mtu: None,
     }
 }
 

@@ -49,6 +49,11 @@ impl Run {
         self.segments
     }
 
+    /// Length of the longest frame.
+    pub fn segment_len(&self) -> usize {
+        self.segment
+    }
+
     /// Whether a frame of up to `len` bytes and this traffic class may follow. HOT PATH.
     pub fn has_room(&self, len: usize, traffic_class: u8) -> bool {
         if self.is_empty() {
@@ -88,6 +93,7 @@ impl Run {
             remote: to.remote,
             local_ip: to.local_ip,
             traffic_class: self.traffic_class,
+            may_fragment: false,
             segment_size: (self.segments > 1).then_some(self.segment),
             contents: &self.buffer[..self.len],
         }

@@ -32,6 +32,7 @@ use shadowmesh_vpn::Snapshot;
 use shadowmesh_vpn::fair_queue::{FairQueue, FlowHasher, Limits, Signal, Size};
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::ip::IpPacket;
+use shadowmesh_wire::mss;
 use shadowmesh_wire::offload::{GsoType, Split, VNET_HDR_LEN, VnetHdr};
 use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD, TAG_LEN};
 use shadowmesh_wire::traffic_class::{self, Ecn};
@@ -40,6 +41,7 @@ use super::Shared;
 use super::arrivals::Arrivals;
 use super::buffers::{Buffer, Buffers};
 use super::by_quic::ToQuic;
+use super::oversize::{Back, Oversize};
 use super::priority;
 use super::runs::{Run, Runs};
 use super::stop::Stop;
@@ -71,6 +73,7 @@ pub struct Sender {
     hasher: FlowHasher,
     buffers: Buffers,
     to_quic: ToQuic,
+    oversize: Oversize,
 }
 
 /// A packet or super-packet that waits for its turn.
@@ -92,6 +95,7 @@ impl Sender {
             queue: FairQueue::new(QUEUE_LIMITS),
             hasher: FlowHasher::new([random(), random()]),
             buffers: Buffers::default(),
+            oversize: Oversize::default(),
         }
     }
 
@@ -200,9 +204,29 @@ impl Sender {
             self.shared.drops.count(DropReason::QueueCodel);
         }
         match peer.plane {
+            Plane::Sealed if Oversize::concerns(peer, &packets) => {
+                self.seal_fragments(peer, class, packets, runs)
+            }
             Plane::Sealed => self.seal(peer, class, packets, runs),
             Plane::Quic => self.to_quic.push(peer, packets),
         }
+    }
+
+    /// What is too long for the path goes in pieces.
+    fn seal_fragments(
+        &mut self,
+        peer: &Arc<Outbound>,
+        class: u8,
+        packets: Split<'_>,
+        runs: &mut Runs,
+    ) -> Result<(), DropReason> {
+        let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, peer, run);
+        let run = runs.towards(peer, send);
+        let back = Back {
+            device: &self.shared.device,
+            drops: &self.shared.drops,
+        };
+        self.oversize.seal(peer, (class, packets), &back, run, send)
     }
 
     // PROTOCOL SM-TC-1
@@ -237,6 +261,10 @@ impl Sender {
                 break;
             };
             slot[HEADER_LEN] = InnerType::IpPacket as u8;
+            // PROTOCOL SM-MT-6
+            if let Some(mtu) = peer.inner_mtu {
+                mss::clamp(&mut slot[HEADER_LEN + 1..][..len], mtu);
+            }
             let frame_len = HEADER_LEN + 1 + len + TAG_LEN;
             peer.sealer.seal(counter, &mut slot[..frame_len]);
             run.commit(frame_len, class);
@@ -316,7 +344,10 @@ fn send(shared: &Shared, peer: &Outbound, run: &Run) {
     if let Err(fault) = shared.links.send_patiently(run.transmit(peer)) {
         let reason = match fault {
             SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,
-            SendFault::TooBig => DropReason::TooBig,
+            SendFault::TooBig => {
+                shared.outbox.too_long(peer.remote, run.segment_len());
+                DropReason::TooBig
+            }
             _ => DropReason::SendFailed,
         };
         shared.drops.add(reason, run.segments() as u64);

@@ -7,6 +7,7 @@ mod damage;
 mod host;
 mod laboratory;
 mod mesh;
+mod path_mtu;
 mod queues;
 mod restart;
 mod service;

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Duration;
 
-use shadowmesh::lab::{Family, Lab, LabNode};
+use shadowmesh::lab::{Family, Lab, LabNode, RoutedLab};
 use shadowmesh_io::lab::privileged;
 use tempfile::TempDir;
 
@@ -35,6 +35,46 @@ pub fn in_lab_on_each_plane(name: &str, count: usize, body: impl Fn(&mut TestLab
             body(&mut TestLab::build(count, Some(plane)));
         }
     });
+}
+
+/// A laboratory whose nodes have routers between them, and which prints what they said if the test
+/// fails.
+pub struct RoutedTestLab {
+    lab: RoutedLab,
+    _directory: TempDir,
+}
+
+/// Runs a test in a laboratory of two nodes with routers between them; `name` as for [`in_lab`].
+pub fn in_routed_lab(name: &str, body: impl FnOnce(&mut RoutedTestLab)) {
+    privileged(name, || {
+        let directory = tempfile::tempdir().expect("a directory for the nodes");
+        let program = Path::new(env!("CARGO_BIN_EXE_shadowmesh"));
+        let lab = RoutedLab::build(program, directory.path()).expect("a laboratory");
+        body(&mut RoutedTestLab {
+            lab,
+            _directory: directory,
+        });
+    });
+}
+
+impl Deref for RoutedTestLab {
+    type Target = RoutedLab;
+
+    fn deref(&self) -> &RoutedLab {
+        &self.lab
+    }
+}
+
+impl DerefMut for RoutedTestLab {
+    fn deref_mut(&mut self) -> &mut RoutedLab {
+        &mut self.lab
+    }
+}
+
+impl Drop for RoutedTestLab {
+    fn drop(&mut self) {
+        show_logs(&self.lab);
+    }
 }
 
 impl TestLab {
@@ -84,10 +124,17 @@ impl Drop for TestLab {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- data plane: {}", self.plane.unwrap_or("auto"));
-            for node in &self.lab.nodes {
-                let status = node.query("status", &[]).unwrap_or_default();
-                eprintln!("--- {}: {}\n{}\n{status:#}", node.name, node.id, node.log());
-            }
+        }
+        show_logs(&self.lab);
+    }
+}
+
+/// What a test leaves behind when it fails.
+fn show_logs(lab: &Lab) {
+    if std::thread::panicking() {
+        for node in &lab.nodes {
+            let status = node.query("status", &[]).unwrap_or_default();
+            eprintln!("--- {}: {}\n{}\n{status:#}", node.name, node.id, node.log());
         }
     }
 }

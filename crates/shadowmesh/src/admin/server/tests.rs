@@ -49,6 +49,7 @@ async fn answer_until_down(mut inbox: mpsc::Receiver<Command>) {
                     remote: "192.0.2.1:1".parse().unwrap(),
                     local: None,
                     rtt_us: None,
+                    mtu: None,
                 };
                 let _ = match pings {
                     1 => reply.send(Err(PingFailure::NoSession)),

@@ -11,7 +11,7 @@ use crate::ip::IpVersion;
 /// The sum of `bytes` as big endian 16-bit words, folded to 16 bits, not inverted. An odd byte at
 /// the end counts as the high half of a word.
 #[inline]
-pub(super) fn sum(bytes: &[u8]) -> u16 {
+pub(crate) fn sum(bytes: &[u8]) -> u16 {
     const LANES: usize = 8;
     let mut lanes = [0u64; LANES];
     let (blocks, rest) = bytes.as_chunks::<{ LANES * 4 }>();
@@ -38,7 +38,7 @@ pub(super) fn sum(bytes: &[u8]) -> u16 {
 
 /// Adds the halves until 16 bits are left.
 #[inline]
-pub(super) fn fold(mut sum: u64) -> u16 {
+pub(crate) fn fold(mut sum: u64) -> u16 {
     sum = (sum & 0xffff_ffff) + (sum >> 32);
     sum = (sum & 0xffff_ffff) + (sum >> 32);
     sum = (sum & 0xffff) + (sum >> 16);
@@ -49,7 +49,7 @@ pub(super) fn fold(mut sum: u64) -> u16 {
 /// The sum of the addresses and the protocol of a pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1); the
 /// length is left to the caller, because it differs from segment to segment.
 #[inline]
-pub(super) fn pseudo_header(version: IpVersion, ip_header: &[u8], protocol: u8) -> u64 {
+pub(crate) fn pseudo_header(version: IpVersion, ip_header: &[u8], protocol: u8) -> u64 {
     let addresses = match version {
         IpVersion::V4 => &ip_header[12..20],
         IpVersion::V6 => &ip_header[8..40],

@@ -1,0 +1,168 @@
+//! The length of datagrams on each path: sends the probes of the search, and publishes what it finds.
+//!
+//! The search itself is `paths::mtu`. Only the session in use is searched for; one that takes its
+//! place on the same path goes on with what was found.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use shadowmesh_wire::sealed::OVERHEAD;
+
+use super::Net;
+use crate::control::{ConnKey, Connection, Phase};
+use crate::drops::DropReason;
+use crate::event::canonical;
+use crate::paths::{MtuSearch, View};
+use crate::session::Session;
+use crate::timers::Timer;
+
+/// Assumed where nothing was measured yet.
+const RTT_UNKNOWN: Duration = Duration::from_millis(100);
+/// A device takes at least this (RFC 8200 §5), whatever the peer says.
+const DEVICE_MTU_MIN: u16 = 1280;
+
+impl Net {
+    /// The host refused to send a datagram of `len` bytes to `remote`, because an interface is
+    /// smaller than that: a fact, and not a rumour as ICMP is.
+    // PROTOCOL SM-MT-2
+    pub fn handle_too_long(&mut self, remote: SocketAddr, len: usize, now: Instant) {
+        let keys: Vec<ConnKey> = self.control.at_address(canonical(remote)).collect();
+        for key in keys {
+            if let Some(connection) = self.control.connections.get_mut(&key) {
+                let rtt = rtt(connection);
+                if let Some(search) = &mut connection.paths.mtu {
+                    search.handle_refused(len, rtt, now);
+                }
+            }
+            self.drive_mtu(key, now);
+        }
+        self.settle(now);
+    }
+
+    /// The session of `key` is used for sending from now on; it may take the place of `earlier`.
+    pub(super) fn start_mtu(&mut self, key: ConnKey, earlier: Option<ConnKey>, now: Instant) {
+        let earlier = earlier
+            .and_then(|key| self.control.connections.get(&key))
+            .map(|connection| {
+                (
+                    connection.paths.current().remote,
+                    connection.paths.mtu.clone(),
+                )
+            });
+        let ours = self.config.mtu;
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let rtt = rtt(connection);
+        let remote = connection.paths.current().remote;
+        let Some(session) = connection.session().filter(|session| !session.uses_quic()) else {
+            return;
+        };
+        let target = usize::from(session.theirs.mtu.min(ours).max(DEVICE_MTU_MIN)) + OVERHEAD;
+        let search = match earlier {
+            Some((at, Some(search))) if at == remote => search.carried_over(target, rtt, now),
+            _ => MtuSearch::new(remote.is_ipv4(), target, rtt, now),
+        };
+        connection.paths.mtu = Some(search);
+        self.drive_mtu(key, now);
+    }
+
+    pub(super) fn on_mtu_timeout(&mut self, key: ConnKey, now: Instant) {
+        self.with_mtu(key, now, MtuSearch::handle_timeout);
+    }
+
+    /// To be called now and then: long frames may have begun to flow, or packets to go by QUIC, which
+    /// has a search of its own, or no longer.
+    pub(super) fn look_at_mtu(&mut self, key: ConnKey, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let by_quic = connection.session().is_some_and(Session::uses_quic);
+        if by_quic && connection.paths.mtu.take().is_some() {
+            self.output.forwarding_stale = true;
+            return self.timers.stop(Timer::Mtu(key));
+        }
+        let peer = connection.peer.and_then(|id| self.peers.get(&id));
+        let in_use = peer.is_some_and(|peer| peer.primary == Some(key));
+        if !by_quic && in_use && connection.paths.mtu.is_none() {
+            return self.start_mtu(key, None, now);
+        }
+        self.with_mtu(key, now, MtuSearch::look);
+    }
+
+    fn with_mtu(
+        &mut self,
+        key: ConnKey,
+        now: Instant,
+        act: impl FnOnce(&mut MtuSearch, View, Instant),
+    ) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let Some(session) = connection.session() else {
+            return;
+        };
+        let view = View {
+            rtt: rtt(connection),
+            long_frames: session.traffic.long_frames(),
+        };
+        if let Some(search) = &mut connection.paths.mtu {
+            act(search, view, now);
+        }
+        self.drive_mtu(key, now);
+    }
+
+    /// A probe reply came: it may prove a length.
+    pub(super) fn on_mtu_reply(&mut self, key: ConnKey, token: u64, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let search = connection.paths.mtu.as_mut();
+        let Some(rtt) = search.and_then(|search| search.handle_reply(token, now)) else {
+            return;
+        };
+        if let Some(session) = connection.session_mut() {
+            session.rtt = Some(rtt);
+        }
+        self.drive_mtu(key, now);
+    }
+
+    /// Sends what the search asks for, sets its timer, and notes what changed.
+    fn drive_mtu(&mut self, key: ConnKey, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let path = connection.paths.current();
+        let mut datagrams = Vec::new();
+        let Connection { phase, paths, .. } = connection;
+        if let (Phase::Up(session), Some(search)) = (phase, &mut paths.mtu) {
+            while let Some(len) = search.poll_probe() {
+                let token = self.rng.random();
+                search.sent(token, len, now);
+                // PROTOCOL SM-MT-1
+                datagrams.push(session.seal_request(token, len));
+            }
+            if search.take_news() {
+                self.output.forwarding_stale = true;
+                let (datagram, settled) = (search.datagram_len_max(), search.is_settled());
+                tracing::debug!(datagram, settled, "path MTU");
+            }
+        }
+        match paths.mtu.as_ref().and_then(MtuSearch::poll_timeout) {
+            Some(at) => self.timers.set(Timer::Mtu(key), at),
+            None => self.timers.stop(Timer::Mtu(key)),
+        }
+        for datagram in datagrams {
+            match datagram {
+                Some(datagram) => self.send_frame(path, datagram),
+                None => self.drops.count(DropReason::SealExhausted),
+            }
+        }
+    }
+}
+
+fn rtt(connection: &Connection) -> Duration {
+    let measured = connection.session().and_then(|session| session.rtt);
+    measured.unwrap_or_else(|| connection.quic.rtt().min(RTT_UNKNOWN))
+}

@@ -1,0 +1,98 @@
+//! Super-packets whose segments are too long for one sealed frame on their path.
+//!
+//! The slower way of the sender: every segment is written out, its sender is told if it is to be told,
+//! and it leaves in fragments, through the same runs as everything else. What fits after all (the
+//! short end of a super-packet) goes as it always does.
+
+use std::io::IoSlice;
+use std::time::Instant;
+
+use shadowmesh_io::tun::Tun;
+use shadowmesh_net::{DropCounters, DropReason, Outbound};
+use shadowmesh_vpn::{Fragments, TooBigSignals};
+use shadowmesh_wire::offload::{Split, VNET_HDR_LEN};
+
+use super::runs::Run;
+
+/// ECN in a traffic class (RFC 3168 §5).
+const ECN_BITS: u8 = 0b11;
+
+/// What the sender keeps for this.
+#[derive(Default)]
+pub struct Oversize {
+    signals: TooBigSignals,
+    /// The segment in hand.
+    segment: Vec<u8>,
+}
+
+impl Oversize {
+    /// Whether a super-packet needs this way. HOT PATH.
+    pub fn concerns(peer: &Outbound, packets: &Split<'_>) -> bool {
+        packets.segment_len_max() > peer.inner_len_max
+    }
+
+    /// The next segment, its sender told if it is too long.
+    fn next_segment(
+        &mut self,
+        peer: &Outbound,
+        packets: &mut Split<'_>,
+        back: &Back<'_>,
+        now: Instant,
+    ) -> Option<usize> {
+        self.segment.resize(packets.segment_len_max(), 0);
+        let len = packets.write_next(&mut self.segment)?;
+        if let Some(message) = self.signals.make(peer, &self.segment[..len], now) {
+            back.deliver(&message);
+        }
+        Some(len)
+    }
+
+    /// Sends every segment in as many fragments as it takes.
+    // PROTOCOL SM-MT-3
+    pub fn seal(
+        &mut self,
+        peer: &Outbound,
+        (class, mut packets): (u8, Split<'_>),
+        back: &Back<'_>,
+        run: &mut Run,
+        send: &mut impl FnMut(&Outbound, &Run),
+    ) -> Result<(), DropReason> {
+        let now = Instant::now();
+        // Not ECN-capable: a mark on one fragment would have to survive the putting together.
+        let class = class & !ECN_BITS;
+        while let Some(len) = self.next_segment(peer, &mut packets, back, now) {
+            let mut fragments = Fragments::new(peer, &self.segment[..len])?;
+            let frame_len_max = fragments.frame_len_max();
+            loop {
+                if !run.has_room(frame_len_max, class) {
+                    send(peer, run);
+                    run.clear();
+                }
+                let Some(frame_len) = fragments.write_next(run.slot()) else {
+                    break;
+                };
+                run.commit(frame_len, class);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The way back to local senders.
+pub struct Back<'a> {
+    /// What they sent through.
+    pub device: &'a Tun,
+    /// Where it is counted if the device does not take it.
+    pub drops: &'a DropCounters,
+}
+
+impl Back<'_> {
+    /// One packet, alone: a virtio header of zeros says that nothing is left to do.
+    fn deliver(&self, packet: &[u8]) {
+        let header = [0u8; VNET_HDR_LEN];
+        let slices = [IoSlice::new(&header), IoSlice::new(packet)];
+        if self.device.write_vectored(&slices).is_err() {
+            self.drops.count(DropReason::DeviceFull);
+        }
+    }
+}
