@@ -133,6 +133,12 @@ impl Traffic {
         }
     }
 
+    /// Counts a probe sent. However long, it is no reason to send another.
+    pub(crate) fn probe_sent(&self, bytes: u64) {
+        self.sent_frames.fetch_add(1, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Frames sent that not every path passes: a reason to confirm that this one does.
     pub(crate) fn long_frames(&self) -> u64 {
         self.long_frames.load(Ordering::Relaxed)

@@ -19,7 +19,7 @@ use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::Hello;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::probe::{Probe, ProbeKind};
-use shadowmesh_wire::sealed::{HEADER_LEN, ReceiverIndex, TAG_LEN};
+use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD, ReceiverIndex, TAG_LEN};
 
 pub(crate) use epochs::{EpochError, Epochs, Step};
 pub(crate) use liveness::{Liveness, Pulse, TICK as LIVENESS_TICK};
@@ -173,7 +173,7 @@ impl Session {
 
     /// A probe leaves: the other side counts it too, like every frame that it opens.
     pub(crate) fn probe_leaves(&mut self, len: usize) {
-        self.traffic.sent(1, len as u64);
+        self.traffic.probe_sent(len as u64);
         self.liveness.probe_sent();
     }
 
@@ -196,7 +196,7 @@ impl Session {
         datagram[HEADER_LEN + 1..][..body.len()].copy_from_slice(&body);
         let sealer = self.epochs.sealer();
         sealer.seal(sealer.reserve(1)?, &mut datagram);
-        self.probe_leaves(body.len());
+        self.probe_leaves(datagram.len() - OVERHEAD);
         Some(datagram)
     }
 
