@@ -16,9 +16,11 @@
 //!   knowledge. Bytes go through untouched; who waits, drops or counts is the caller's decision.
 //! - Errors name the operation and, where we know it, the way out. They never name keys, and
 //!   nothing here logs an address above DEBUG.
-//! - Linux first. Elsewhere [`udp`] and [`poll`] work as they are on any Unix; the rest compiles
-//!   and answers with an "unsupported on this platform" error, except [`lab`], a measuring tool,
-//!   which exists on Linux only. A portable device on top of `tun-rs` is left to a later version.
+//! - Linux first. For other Unix systems [`udp`], [`poll`] and [`tun`] (on top of `tun-rs`) are
+//!   written so that they should work; the rest answers with an "unsupported on this platform" error,
+//!   except [`lab`], a measuring tool, which exists on Linux only. None of it was ever compiled there:
+//!   only Linux toolchains were at hand. Windows has no descriptors to wait for and needs another
+//!   [`poll`].
 
 pub mod cpu;
 #[cfg(target_os = "linux")]

@@ -277,6 +277,8 @@ pub struct RecvBatch {
 }
 
 impl RecvBatch {
+    /// How many there are.
+    pub const BUFFERS: usize = quinn_udp::BATCH_SIZE;
     /// Distance between the starts of two buffers in [`bytes`](Self::bytes).
     pub const BUFFER_BYTES: usize = RECV_BUFFER_BYTES;
 

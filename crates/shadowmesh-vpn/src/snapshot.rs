@@ -139,7 +139,7 @@ impl Snapshot {
     pub fn inbound_run<'d>(
         &self,
         datagrams: impl IntoIterator<Item = &'d mut [u8]>,
-        mut each: impl FnMut(Inbound, &'d mut [u8]),
+        mut each: impl FnMut(Inbound, &mut [u8]),
     ) {
         let mut datagrams = datagrams.into_iter();
         loop {
@@ -150,9 +150,8 @@ impl Snapshot {
                 len += 1;
             }
             accept(&mut run[..len]);
-            for opening in run.into_iter().take(len).flatten() {
-                let mut opening = opening;
-                each(self.verdict(&mut opening), opening.datagram);
+            for opening in run[..len].iter_mut().flatten() {
+                each(self.verdict(opening), opening.datagram);
             }
             if len < RUN_MAX {
                 return;

@@ -2,7 +2,7 @@
 //! CPU time of every thread: the first thing to look at before and after touching the hot path.
 //!
 //! ```sh
-//! cargo build --release && cargo run --release --example throughput -- [seconds] [cipher] [data plane]
+//! cargo build --release && cargo run --release --example throughput -- [seconds] [cipher] [data plane] [queues]
 //! ```
 
 use std::error::Error;
@@ -20,10 +20,12 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let seconds = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let cipher = arguments.next().unwrap_or_else(|| "auto".into());
     let plane = arguments.next().unwrap_or_else(|| "auto".into());
+    let queues = arguments.next().map(|text| text.parse()).transpose()?;
     let directory = tempfile::tempdir()?;
     let mut lab = Lab::build(&program()?, directory.path(), 2)?;
     for node in &mut lab.nodes {
         node.settings.cipher.clone_from(&cipher);
+        node.settings.queues = queues;
         node.settings.data_plane.clone_from(&plane);
         node.settings.rekey_interval = Duration::from_secs(10);
     }

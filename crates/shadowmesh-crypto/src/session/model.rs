@@ -13,8 +13,10 @@ mod sync {
     pub(super) use std::sync::PoisonError;
 }
 
+#[expect(clippy::duplicate_mod, reason = "that is the point: other primitives")]
 #[path = "counters.rs"]
 mod counters;
+#[expect(clippy::duplicate_mod, reason = "that is the point: other primitives")]
 #[path = "window.rs"]
 mod window;
 

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use shadowmesh_crypto::ReplayWindow;
 use shadowmesh_io::poll::{self, Watch};
-use shadowmesh_io::tun::Offloads;
+use shadowmesh_io::tun::{Offloads, QUEUES_MAX};
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
 use shadowmesh_vpn::{Inbound, Snapshot};
@@ -28,13 +29,23 @@ use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
 use super::Shared;
 use super::inbox::Outbox;
 use super::priority;
+use super::runs::SEGMENTS_MAX;
 use super::stop::Stop;
 use super::turnstile::{Entrance, Ticket};
 
-/// A batch of at most this many buffers and bytes is finished before the next receiver is let in: it
-/// takes about as long as waking that one up would.
+/// A batch of at most this many buffers and bytes is finished without letting the next receiver in: it
+/// takes about as long as waking that one up would. So where there is little to do one receiver does it
+/// all, and the others sleep.
 const SMALL_BUFFERS_MAX: usize = 4;
 const SMALL_BYTES_MAX: usize = 16 * 1024;
+
+/// A receiver that is held up must find room for its frames in the replay window. It has one batch in
+/// hand, and each of the others is at most one ahead of it, as nobody takes a second before its turn.
+// PROTOCOL SM-SF-4
+const _: () = assert!(
+    ((QUEUES_MAX - 1) * RecvBatch::BUFFERS * SEGMENTS_MAX) as u64 <= ReplayWindow::LEN,
+    "late batches fall out of the replay window"
+);
 
 /// One receiver thread's share of the engine.
 pub struct Receiver {
@@ -79,17 +90,17 @@ impl Receiver {
         let links: Vec<&UdpLink> = shared.links.iter().collect();
         let watches = links.iter().copied().map(Watch::readable);
         let mut watches: Vec<_> = watches.chain([Watch::readable(stop.waker())]).collect();
+        let mut kept = None;
         loop {
-            let mut entrance = shared.turnstile.enter();
+            let mut entrance = kept.take().unwrap_or_else(|| shared.turnstile.enter());
             // No snapshot is held here, and no ticket.
             let Some(ticket) = self.take(&links, &mut watches, &mut entrance)? else {
                 return Ok(());
             };
-            let entrance = self.is_small().then_some(entrance);
+            kept = self.is_small().then_some(entrance);
             self.open();
             self.deliver(&ticket)?;
             drop(ticket);
-            drop(entrance);
         }
     }
 
