@@ -62,8 +62,8 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "bench",
-        usage: "bench [ARGUMENTS OF shadowmesh bench]",
-        about: "measurements of a release build (default: handshake)",
+        usage: "bench [--only NAME,..] [--measure NAME,..] [--rounds N] [--seconds S] [--quick] [--list]\n        [--json FILE] [--svg DIR] [--from FILE] [--markdown] [--judge] [--growth] [--no-build]\n  bench ARGUMENTS OF shadowmesh bench",
+        about: "ShadowMesh beside the bare cable and every other tunnel that is installed; or, with words, the program's own bench",
         run: bench::run,
     },
     Verb {
