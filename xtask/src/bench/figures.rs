@@ -82,6 +82,20 @@ pub const ALL: &[Figure] = &[
         Better::Higher,
     ),
     figure(
+        "flood_1300_loss_percent",
+        "UDP flood of 1300 B, lost, %",
+        "lost1300%",
+        0,
+        Better::Lower,
+    ),
+    figure(
+        "flood_64_loss_percent",
+        "UDP flood of 64 B, lost, %",
+        "lost64%",
+        0,
+        Better::Lower,
+    ),
+    figure(
         "paced_gbit_s",
         "UDP of 1300 B paced, highest rate with at most 1 % loss, Gbit/s",
         "paced",

@@ -172,13 +172,19 @@ fn streams(
 
 fn flood_1300(subject: &Subject<'_>, _: &mut Memory) -> Result<Sample, String> {
     let report = series(subject, LARGE_LEN, None, FLOOD_TIME)?;
-    Ok(vec![("flood_1300_gbit_s", report.received_gbit_s())])
+    Ok(vec![
+        ("flood_1300_gbit_s", report.received_gbit_s()),
+        ("flood_1300_loss_percent", report.loss() * 100.0),
+    ])
 }
 
 fn flood_64(subject: &Subject<'_>, _: &mut Memory) -> Result<Sample, String> {
     let report = series(subject, SMALL_LEN, None, FLOOD_TIME)?;
     let packets = report.received_gbit_s() * 1e9 / 8.0 / SMALL_LEN as f64;
-    Ok(vec![("flood_64_kpacket_s", packets / 1e3)])
+    Ok(vec![
+        ("flood_64_kpacket_s", packets / 1e3),
+        ("flood_64_loss_percent", report.loss() * 100.0),
+    ])
 }
 
 /// Brackets the highest rate with steps of [`STEP_COARSE`], then halves the bracket. The figure is
@@ -211,6 +217,7 @@ fn paced(subject: &Subject<'_>, memory: &mut Memory) -> Result<Sample, String> {
             (None, _) => rate / STEP_COARSE,
         };
     }
+    // Where the source and not the tunnel ends the search, the figure is a lower bound.
     let Some((rate, gbit_s)) = good else {
         return Ok(vec![
             ("paced_gbit_s", 0.0),

@@ -21,7 +21,9 @@ const TABLES: &[&[&str]] = &[
     ],
     &[
         "flood_1300_gbit_s",
+        "flood_1300_loss_percent",
         "flood_64_kpacket_s",
+        "flood_64_loss_percent",
         "paced_gbit_s",
         "paced_80_loss_percent",
     ],
