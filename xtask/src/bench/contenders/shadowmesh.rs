@@ -32,7 +32,7 @@ impl Contender for Aes {
     }
 
     fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
-        start(stage, "aes-256-gcm", "")
+        start(stage, "aes-256-gcm", "sealed")
     }
 }
 
@@ -54,7 +54,7 @@ impl Contender for ChaCha {
     }
 
     fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
-        start(stage, "chacha20-poly1305", "")
+        start(stage, "chacha20-poly1305", "sealed")
     }
 }
 
@@ -76,7 +76,7 @@ impl Contender for Quic {
     }
 
     fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
-        start(stage, "aes-256-gcm", "data_plane = \"quic\"\n")
+        start(stage, "aes-256-gcm", "quic")
     }
 }
 
@@ -89,17 +89,14 @@ fn version() -> Result<String, String> {
     Ok(format!("this tree, {}", env!("CARGO_PKG_VERSION")))
 }
 
-/// `extra` goes into the `[session]` section of both files.
-fn start(stage: &Stage, cipher: &str, extra: &str) -> Result<Tunnel, String> {
-    let nodes = [node(stage, 0, cipher)?, node(stage, 1, cipher)?];
+/// Both ends with the same cipher and data plane.
+fn start(stage: &Stage, cipher: &str, data_plane: &str) -> Result<Tunnel, String> {
+    let nodes = [0, 1].map(|end| node(stage, end, cipher, data_plane));
+    let nodes = nodes.into_iter().collect::<Result<Vec<LabNode>, _>>()?;
     let mut processes = Vec::new();
     for (end, node) in nodes.iter().enumerate() {
         node.configure(&[nodes[1 - end].as_peer(Family::V4)])
             .map_err(tools::text)?;
-        let file = node.config_path();
-        let text = std::fs::read_to_string(&file).map_err(tools::text)?;
-        let text = text.replace("[session]\n", &format!("[session]\n{extra}"));
-        std::fs::write(&file, text).map_err(tools::text)?;
         check(node)?;
         let process = Process::start(&node.netns, &stage.directory(end)?, node.command("up"))?;
         processes.push(process);
@@ -111,17 +108,18 @@ fn start(stage: &Stage, cipher: &str, extra: &str) -> Result<Tunnel, String> {
     })
 }
 
-fn node(stage: &Stage, end: usize, cipher: &str) -> Result<LabNode, String> {
+fn node(stage: &Stage, end: usize, cipher: &str, data_plane: &str) -> Result<LabNode, String> {
     let netns = stage.ends[end].try_clone().map_err(tools::text)?;
     let addresses = (wiring::underlay_v4(end), wiring::underlay_v6(end));
     let home = stage.directory(end)?.join("node");
     let name = format!("n{}", end + 1);
     let mut node = LabNode::new(name, netns, &program(), home, addresses).map_err(tools::text)?;
     node.settings.cipher = cipher.into();
+    node.settings.data_plane = data_plane.into();
     Ok(node)
 }
 
-/// Says at once what a file with an unknown key would say in a log.
+/// Says at once what a file that is not right would say in a log.
 fn check(node: &LabNode) -> Result<(), String> {
     let mut command = std::process::Command::new(program());
     command.args(["config", "check", "--config"]);
