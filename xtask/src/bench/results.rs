@@ -159,10 +159,14 @@ fn rank_name(rank: Rank) -> &'static str {
     }
 }
 
+/// Name, rank and medians of a made-up row.
+#[cfg(test)]
+pub type MadeUp<'a> = (&'a str, Rank, &'a [(&'a str, f64)]);
+
 /// Made-up results for the tests of what reads them.
 #[cfg(test)]
-pub fn example(rows: &[(&str, Rank, &[(&str, f64)])]) -> Results {
-    let row = |(name, rank, figures): &(&str, Rank, &[(&str, f64)])| Row {
+pub fn example(rows: &[MadeUp<'_>]) -> Results {
+    let row = |(name, rank, figures): &MadeUp<'_>| Row {
         name: (*name).into(),
         version: "1.0".into(),
         setup: "made up".into(),

@@ -51,7 +51,7 @@ impl SendBatch {
             part.iov_base = payload.as_mut_ptr().cast();
             part.iov_len = payload.len();
         }
-        let mut messages = parts.each_mut().map(|part| message(part));
+        let mut messages = parts.each_mut().map(message);
         let sent = sys::retry(|| {
             // SAFETY: `messages` is a live array of at least `count` entries; each of these points
             // to one `iovec` of `parts`, and that to a live payload of its length. All outlive the
@@ -100,7 +100,7 @@ impl ReceiveBatch {
             iov_base: head.as_mut_ptr().cast(),
             iov_len: HEAD_LEN,
         });
-        let mut messages = parts.each_mut().map(|part| message(part));
+        let mut messages = parts.each_mut().map(message);
         let result = sys::retry(|| {
             // SAFETY: `messages` is a live array of the length given; each entry points to one
             // `iovec` of `parts`, each of those to `HEAD_LEN` bytes of `self.heads`, and all of
