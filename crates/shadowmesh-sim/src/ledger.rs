@@ -12,6 +12,7 @@ pub struct HostId(pub usize);
 pub struct Ledger {
     entries: BTreeMap<u64, Entry>,
     strangers: u64,
+    notices: u64,
 }
 
 /// One packet.
@@ -49,6 +50,20 @@ impl Ledger {
             Some(entry) => entry.delivered.push((at, now)),
             None => self.strangers += 1,
         }
+    }
+
+    /// Notes that the device of `at` was told that this packet was too big. Who did not send it has no
+    /// business with the message.
+    pub(crate) fn tell(&mut self, number: u64, at: HostId) {
+        match self.entries.get(&number) {
+            Some(entry) if entry.from == at => self.notices += 1,
+            _ => self.strangers += 1,
+        }
+    }
+
+    /// How often a sender was told that its packet was too big.
+    pub fn notices(&self) -> u64 {
+        self.notices
     }
 
     /// Every packet's account, in the order sent.

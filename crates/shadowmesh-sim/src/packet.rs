@@ -3,7 +3,13 @@
 
 use std::net::IpAddr;
 
-use shadowmesh_wire::ip::PROTOCOL_UDP;
+use shadowmesh_wire::ip::{IpPacket, PROTOCOL_UDP};
+
+/// ICMPv6 and its message "packet too big" (RFC 4443 §3.2), whose header comes before the quote. There
+/// is no IPv4 counterpart here: [`numbered`] sets no DF.
+const ICMPV6: u8 = 58;
+const PACKET_TOO_BIG: u8 = 2;
+const ICMP_HEADER_LEN: usize = 8;
 
 /// UDP header and the number.
 const UDP_LEN_MIN: usize = 8 + 8;
@@ -53,6 +59,19 @@ pub fn numbered(source: IpAddr, destination: IpAddr, number: u64, len: usize) ->
     packet
 }
 
+/// The number of the packet that a message "packet too big" is about, if this is one: it came from
+/// where that packet was going and goes to where it came from.
+pub fn too_big(packet: &[u8]) -> Option<u64> {
+    let outer = IpPacket::parse(packet).ok()?;
+    let (message, quote) = outer.payload().split_at_checked(ICMP_HEADER_LEN)?;
+    if outer.protocol() != ICMPV6 || message[0] != PACKET_TOO_BIG {
+        return None;
+    }
+    // The quote is cut short, and so does not parse; its addresses stand where those of `outer` do.
+    let turned = quote.get(8..24)? == &packet[24..40] && quote.get(24..40)? == &packet[8..24];
+    number(quote).filter(|_| turned)
+}
+
 /// The number of a packet made by [`numbered`].
 pub fn number(packet: &[u8]) -> Option<u64> {
     let header = match packet.first()? >> 4 {
@@ -76,7 +95,18 @@ fn ones_complement_sum(bytes: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shadowmesh_wire::ip::IpPacket;
+    use shadowmesh_wire::icmp;
+
+    #[test]
+    fn a_message_about_a_packet_is_told_from_it_and_from_one_about_another() {
+        let (source, destination) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
+        let packet = numbered(source, destination, 77, 1400);
+        let mut message = icmp::too_big(&packet, 1300).unwrap();
+        assert_eq!(too_big(&message), Some(77));
+        assert_eq!(too_big(&packet), None);
+        message[39] ^= 1;
+        assert_eq!(too_big(&message), None, "told to somebody else");
+    }
 
     #[test]
     fn packets_parse_and_keep_their_number() {

@@ -101,7 +101,10 @@ impl World {
             } else if let Some(packet) = node.poll_device() {
                 self.trace
                     .add(TraceEvent::Delivered, self.now, id.0, id.0, packet.len());
-                self.ledger.deliver(packet::number(&packet), id, self.now);
+                match packet::too_big(&packet) {
+                    Some(number) => self.ledger.tell(number, id),
+                    None => self.ledger.deliver(packet::number(&packet), id, self.now),
+                }
             } else if let Some(event) = node.poll_event() {
                 self.hosts[id.0].note(event, self.now);
             } else {
