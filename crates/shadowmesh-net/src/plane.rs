@@ -108,6 +108,12 @@ const RETRY_PROBES: u32 = 3;
 /// against sealed frames. A single lost probe is an ordinary loss.
 const UNANSWERED_MIN: u32 = 2;
 
+/// Changes that we follow: as many at once, and one more in each such time. Each is a new snapshot and
+/// a line of our log, and no honest peer needs more: it takes seconds to find out that a plane fails.
+// PROTOCOL SM-QD-4
+const FOLLOW_BURST: u32 = 8;
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A word to the peer: the number of the change, and what to use from now on.
 pub(crate) type Word = (u32, Plane);
 
@@ -125,6 +131,8 @@ pub(crate) struct Choice {
     /// QUIC acknowledgements when sealed frames were last known to get through or QUIC was first
     /// asked to prove that it does.
     acks_seen: Option<u64>,
+    /// When all of [`FOLLOW_BURST`] may be followed again.
+    follow_whole_at: Instant,
 }
 
 impl Choice {
@@ -144,6 +152,7 @@ impl Choice {
             retry_at: blocked.unwrap_or(now),
             retried: 0,
             acks_seen: None,
+            follow_whole_at: now,
         }
     }
 
@@ -236,11 +245,16 @@ impl Choice {
         if self.agreed != Agreed::Auto || !newer {
             return false;
         }
-        self.turn = turn;
         let changed = plane != self.plane;
         if changed {
+            let whole_at = self.follow_whole_at.max(now) + FOLLOW_INTERVAL;
+            if whole_at > now + FOLLOW_INTERVAL * FOLLOW_BURST {
+                return false;
+            }
+            self.follow_whole_at = whole_at;
             self.enter(plane, now);
         }
+        self.turn = turn;
         changed
     }
 
@@ -285,6 +299,28 @@ mod tests {
             assert_eq!(DataPlane::from_wire(ours.to_wire()), ours);
         }
         assert_eq!(DataPlane::from_wire(9), DataPlane::Sealed);
+    }
+
+    // PROTOCOL SM-QD-4
+    #[test]
+    fn a_peer_that_changes_its_plane_endlessly_is_followed_a_few_times_and_then_once_a_second() {
+        let now = start();
+        let mut choice = Choice::new(Agreed::Auto, None, now);
+        let plane = |turn: u32| match turn % 2 {
+            0 => Plane::Sealed,
+            _ => Plane::Quic,
+        };
+        let follow = |choice: &mut Choice, turns: std::ops::Range<u32>, now| {
+            turns
+                .filter(|turn| choice.follow((*turn, plane(*turn)), now))
+                .count() as u32
+        };
+        assert_eq!(follow(&mut choice, 1..1000, now), FOLLOW_BURST);
+        let later = now + 3 * FOLLOW_INTERVAL;
+        assert_eq!(follow(&mut choice, 1000..2000, later), 3);
+        // What was not followed was not taken note of either, so the next word counts.
+        let later = later + FOLLOW_INTERVAL;
+        assert_eq!(follow(&mut choice, 2000..2002, later), 1);
     }
 
     // PROTOCOL SM-QD-2

@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) index: Option<ReceiverIndex>,
     /// Frames under this index that came before the session.
     pub(crate) early: EarlyFrames,
+    /// DATAGRAM frames that came before the session, but after the peer was authenticated.
+    pub(crate) early_datagrams: EarlyFrames,
     /// Our first Initial, or the arrival of theirs.
     pub(crate) started_at: Instant,
     /// First contact: every Initial is sent twice.
@@ -107,6 +109,7 @@ impl Connection {
             phase: Phase::Handshake,
             index: None,
             early: EarlyFrames::default(),
+            early_datagrams: EarlyFrames::default(),
             started_at: now,
             double_initials: false,
             resumed: false,

@@ -14,8 +14,7 @@ use crate::drops::{DropCounters, DropReason};
 
 /// quinn's own queue: one turn of the control thread at several Gbit/s.
 pub(super) const SEND_BUFFER: usize = 256 * 1024;
-/// What quinn keeps of datagrams that came before the session was up. Later ones are taken out with
-/// the packet that brought them.
+/// What quinn keeps of datagrams: they are taken out with the packet that brought them.
 pub(super) const RECEIVE_BUFFER: usize = 256 * 1024;
 /// Limit: bytes that wait for a connection. About 10 ms at 1 Gbit/s: a longer queue is only delay,
 /// which no inner sender can see.

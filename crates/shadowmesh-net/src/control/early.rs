@@ -3,7 +3,8 @@
 //! A side seals as soon as it has both Hellos, and its first frames may overtake its own Hello: on
 //! the way, between the threads of the sender, or because the Hello was lost and is sent again. The
 //! other side cannot open them yet, but it drew their index and told it to nobody but the peer. So a
-//! few of them wait here, and are judged again when the session is up.
+//! few of them wait here, and are judged again when the session is up. So do the DATAGRAM frames of a
+//! connection whose other side is ahead of us in the same way.
 
 use bytes::BytesMut;
 
@@ -25,12 +26,13 @@ impl EarlyFrames {
     /// Keeps a frame; false when there is no room for it. The first stay: what a program sent first
     /// is what it waits for.
     #[must_use]
-    pub(crate) fn push(&mut self, received: Received, frame: BytesMut) -> bool {
+    pub(crate) fn push(&mut self, received: Received, frame: &[u8]) -> bool {
         if self.frames.len() >= FRAMES_MAX || self.bytes >= BYTES_MAX {
             return false;
         }
         self.bytes += frame.len();
-        self.frames.push((received, frame));
+        // A copy: a frame is often a slice of a whole receive buffer, which would stay with it.
+        self.frames.push((received, BytesMut::from(frame)));
         true
     }
 
@@ -50,10 +52,22 @@ mod tests {
         let from = Received::from_remote(([192, 0, 2, 1], 1).into());
         let count = |len: usize| {
             let mut early = EarlyFrames::default();
-            while early.push(from, BytesMut::zeroed(len)) {}
+            while early.push(from, &vec![0; len]) {}
             (early.take().len(), early.take().len())
         };
         assert_eq!(count(30), (FRAMES_MAX, 0));
         assert_eq!(count(65_000), (2, 0));
+    }
+
+    #[test]
+    fn what_waits_keeps_no_more_memory_than_itself() {
+        let from = Received::from_remote(([192, 0, 2, 1], 1).into());
+        let mut early = EarlyFrames::default();
+        for _ in 0..FRAMES_MAX {
+            let run = BytesMut::zeroed(64_000);
+            assert!(early.push(from, &run[..30]));
+        }
+        let kept = early.take().into_iter().map(|(_, frame)| frame.capacity());
+        assert!(kept.sum::<usize>() <= FRAMES_MAX * 64);
     }
 }

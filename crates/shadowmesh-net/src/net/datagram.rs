@@ -108,7 +108,7 @@ impl Net {
         let connection = self.control.connections.get_mut(&key);
         let waits = connection
             .filter(|connection| connection.session().is_none())
-            .is_some_and(|connection| connection.early.push(received, data));
+            .is_some_and(|connection| connection.early.push(received, &data));
         if !waits {
             self.drops.count(DropReason::StaleSnapshot);
         }

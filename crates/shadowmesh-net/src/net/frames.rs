@@ -17,7 +17,7 @@ use shadowmesh_wire::probe::Probe;
 use super::Net;
 use super::inner::Way;
 use super::lifecycle::REKEY_DEADLINE;
-use crate::control::ConnKey;
+use crate::control::{ConnKey, Phase};
 use crate::drops::DropReason;
 use crate::event::{NetEvent, Received};
 use crate::paths::Path;
@@ -59,36 +59,65 @@ impl Net {
         self.output.pop_frame()
     }
 
-    /// Takes in what DATAGRAM frames a connection has received. Before its session is up they wait
-    /// inside QUIC: the peer may be ahead of us by the packet that holds its Hello.
+    /// Takes in what DATAGRAM frames a connection has received. Between authentication and session a
+    /// few wait: the peer may be ahead of us by the packet that holds its Hello. Before that nobody
+    /// honest sends any, and what was early data must never become a packet.
+    // PROTOCOL SM-QD-5
+    // PROTOCOL SM-HS-11
     pub(super) fn take_frames(&mut self, key: ConnKey, received: Received, now: Instant) {
         loop {
             let Some(connection) = self.control.connections.get_mut(&key) else {
                 return;
             };
-            let Some(session) = connection.phase.session() else {
-                return;
-            };
             let Some(frame) = connection.quic.datagrams().recv() else {
                 return;
             };
-            let peer = session.peer;
-            session
-                .traffic
-                .received(1, frame.len().saturating_sub(1) as u64);
-            match frame.first().map(|&kind| InnerType::try_from(kind)) {
-                Some(Ok(InnerType::IpPacket | InnerType::Fragment)) => {
-                    if !self.output.frame(peer, frame) {
-                        self.drops.count(DropReason::DeviceFull);
-                    }
+            let waits = match connection.phase {
+                Phase::Up(_) => {
+                    self.take_frame(key, received, frame, now);
+                    continue;
                 }
-                Some(Ok(InnerType::Probe)) => {
-                    self.on_probe(key, received, &frame[1..], Way::Quic, now);
-                }
-                Some(Ok(InnerType::Padding)) => {}
-                Some(_) => self.drops.count(DropReason::InnerUnknown),
-                None => self.drops.count(DropReason::InnerMalformed),
+                Phase::Hello => connection.early_datagrams.push(received, &frame),
+                Phase::Handshake | Phase::Closed => false,
+            };
+            if !waits {
+                self.drops.count(DropReason::StaleSnapshot);
             }
+        }
+    }
+
+    /// The session is up: what waited for it comes first, then what lies with QUIC.
+    pub(super) fn take_early_frames(&mut self, key: ConnKey, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let path = connection.paths.current();
+        for (received, frame) in connection.early_datagrams.take() {
+            self.take_frame(key, received, frame.freeze(), now);
+        }
+        self.take_frames(key, Received::from_remote(path.remote), now);
+    }
+
+    fn take_frame(&mut self, key: ConnKey, received: Received, frame: Bytes, now: Instant) {
+        let Some(session) = self.control.session_mut(key) else {
+            return self.drops.count(DropReason::StaleSnapshot);
+        };
+        let peer = session.peer;
+        session
+            .traffic
+            .received(1, frame.len().saturating_sub(1) as u64);
+        match frame.first().map(|&kind| InnerType::try_from(kind)) {
+            Some(Ok(InnerType::IpPacket | InnerType::Fragment)) => {
+                if !self.output.frame(peer, frame) {
+                    self.drops.count(DropReason::DeviceFull);
+                }
+            }
+            Some(Ok(InnerType::Probe)) => {
+                self.on_probe(key, received, &frame[1..], Way::Quic, now);
+            }
+            Some(Ok(InnerType::Padding)) => {}
+            Some(_) => self.drops.count(DropReason::InnerUnknown),
+            None => self.drops.count(DropReason::InnerMalformed),
         }
     }
 

@@ -9,7 +9,7 @@ use shadowmesh_wire::control::{ControlMessage, Hello};
 use super::Net;
 use crate::control::{Close, ConnKey, Connection, Phase};
 use crate::drops::DropReason;
-use crate::event::{DownReason, NetEvent, Received};
+use crate::event::{DownReason, NetEvent};
 use crate::plane::{Choice, DataPlane, agree};
 use crate::session::{Contender, LIVENESS_TICK, Session, newcomer_wins};
 use crate::timers::Timer;
@@ -129,10 +129,7 @@ impl Net {
         self.timers.set(Timer::Liveness(key), now + LIVENESS_TICK);
         self.set_rekey_timer(key, now);
         self.enter(key, id, now);
-        let from = self.control.connections.get(&key);
-        if let Some(remote) = from.map(|connection| connection.paths.current().remote) {
-            self.take_frames(key, Received::from_remote(remote), now);
-        }
+        self.take_early_frames(key, now);
     }
 
     /// A session is up: it becomes the one in use, or loses against the one that is.
@@ -318,8 +315,8 @@ impl Net {
             self.timers.set(Timer::Drain(key), now + DRAIN_MAX);
         }
         release_index(connection, &self.control.cids, key);
-        let early = connection.early.take().len() as u64;
-        self.drops.add(DropReason::StaleSnapshot, early);
+        let early = connection.early.take().len() + connection.early_datagrams.take().len();
+        self.drops.add(DropReason::StaleSnapshot, early as u64);
         let Some(id) = connection.peer else { return };
         let Some(peer) = self.peers.get_mut(&id) else {
             return;

@@ -274,6 +274,21 @@ impl Net {
         self.control.cids.of_connections()
     }
 
+    /// Calls a peer we have a ticket of, with this DATAGRAM frame in the early data.
+    pub(crate) fn send_early_datagram(
+        &mut self,
+        peer: &PeerId,
+        frame: &'static [u8],
+        now: std::time::Instant,
+    ) {
+        self.start_attempt(*peer, now);
+        let key = self.peers[peer].attempt.expect("it was begun");
+        let connection = self.control.connections.get_mut(&key);
+        let quic = &mut connection.expect("it exists").quic;
+        quic.datagrams().send(frame.into(), false).expect("allowed");
+        self.settle(now);
+    }
+
     /// An id that still leads to the first peer's connection, and that QUIC has retired.
     pub(crate) fn remember_retired_id(&mut self) -> u64 {
         let id = self.rng.random();

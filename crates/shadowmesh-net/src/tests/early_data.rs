@@ -1,6 +1,7 @@
 //! Resumption and 0-RTT.
 
 use super::harness::{World, ms};
+use crate::plane::DataPlane;
 use crate::{DropReason, NetEvent};
 use std::sync::atomic::Ordering;
 
@@ -74,5 +75,32 @@ fn early_data_that_is_refused_is_said_again() {
     assert!(key.is_none());
     world.connect(0, 1);
     assert!(world.run_until(ms(1_500), |world| world.is_up(0, 1) && world.is_up(1, 0)));
+    assert!(world.traffic_flows(0, 1));
+}
+
+// PROTOCOL SM-HS-11
+// PROTOCOL SM-QD-5
+#[test]
+fn packets_in_early_data_are_never_delivered() {
+    let mut world = World::pair_with(4, [DataPlane::Quic; 2]);
+    meet_and_part(&mut world);
+    let before = world.nodes[1].packets.len();
+    let (id, now) = (world.id(1), world.now);
+    let node = &mut world.nodes[0].net;
+    node.send_early_datagram(&id, b"\x01early", now);
+    assert!(world.run_until(ms(5_000), |world| world.is_up(0, 1)));
+    world.run(ms(500));
+    let early = |event: &NetEvent| {
+        matches!(
+            event,
+            NetEvent::Handshaken {
+                early_data: true,
+                ..
+            }
+        )
+    };
+    assert_eq!(world.count(0, early), 1);
+    assert_eq!(world.nodes[1].packets.len(), before);
+    assert_eq!(world.drops(1, DropReason::StaleSnapshot), 1);
     assert!(world.traffic_flows(0, 1));
 }

@@ -8,11 +8,15 @@ use shadowmesh_wire::sealed::is_long_header;
 use super::harness::{Kind, World, ms};
 use crate::DropReason;
 use crate::control::EARLY_FRAMES_MAX;
+use crate::plane::DataPlane;
 
 /// Node 0 has called node 1, whose session is up and whose Hello is lost for as long as the cell
 /// holds.
 fn world_without_the_servers_hello(seed: u64) -> (World, Rc<Cell<bool>>) {
-    let mut world = World::pair(seed);
+    without_the_servers_hello(World::pair(seed))
+}
+
+fn without_the_servers_hello(mut world: World) -> (World, Rc<Cell<bool>>) {
     let losing = Rc::new(Cell::new(true));
     let lost = Rc::clone(&losing);
     world.lost = Box::new(move |flight| {
@@ -67,4 +71,33 @@ fn early_frames_of_a_session_that_does_not_come_are_counted() {
     send_numbered(&mut world, 3);
     world.run(ms(11_000));
     assert_eq!(world.drops(0, DropReason::StaleSnapshot), 3);
+}
+
+/// Packets that hold a Hello are long; its peer keeps back what is as long.
+const HELLO_PACKET_MIN: usize = 100;
+
+// PROTOCOL SM-SF-9
+// PROTOCOL SM-QD-5
+#[test]
+fn of_too_many_early_quic_datagrams_the_first_are_kept_and_the_others_counted() {
+    let mut world = World::pair_with(4, [DataPlane::Quic; 2]);
+    let losing = Rc::new(Cell::new(true));
+    let lost = Rc::clone(&losing);
+    world.lost = Box::new(move |flight| {
+        let from_server = flight.from == 1 && flight.kind == Kind::Control;
+        let short = !is_long_header(&flight.data);
+        lost.get() && from_server && short && flight.data.len() >= HELLO_PACKET_MIN
+    });
+    world.connect(0, 1);
+    assert!(world.run_until(ms(1_000), |world| world.is_up(1, 0)));
+    assert!(!world.is_up(0, 1));
+    send_numbered(&mut world, EARLY_FRAMES_MAX + 40);
+    assert!(!world.is_up(0, 1));
+    losing.set(false);
+    assert!(world.run_until(ms(3_000), |world| world.is_up(0, 1)));
+    world.run(ms(100));
+    let packets = &world.nodes[0].packets;
+    let dropped = world.drops(0, DropReason::StaleSnapshot);
+    assert!(packets.len() <= EARLY_FRAMES_MAX, "{}", packets.len());
+    assert!(packets.len() > EARLY_FRAMES_MAX / 2 && dropped > 0);
 }
