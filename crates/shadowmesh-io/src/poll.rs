@@ -49,6 +49,11 @@ impl<'fd> Watch<'fd> {
     pub fn is_ready(&self) -> bool {
         self.raw.revents != 0
     }
+
+    /// The caller has taken what was found.
+    pub fn forget(&mut self) {
+        self.raw.revents = 0;
+    }
 }
 
 /// Waits until one of `watches` is ready, at most `timeout` (`None`: for ever), and returns how

@@ -1,4 +1,4 @@
-//! How soon the calling thread gets a core, and how exactly it wakes from a sleep.
+//! How soon the calling thread gets a core, which, and how exactly it wakes from a sleep.
 //!
 //! Under load every core has work, and a thread that wakes waits for its turn: up to 4 ms with the
 //! kernel's defaults, which is long against what a packet may wait. What to ask for is the caller's
@@ -38,6 +38,85 @@ pub fn set_timer_slack(_slack: Duration) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// The cores a thread may run on.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy)]
+pub struct Cores(libc::cpu_set_t);
+
+#[cfg(target_os = "linux")]
+impl Cores {
+    /// Those of the calling thread.
+    pub fn of_thread() -> io::Result<Self> {
+        // SAFETY: a `cpu_set_t` is an array of integers.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: 0 is the calling thread; the kernel writes at most the given size into `set`, which is
+        // exclusively ours.
+        crate::sys::check(unsafe {
+            libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set)
+        })?;
+        Ok(Self(set))
+    }
+
+    /// The first of them alone.
+    pub fn first(&self) -> Option<Self> {
+        let first = (0..libc::CPU_SETSIZE as usize).find(|&core| self.contains(core))?;
+        // SAFETY: a `cpu_set_t` is an array of integers.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `first` is below CPU_SETSIZE, the number of bits of a set.
+        unsafe { libc::CPU_SET(first, &mut set) };
+        Some(Self(set))
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        (0..libc::CPU_SETSIZE as usize)
+            .filter(|&core| self.contains(core))
+            .count()
+    }
+
+    /// Restricts the calling thread to them.
+    pub fn apply(&self) -> io::Result<()> {
+        // SAFETY: 0 is the calling thread; the kernel reads the given size from a live set.
+        crate::sys::check(unsafe {
+            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const self.0)
+        })
+        .map(drop)
+    }
+
+    fn contains(&self, core: usize) -> bool {
+        // SAFETY: every caller counts below CPU_SETSIZE, the number of bits of a set.
+        unsafe { libc::CPU_ISSET(core, &self.0) }
+    }
+}
+
+/// The cores a thread may run on; this platform does not say.
+#[cfg(not(target_os = "linux"))]
+#[derive(Clone, Copy)]
+pub struct Cores(());
+
+#[cfg(not(target_os = "linux"))]
+impl Cores {
+    /// Those of the calling thread.
+    pub fn of_thread() -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The first of them alone.
+    pub fn first(&self) -> Option<Self> {
+        None
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        0
+    }
+
+    /// Restricts the calling thread to them.
+    pub fn apply(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
@@ -58,6 +137,19 @@ mod tests {
         });
         assert_eq!(other.join().unwrap(), 19);
         assert_eq!(nice_of("/proc/thread-self/stat"), before);
+    }
+
+    #[test]
+    fn a_thread_stays_on_the_first_core_until_it_is_given_all_again() {
+        let other = std::thread::spawn(|| {
+            let all = Cores::of_thread().unwrap();
+            all.first().unwrap().apply().unwrap();
+            let one = Cores::of_thread().unwrap().count();
+            all.apply().unwrap();
+            (all.count(), one, Cores::of_thread().unwrap().count())
+        });
+        let (before, restricted, after) = other.join().unwrap();
+        assert_eq!((restricted, after), (1, before));
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod links;
 #[cfg(test)]
 mod model;
 mod oversize;
+mod placement;
 mod priority;
 mod receiver;
 mod report;
@@ -231,14 +232,22 @@ impl DataThreads {
             handles: Vec::new(),
             failures,
         };
+        let mut works = Vec::new();
         for queue in 0..shared.device.queues().len() {
             let stop = threads.new_stop()?;
             let sender = Sender::new(shared.clone(), queue, stop);
+            works.push(sender.work());
             threads.spawn("sender", failed.clone(), move || sender.run())?;
         }
+        // With several queues an answer may come on any of them, and looking at all costs as much as
+        // it saves.
+        let answers = match &works[..] {
+            [only] => Some(Arc::clone(only)),
+            _ => None,
+        };
         for _ in 0..receivers {
             let stop = threads.new_stop()?;
-            let receiver = Receiver::new(shared.clone(), stop);
+            let receiver = Receiver::new(shared.clone(), answers.clone(), stop);
             threads.spawn("receiver", failed.clone(), move || receiver.run())?;
         }
         Ok(threads)

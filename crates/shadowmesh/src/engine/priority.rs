@@ -23,19 +23,21 @@ const NICE_RECEIVER: i32 = -19;
 /// A sender's pauses are 50 us; the kernel's own slack would double them.
 const TIMER_SLACK: Duration = Duration::from_micros(1);
 
-/// For the calling thread, a sender.
-pub fn sender() {
-    ask(NICE_SENDER);
+/// For the calling thread, a sender; whether it was granted.
+pub fn sender() -> bool {
     let _ = sched::set_timer_slack(TIMER_SLACK);
+    ask(NICE_SENDER)
 }
 
-/// For the calling thread, a receiver.
-pub fn receiver() {
-    ask(NICE_RECEIVER);
+/// For the calling thread, a receiver; whether it was granted.
+pub fn receiver() -> bool {
+    ask(NICE_RECEIVER)
 }
 
-fn ask(nice: i32) {
-    if let Err(error) = sched::set_nice(nice) {
+fn ask(nice: i32) -> bool {
+    let asked = sched::set_nice(nice);
+    if let Err(error) = &asked {
         tracing::debug!(%error, "a data thread keeps the priority of an ordinary one");
     }
+    asked.is_ok()
 }

@@ -28,8 +28,10 @@ use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
 
 use super::Shared;
 use super::inbox::Outbox;
+use super::placement::Placement;
 use super::priority;
 use super::runs::SEGMENTS_MAX;
+use super::sender::SharedWork;
 use super::stop::Stop;
 use super::turnstile::{Entrance, Ticket};
 
@@ -50,6 +52,8 @@ const _: () = assert!(
 /// One receiver thread's share of the engine.
 pub struct Receiver {
     shared: Shared,
+    /// Where answers to what it wrote come out, if that is one place.
+    answers: Option<Arc<SharedWork>>,
     stop: Arc<Stop>,
     /// The socket to be asked first, so that none is forgotten over a busy one.
     first_link: usize,
@@ -66,7 +70,7 @@ struct Delivery {
 
 impl Receiver {
     /// A receiver that has not begun.
-    pub fn new(shared: Shared, stop: Arc<Stop>) -> Self {
+    pub fn new(shared: Shared, answers: Option<Arc<SharedWork>>, stop: Arc<Stop>) -> Self {
         Self {
             delivery: Delivery {
                 coalescer: match shared.device.offloads() {
@@ -76,6 +80,7 @@ impl Receiver {
                 whole: Vec::new(),
             },
             shared,
+            answers,
             stop,
             first_link: 0,
             batch: RecvBatch::new(),
@@ -84,7 +89,7 @@ impl Receiver {
 
     /// Works until it is stopped or the device fails.
     pub fn run(mut self) -> io::Result<()> {
-        priority::receiver();
+        let mut placement = Placement::new(priority::receiver());
         let shared = self.shared.clone();
         let stop = Arc::clone(&self.stop);
         let links: Vec<&UdpLink> = shared.links.iter().collect();
@@ -97,14 +102,23 @@ impl Receiver {
             let Some(ticket) = self.take(&links, &mut watches, &mut entrance)? else {
                 return Ok(());
             };
-            kept = self.is_small().then_some(entrance);
+            let (buffers, bytes) = self.size();
+            placement.worked(bytes);
+            let is_small = buffers <= SMALL_BUFFERS_MAX && bytes <= SMALL_BYTES_MAX;
+            kept = is_small.then_some(entrance);
             self.open();
             self.deliver(&ticket)?;
             drop(ticket);
+            if is_small && let Some(answers) = &self.answers {
+                answers.answer()?;
+            }
         }
     }
 
     /// Receives the next batch of any socket, waiting for it; `None` when it is time to end.
+    ///
+    /// After a batch that was not full its socket is empty, so the next thing to do is to wait: a lone
+    /// packet costs one call to receive it and one to wait for the next.
     fn take<'t>(
         &mut self,
         links: &[&UdpLink],
@@ -112,30 +126,37 @@ impl Receiver {
         entrance: &mut Entrance<'t>,
     ) -> io::Result<Option<Ticket<'t>>> {
         while !self.stop.is_set() {
-            let mut is_idle = true;
             for turn in 0..links.len() {
                 let number = (self.first_link + turn) % links.len();
+                if !watches[number].is_ready() {
+                    continue;
+                }
                 match links[number].recv_batch(&mut self.batch) {
-                    Ok(_) => {
+                    Ok(count) => {
+                        if count < RecvBatch::BUFFERS {
+                            watches[number].forget();
+                        }
                         self.first_link = number + 1;
                         return Ok(Some(entrance.ticket()));
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        watches[number].forget();
+                    }
                     // The error of an earlier send (ICMP), reported here; the next receive goes on.
-                    Err(_) => is_idle = false,
+                    Err(_) => {}
                 }
             }
-            if is_idle {
+            if !watches.iter().any(Watch::is_ready) {
                 poll::wait(watches, None)?;
             }
         }
         Ok(None)
     }
 
-    fn is_small(&mut self) -> bool {
-        let mut lens = self.batch.iter_mut().map(|(from, _)| from.len);
-        let first: usize = lens.by_ref().take(SMALL_BUFFERS_MAX).sum();
-        first <= SMALL_BYTES_MAX && lens.next().is_none()
+    /// Buffers and bytes of the batch.
+    fn size(&mut self) -> (usize, usize) {
+        let lens = self.batch.iter_mut().map(|(from, _)| from.len);
+        lens.fold((0, 0), |(buffers, bytes), len| (buffers + 1, bytes + len))
     }
 
     /// Opens the batch and finds out what is to be delivered. Beside other receivers.

@@ -20,7 +20,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::Instant;
 
@@ -42,6 +42,7 @@ use super::arrivals::Arrivals;
 use super::buffers::{Buffer, Buffers};
 use super::by_quic::ToQuic;
 use super::oversize::{Back, Oversize};
+use super::placement::Placement;
 use super::priority;
 use super::runs::{Run, Runs};
 use super::stop::Stop;
@@ -63,12 +64,31 @@ const QUEUE_LIMITS: Limits = Limits {
     memory: 8 * 1024 * 1024,
 };
 
-/// One sender thread's share of the engine.
+/// Reads that a receiver does in a sender's place: an answer or two. More is worth a wake-up.
+const ANSWER_READS_MAX: usize = 2;
+
+/// A sender thread and the work that it shares with a receiver.
 pub struct Sender {
+    work: Arc<SharedWork>,
+    source: usize,
+    shared: Shared,
+    stop: Arc<Stop>,
+}
+
+/// The work of a sender, for whoever is awake.
+///
+/// Much of what a receiver writes to the device is answered by the kernel before the write returns: a
+/// ping, a TCP acknowledgement. The answer then lies in the device while its sender sleeps, and waking
+/// it costs more than sending. So a receiver that has little to do looks itself, unless the sender is
+/// at work. The lock is held by one or the other from the device to the socket, so flows stay in order.
+pub struct SharedWork(Mutex<Work>);
+
+/// From one queue of the device to the sockets.
+struct Work {
     shared: Shared,
     /// Which queue of the device is its own.
     source: usize,
-    stop: Arc<Stop>,
+    runs: Runs,
     queue: FairQueue<Waiting>,
     hasher: FlowHasher,
     buffers: Buffers,
@@ -88,38 +108,32 @@ impl Sender {
     /// A sender that has not begun.
     pub fn new(shared: Shared, source: usize, stop: Arc<Stop>) -> Self {
         Self {
-            to_quic: shared.outbox.to_quic(),
-            shared,
+            work: Arc::new(SharedWork(Mutex::new(Work::new(shared.clone(), source)))),
             source,
+            shared,
             stop,
-            queue: FairQueue::new(QUEUE_LIMITS),
-            hasher: FlowHasher::new([random(), random()]),
-            buffers: Buffers::default(),
-            oversize: Oversize::default(),
         }
     }
 
+    /// Its work, for a receiver.
+    pub fn work(&self) -> Arc<SharedWork> {
+        Arc::clone(&self.work)
+    }
+
     /// Works until it is stopped or the device fails.
-    pub fn run(mut self) -> io::Result<()> {
-        priority::sender();
-        let mut runs = Runs::new();
+    pub fn run(self) -> io::Result<()> {
+        let mut placement = Placement::new(priority::sender());
         let mut arrivals = Arrivals::default();
         while !self.stop.is_set() {
-            let is_drained = self.read_device()?;
-            arrivals.served(self.serve(&mut runs));
-            if self.queue.is_empty() {
-                runs.send_all(&mut |peer, run| send(&self.shared, peer, run));
-                self.to_quic.flush();
-                if is_drained {
-                    self.wait(&mut arrivals)?;
-                }
-            }
+            let served = self.work.lock().until_idle(&self.stop, &mut placement)?;
+            arrivals.served(served);
+            self.wait(&mut arrivals)?;
         }
         Ok(())
     }
 
     /// Blocks until there is something to read, or a little longer when that is so at once again and
-    /// again. No snapshot and no session is held here.
+    /// again. No snapshot and no session is held here, and no lock.
     fn wait(&self, arrivals: &mut Arrivals) -> io::Result<()> {
         let mut watches = [
             Watch::readable(source(&self.shared, self.source)),
@@ -132,12 +146,79 @@ impl Sender {
         }
         Ok(())
     }
+}
+
+impl SharedWork {
+    /// For a receiver that has just written something: sends what came back at once, unless the sender
+    /// is at it. Never blocks.
+    pub fn answer(&self) -> io::Result<()> {
+        match self.0.try_lock() {
+            Ok(mut work) => work.answer(),
+            Err(TryLockError::Poisoned(work)) => work.into_inner().answer(),
+            Err(TryLockError::WouldBlock) => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        // Whoever panicked here lost packets at most: nothing is half written.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    fn new(shared: Shared, source: usize) -> Self {
+        Self {
+            to_quic: shared.outbox.to_quic(),
+            shared,
+            source,
+            runs: Runs::new(),
+            queue: FairQueue::new(QUEUE_LIMITS),
+            hasher: FlowHasher::new([random(), random()]),
+            buffers: Buffers::default(),
+            oversize: Oversize::default(),
+        }
+    }
+
+    /// Turns until the device is empty and nothing waits; returns the bytes that were served.
+    fn until_idle(&mut self, stop: &Stop, placement: &mut Placement) -> io::Result<usize> {
+        let mut served = 0;
+        while !stop.is_set() {
+            let is_drained = self.read_device(TURN_READS_MAX)?;
+            let bytes = self.serve();
+            placement.worked(bytes);
+            served += bytes;
+            if self.queue.is_empty() {
+                self.finish();
+                if is_drained {
+                    break;
+                }
+            }
+        }
+        Ok(served)
+    }
+
+    /// What came back for a receiver's write. Leaves nothing waiting: nobody might come for it.
+    fn answer(&mut self) -> io::Result<()> {
+        self.read_device(ANSWER_READS_MAX)?;
+        while !self.queue.is_empty() {
+            self.serve();
+        }
+        self.finish();
+        Ok(())
+    }
+
+    /// Sends the runs that are not full. No session is held afterwards.
+    fn finish(&mut self) {
+        let shared = &self.shared;
+        self.runs.send_all(&mut |peer, run| send(shared, peer, run));
+        self.to_quic.flush();
+    }
 
     /// Moves what the device holds into the fair queue; whether that was all.
-    fn read_device(&mut self) -> io::Result<bool> {
+    fn read_device(&mut self, reads_max: usize) -> io::Result<bool> {
         let snapshot = self.shared.cell.load();
         let now = Instant::now();
-        for _ in 0..TURN_READS_MAX {
+        for _ in 0..reads_max {
             let source = source(&self.shared, self.source);
             match self.buffers.fill(|room| source.read(room)) {
                 Ok(buffer) => self.admit(&snapshot, buffer, now),
@@ -166,7 +247,7 @@ impl Sender {
     }
 
     /// Takes one turn's share out of the fair queue, into the runs of the peers; returns its bytes.
-    fn serve(&mut self, runs: &mut Runs) -> usize {
+    fn serve(&mut self) -> usize {
         let now = Instant::now();
         let (mut items, mut bytes) = (0, 0);
         while items < TURN_ITEMS_MAX && bytes < TURN_BYTES_MAX {
@@ -175,7 +256,7 @@ impl Sender {
             let Some((mut item, size, signal)) = self.queue.pop(now, lost) else {
                 break;
             };
-            if let Err(reason) = self.forward(&item.peer, item.buffer.filled(), signal, runs) {
+            if let Err(reason) = self.forward(&item.peer, item.buffer.filled(), signal) {
                 self.shared.drops.add(reason, size.segments.into());
             }
             self.buffers.free(item.buffer);
@@ -191,7 +272,6 @@ impl Sender {
         peer: &Arc<Outbound>,
         read: &mut [u8],
         signal: Signal,
-        runs: &mut Runs,
     ) -> Result<(), DropReason> {
         let (header, packet) = read.split_at_mut(VNET_HDR_LEN);
         if signal == Signal::Mark {
@@ -205,9 +285,9 @@ impl Sender {
         }
         match peer.plane {
             Plane::Sealed if Oversize::concerns(peer, &packets) => {
-                self.seal_fragments(peer, class, packets, runs)
+                self.seal_fragments(peer, class, packets)
             }
-            Plane::Sealed => self.seal(peer, class, packets, runs),
+            Plane::Sealed => self.seal(peer, class, packets),
             Plane::Quic => self.to_quic.push(peer, packets),
         }
     }
@@ -218,10 +298,9 @@ impl Sender {
         peer: &Arc<Outbound>,
         class: u8,
         packets: Split<'_>,
-        runs: &mut Runs,
     ) -> Result<(), DropReason> {
         let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, peer, run);
-        let run = runs.towards(peer, send);
+        let run = self.runs.towards(peer, send);
         let back = Back {
             device: &self.shared.device,
             drops: &self.shared.drops,
@@ -233,11 +312,10 @@ impl Sender {
     // PROTOCOL SM-TC-2
     /// Seals every packet of a super-packet into the peer's run, under one outer traffic class.
     fn seal(
-        &self,
+        &mut self,
         peer: &Arc<Outbound>,
         class: u8,
         mut packets: Split<'_>,
-        runs: &mut Runs,
     ) -> Result<(), DropReason> {
         let frame_len_max = packets.segment_len_max() + OVERHEAD;
         if frame_len_max > GSO_BYTES_MAX {
@@ -249,7 +327,7 @@ impl Sender {
             .reserve(count)
             .ok_or(DropReason::SealExhausted)?;
         let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, peer, run);
-        let run = runs.towards(peer, send);
+        let run = self.runs.towards(peer, send);
         let mut bytes = 0;
         for counter in first..first + count {
             if !run.has_room(frame_len_max, class) {
