@@ -96,7 +96,7 @@ mod tests {
         let mut options = options.to_vec();
         options.resize(options.len().next_multiple_of(4), END);
         let mut segment = vec![0x11; TCP_HEADER_LEN_MIN];
-        segment[12] = ((TCP_HEADER_LEN_MIN + options.len()) / 4 << 4) as u8;
+        segment[12] = (((TCP_HEADER_LEN_MIN + options.len()) / 4) << 4) as u8;
         segment[13] = flags;
         segment[16..18].fill(0);
         segment.extend(&options);
