@@ -89,6 +89,8 @@ pub(crate) enum Close {
     Protocol = 3,
     /// The session was found dead or never came up.
     Dead = 4,
+    /// No cipher is allowed by both sides; only another configuration helps.
+    NoCipher = 5,
 }
 
 impl Close {

@@ -11,7 +11,7 @@ use crate::control::{Close, ConnKey, Connection, Phase};
 use crate::drops::DropReason;
 use crate::event::{DownReason, NetEvent};
 use crate::plane::{Choice, DataPlane, agree};
-use crate::session::{Contender, LIVENESS_TICK, Session, newcomer_wins};
+use crate::session::{Contender, EstablishError, LIVENESS_TICK, Session, newcomer_wins};
 use crate::timers::Timer;
 
 /// From the first Initial to the session. Ten tries of QUIC at ordinary round trips.
@@ -122,7 +122,11 @@ impl Net {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.last_error = Some(error.to_string());
                 }
-                return self.close(key, Close::Protocol, DownReason::ConnectionLost, now);
+                let code = match error {
+                    EstablishError::NoCipher(_) => Close::NoCipher,
+                    _ => Close::Protocol,
+                };
+                return self.close(key, code, DownReason::ConnectionLost, now);
             }
         }
         self.timers.stop(Timer::Handshake(key));

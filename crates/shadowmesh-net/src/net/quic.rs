@@ -13,7 +13,7 @@ use crate::control::{Close, ConnKey, Phase, StreamError};
 use crate::drops::{DropCounters, DropReason};
 use crate::event::{DownReason, NetEvent, Transmit};
 use crate::paths::Path;
-use crate::session::Session;
+use crate::session::{Session, no_common_cipher};
 use crate::timers::Timer;
 
 impl Net {
@@ -161,7 +161,7 @@ impl Net {
         let attempt = connection.is_client() && connection.session().is_none();
         let answered = attempt && !matches!(reason, ConnectionError::TimedOut);
         if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
-            peer.last_error = Some(in_words(reason));
+            peer.last_error = Some(in_words(reason, self.config.cipher_speeds));
             if attempt && is_refusal(reason) {
                 // PROTOCOL SM-PA-4
                 peer.retry.refused();
@@ -321,9 +321,10 @@ fn count_lost(sent: bool, drops: &DropCounters) {
     }
 }
 
-/// What people are told about a lost connection.
-fn in_words(reason: &ConnectionError) -> String {
+/// What people are told about a lost connection; `cipher_speeds` are ours.
+fn in_words(reason: &ConnectionError, cipher_speeds: [u32; 2]) -> String {
     match reason {
+        reason if wants_another_cipher(reason) => no_common_cipher(cipher_speeds),
         ConnectionError::ConnectionClosed(close) if is_access_denied(close.error_code) => {
             "refused: no peer with our PeerId stands in its configuration".into()
         }
@@ -332,10 +333,17 @@ fn in_words(reason: &ConnectionError) -> String {
     }
 }
 
-/// Whether the peer knows who we are and will not have us.
+/// Whether the peer found no cipher that both sides allow.
+fn wants_another_cipher(reason: &ConnectionError) -> bool {
+    let code = Close::NoCipher.code();
+    matches!(reason, ConnectionError::ApplicationClosed(close) if close.error_code == code)
+}
+
+/// Whether the peer knows who we are and will not have us as we are.
 fn is_refusal(reason: &ConnectionError) -> bool {
     match reason {
         ConnectionError::ConnectionClosed(close) => is_access_denied(close.error_code),
+        other if wants_another_cipher(other) => true,
         other => down_reason(other) == DownReason::Refused,
     }
 }

@@ -76,10 +76,21 @@ pub(crate) struct Theirs {
 pub(crate) enum EstablishError {
     #[error("peer speaks protocol version {0}, we speak {PROTOCOL_VERSION}")]
     Version(u16),
-    #[error("no cipher that both sides allow")]
-    NoCipher,
+    #[error("{}", no_common_cipher(*.0))]
+    NoCipher([u32; 2]),
     #[error(transparent)]
     Export(#[from] ExportError),
+}
+
+/// What people are told on both sides when a handshake ends for want of a cipher; `ours` are our
+/// measured speeds. Whoever takes one cipher only knows what the other side takes.
+pub(crate) fn no_common_cipher(ours: [u32; 2]) -> String {
+    let [aes, chacha] = Cipher::ALL;
+    match ours {
+        [_, 0] => format!("no common cipher: we allow only {aes}, the peer only {chacha}"),
+        [0, _] => format!("no common cipher: we allow only {chacha}, the peer only {aes}"),
+        _ => "no common cipher: the peer allows none".into(),
+    }
 }
 
 impl Session {
@@ -100,7 +111,7 @@ impl Session {
             return Err(EstablishError::Version(hello.version));
         }
         let (index, speeds) = ours;
-        let cipher = choose(speeds, hello.cipher_speeds).ok_or(EstablishError::NoCipher)?;
+        let cipher = choose(speeds, hello.cipher_speeds).ok_or(EstablishError::NoCipher(speeds))?;
         let chain = KeyChain::export(quic, side, cipher, index, hello.index)?;
         Ok(Self {
             peer,

@@ -189,3 +189,32 @@ fn a_peer_that_is_added_again_is_welcome_again() {
     world.join(0, 1);
     assert!(world.traffic_flows(0, 1));
 }
+
+// PROTOCOL SM-SF-8
+// PROTOCOL SM-CT-4
+// PROTOCOL SM-PA-4
+#[test]
+fn a_peer_that_allows_no_cipher_of_ours_is_named_on_both_sides_and_not_called_for_every_packet() {
+    let mut world = World::new(2, 8);
+    for (node, speeds) in [[7000, 0], [0, 2000]].into_iter().enumerate() {
+        world.nodes[node].config.cipher_speeds = speeds;
+        world.restart(node);
+    }
+    world.introduce(0, 1, true);
+    world.introduce(1, 0, true);
+    for _ in 0..100 {
+        world.connect(0, 1);
+        world.run(ms(100));
+    }
+    let only = ["aes-256-gcm", "chacha20-poly1305"];
+    for (node, [ours, theirs]) in [(0, only), (1, [only[1], only[0]])] {
+        let ups = world.count(node, |event| matches!(event, NetEvent::PeerUp { .. }));
+        assert_eq!(ups, 0, "no session came up");
+        let status = world.nodes[node].net.status(world.now);
+        let expected = format!("no common cipher: we allow only {ours}, the peer only {theirs}");
+        assert_eq!(status[0].last_error.as_deref(), Some(expected.as_str()));
+    }
+    // After 0.1, 0.2, 0.4, 0.8, 1.6 and 3.2 s.
+    let tried = world.count(0, |event| matches!(event, NetEvent::Handshaken { .. }));
+    assert!((2..=8).contains(&tried), "{tried} handshakes in 10 s");
+}

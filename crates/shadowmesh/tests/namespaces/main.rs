@@ -3,6 +3,7 @@
 //! One file for each kind of promise; all of them see only what a user of the machine would see: an
 //! echo reply, a transferred file, an address on a device, a line of `status --json`.
 
+mod ciphers;
 mod damage;
 mod host;
 mod laboratory;
