@@ -40,6 +40,8 @@ pub fn privileged(test: &str, body: impl FnOnce()) {
                 passed,
                 "{test} failed in a user namespace:\n{text}\n{errors}"
             );
+            // What a test says of itself is said here too.
+            println!("{text}");
         }
     }
 }

@@ -3,6 +3,7 @@
 mod comparison;
 mod memory;
 mod mtu;
+mod planes;
 mod soak;
 mod stream;
 
@@ -34,6 +35,11 @@ pub const CHECKS: &[Check] = &[
         name: "mtu",
         what: "64 MiB arrive intact over every underlay from 576 to 9000, and while 1500 becomes 1300",
         run: Run::Once(mtu::run),
+    },
+    Check {
+        name: "quic-plane",
+        what: "the namespace tests pass with packets in QUIC datagrams",
+        run: Run::Once(planes::quic),
     },
     Check {
         name: "soak-asserted",
