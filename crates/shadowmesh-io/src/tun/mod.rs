@@ -51,8 +51,8 @@ pub struct TunOptions<'a> {
     pub name: Option<&'a str>,
     /// Largest IP packet.
     pub mtu: u32,
-    /// Queues to read, 1 to [`QUEUES_MAX`]. With one the kernel's multi-queue flag is not set: it would
-    /// cost a look-up for every packet, and a device that others made is not of that kind.
+    /// Queues to read, 1 to [`QUEUES_MAX`]. With one the kernel's multi-queue flag is not set:
+    /// then a lasting device that others made without it can be taken over.
     pub queues: usize,
     /// Whether super-packets are wanted; without, it is the portable device, which has one queue.
     pub offload: bool,

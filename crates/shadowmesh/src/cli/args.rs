@@ -170,7 +170,7 @@ pub struct UpArgs {
     /// device.mtu [default: 1420]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<String>,
-    /// device.queues: auto, or 1 to 16 sender and receiver threads [default: auto]
+    /// device.queues: auto, or 1 to 16 pairs of sender and receiver threads [default: auto]
     #[arg(long, value_name = "N")]
     pub queues: Option<String>,
     /// device.offload: auto, off [default: auto]

@@ -139,7 +139,8 @@ fn congestion_control() -> String {
 
 fn broken(who: &str, error: &io::Error) -> Failure {
     Failure::new(format!("the measuring stream to {who} broke: {error}")).next(format!(
-        "try `shadowmesh ping {who}`; a firewall on either machine may block TCP on the overlay"
+        "try `shadowmesh ping {who}`; a firewall on either machine may block TCP on the overlay, and \
+         this command must run in the network namespace of the node"
     ))
 }
 

@@ -91,8 +91,8 @@ pub enum Queues {
     Number(usize),
 }
 
-/// More pairs than this gain nothing: receivers take turns at the socket and at the device, and that
-/// is more than an eighth of their work. Each costs 2.5 MB of buffers.
+/// More pairs can gain little: receivers take turns at the socket and at the device, which is about half
+/// of their work. Each costs 2.5 MB of buffers.
 const QUEUES_AUTO_MAX: usize = 8;
 
 impl Queues {

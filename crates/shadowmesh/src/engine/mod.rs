@@ -13,7 +13,9 @@
 //! **Control** is whoever awaits [`run`], on a current-thread runtime. It owns the node, tells it the
 //! time, and publishes a new snapshot whenever the node made one. **Sender** and **receiver** move
 //! packets with the snapshot of the moment and hand what they cannot finish to control, through
-//! bounded queues. Nothing is dropped without being counted by reason, and no thread waits for another.
+//! bounded queues. Nothing is dropped without being counted by reason. Data threads wait for
+//! each other where order asks for it (receivers at the `turnstile`, a sender and a receiver that does its
+//! work), and a sender for at most 5 ms where `by_quic` is full.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -21,8 +23,9 @@
 //! | `sender`, `arrivals`, `buffers`, `runs` | device to network |
 //! | `by_quic` | device to control, for peers whose packets go by QUIC |
 //! | `oversize` | what is too long for its path, in fragments |
-//! | `receiver` | network to device |
+//! | `receiver`, `turnstile` | network to device, and the order of receivers |
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
+//! | `sync` | locks and atomics, loom's where a test tries every interleaving |
 //! | `priority` | who goes first when all cores are busy |
 //! | `links` | the UDP sockets |
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
