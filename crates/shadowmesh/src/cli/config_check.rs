@@ -7,7 +7,7 @@ use super::args::{Global, UpArgs};
 use super::failure::Failure;
 use super::output::{Table, short_id};
 use super::{load, output};
-use crate::config::{CONFIG_PATH_DEFAULT, Config, Loaded, PeerConfig};
+use crate::config::{CONFIG_PATH_DEFAULT, Config, DeviceConfig, Loaded, Offload, PeerConfig};
 use crate::identity_file;
 
 pub fn run(global: &Global) -> Result<(), Failure> {
@@ -57,6 +57,7 @@ fn print_text(loaded: &Loaded, addresses: Option<Vec<String>>) {
         config.device.mtu,
         addresses.join(", ")
     ));
+    output::line(format!("  queues  {}", queues(&config.device)));
     if config.peers.is_empty() {
         output::line(
             "  peers   none: add a [[peer]]; `shadowmesh id` on the other machine prints it",
@@ -64,6 +65,15 @@ fn print_text(loaded: &Loaded, addresses: Option<Vec<String>>) {
     } else {
         output::line(format!("  peers   {}\n", config.peers.len()));
         output::print(&table(&config.peers).to_string());
+    }
+}
+
+/// How many there will be on this machine, and whether that is not what the key says.
+fn queues(device: &DeviceConfig) -> String {
+    let queues = device.queues.on(super::up::cores());
+    match device.offload {
+        Offload::Auto => queues.to_string(),
+        Offload::Off => format!("1, and {queues} receivers: the device is without offload"),
     }
 }
 

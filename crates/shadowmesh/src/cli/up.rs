@@ -89,7 +89,7 @@ fn engine_config(
 }
 
 /// What this process may use, which a container may limit.
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     thread::available_parallelism().map_or(1, |cores| cores.get())
 }
 
