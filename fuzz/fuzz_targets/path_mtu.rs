@@ -115,8 +115,8 @@ fn handshake(packet: &[u8], inner_len_max: usize) {
 
 /// Sum of 16 bit words as the checksums of IP and TCP take it: both zeros are one.
 fn sum(packet: &[u8]) -> u64 {
-    let words = packet.chunks(2).map(|word| {
-        u64::from(word[0]) << 8 | u64::from(word.get(1).copied().unwrap_or_default())
-    });
+    let words = packet
+        .chunks(2)
+        .map(|word| u64::from(word[0]) << 8 | u64::from(word.get(1).copied().unwrap_or_default()));
     words.sum::<u64>() % 0xffff
 }
