@@ -98,6 +98,12 @@ impl Net {
         self.take_frames(key, Received::from_remote(path.remote), now);
     }
 
+    fn deliver_frame(&mut self, peer: PeerId, frame: Bytes) {
+        if !self.output.frame(peer, frame) {
+            self.drops.count(DropReason::DeviceFull);
+        }
+    }
+
     fn take_frame(&mut self, key: ConnKey, received: Received, frame: Bytes, now: Instant) {
         let Some(session) = self.control.session_mut(key) else {
             return self.drops.count(DropReason::StaleSnapshot);
@@ -107,9 +113,14 @@ impl Net {
             .traffic
             .received(1, frame.len().saturating_sub(1) as u64);
         match frame.first().map(|&kind| InnerType::try_from(kind)) {
-            Some(Ok(InnerType::IpPacket | InnerType::Fragment)) => {
-                if !self.output.frame(peer, frame) {
-                    self.drops.count(DropReason::DeviceFull);
+            Some(Ok(InnerType::IpPacket)) => self.deliver_frame(peer, frame),
+            Some(Ok(InnerType::Fragment)) => {
+                let connection = self.control.connections.get_mut(&key);
+                let datagrams = connection.map(|connection| &mut connection.datagrams);
+                let whole = datagrams
+                    .and_then(|datagrams| datagrams.reassemble(&frame[1..], &self.drops, now));
+                if let Some(whole) = whole {
+                    self.deliver_frame(peer, whole);
                 }
             }
             Some(Ok(InnerType::Probe)) => {

@@ -159,6 +159,101 @@ fn the_keys_of_the_quic_plane_are_renewed_by_another_connection_and_no_packet_is
     assert!(world.nodes[0].net.open_connections() <= 2);
 }
 
+/// Packets of these lengths each way, and all of them arrive.
+fn long_packets_arrive(world: &mut World, lens: &[usize]) {
+    let packet: Vec<u8> = (0..9000u32).map(|n| n as u8).collect();
+    for node in &mut world.nodes {
+        node.packets.clear();
+    }
+    for &len in lens {
+        assert!(world.send(0, 1, &packet[..len]) && world.send(1, 0, &packet[..len]));
+    }
+    world.run(ms(200));
+    for node in &world.nodes {
+        let got: Vec<usize> = node.packets.iter().map(Vec::len).collect();
+        assert_eq!(got, lens);
+        assert!(node.packets.iter().all(|got| packet.starts_with(got)));
+        assert_eq!(node.net.drops().get(DropReason::TooBig), 0);
+    }
+}
+
+// PROTOCOL SM-QD-5
+#[test]
+fn packets_too_long_for_the_path_arrive_in_pieces() {
+    let mut world = World::pair_with(6, [DataPlane::Quic, DataPlane::Quic]);
+    world.lost = Box::new(|flight| flight.data.len() > 1200);
+    world.join(0, 1);
+    // 1161 bytes are the most that a QUIC packet of 1200 holds whole.
+    let lens = [100, 1160, 1161, 1162, 1420, 9000];
+    long_packets_arrive(&mut world, &lens);
+    // The search is over, and found no longer one.
+    world.run(ms(5_000));
+    long_packets_arrive(&mut world, &lens);
+}
+
+// PROTOCOL SM-QD-1
+// PROTOCOL SM-QD-5
+#[test]
+fn long_packets_arrive_from_the_first_on_whichever_side_demands_quic() {
+    for ours in WISHES {
+        for theirs in WISHES {
+            if ![ours, theirs].contains(&DataPlane::Quic) {
+                continue;
+            }
+            let mut world = World::pair_with(10, [ours, theirs]);
+            world.connect(0, 1);
+            let both = |world: &World| world.is_up(0, 1) && world.is_up(1, 0);
+            assert!(world.run_until(ms(5_000), both));
+            long_packets_arrive(&mut world, &[1420; 3]);
+            // Over renewals of the keys, which another connection brings, too.
+            for _ in 0..25 {
+                world.run(ms(1_000));
+                long_packets_arrive(&mut world, &[1420; 3]);
+            }
+        }
+    }
+}
+
+// PROTOCOL SM-QD-2
+// PROTOCOL SM-QD-5
+#[test]
+fn long_packets_arrive_after_a_fallback() {
+    let mut world = World::pair(11);
+    let _blocked = lose_sealed(&mut world);
+    world.join(0, 1);
+    chat(&mut world, 4_000);
+    let planes = [plane(&world, 0), plane(&world, 1)];
+    assert_eq!(planes, [PlaneStatus::Fallback; 2]);
+    long_packets_arrive(&mut world, &[1420; 5]);
+}
+
+#[test]
+fn what_is_longer_than_every_path_takes_goes_with_df_and_the_rest_without() {
+    let mut world = World::pair_with(12, [DataPlane::Quic, DataPlane::Quic]);
+    world.join(0, 1);
+    world.run(ms(2_000));
+    for len in [100, 1420, 9000] {
+        long_packets_arrive(&mut world, &[len; 20]);
+    }
+    let longer = |flight: &&Flight| flight.data.len() > 1200;
+    assert!(world.log.iter().filter(longer).count() > 100);
+    assert!(
+        world
+            .log
+            .iter()
+            .filter(longer)
+            .all(|flight| !flight.may_fragment)
+    );
+    // Whatever came before the first of them, the handshake above all, must pass anywhere.
+    let first = world
+        .log
+        .iter()
+        .take_while(|flight| flight.data.len() <= 1200);
+    let handshake: Vec<bool> = first.map(|flight| flight.may_fragment).collect();
+    assert!(handshake.len() > 8, "{}", handshake.len());
+    assert!(handshake.iter().all(|may| *may));
+}
+
 #[test]
 fn large_packets_pass_once_the_paths_mtu_is_found() {
     let mut world = World::pair_with(6, [DataPlane::Quic, DataPlane::Quic]);

@@ -50,6 +50,8 @@ pub(crate) struct Flight {
     pub(crate) source: SocketAddr,
     pub(crate) target: SocketAddr,
     pub(crate) kind: Kind,
+    /// A router may cut it.
+    pub(crate) may_fragment: bool,
     pub(crate) data: Vec<u8>,
 }
 
@@ -193,7 +195,7 @@ impl World {
         outbound.sealer.seal(counter, &mut datagram);
         outbound.traffic.sent(1, payload.len() as u64);
         let target = outbound.remote;
-        self.dispatch(node, target, Kind::Data, datagram);
+        self.dispatch(node, target, (Kind::Data, false), datagram);
         true
     }
 
@@ -204,18 +206,26 @@ impl World {
             source,
             target,
             kind: Kind::Control,
+            may_fragment: false,
             data,
         };
         self.enqueue(flight);
     }
 
-    fn dispatch(&mut self, from: usize, target: SocketAddr, kind: Kind, data: Vec<u8>) {
+    fn dispatch(
+        &mut self,
+        from: usize,
+        target: SocketAddr,
+        (kind, may_fragment): (Kind, bool),
+        data: Vec<u8>,
+    ) {
         let source = self.nodes[from].address;
         let flight = Flight {
             from,
             source,
             target,
             kind,
+            may_fragment,
             data,
         };
         self.log.push(flight.clone());
@@ -245,7 +255,8 @@ impl World {
         while let Some(transmit) = self.nodes[node].net.poll_transmit() {
             let len = transmit.segment_size.unwrap_or(transmit.contents.len());
             for datagram in transmit.contents.chunks(len.max(1)) {
-                self.dispatch(node, transmit.remote, Kind::Control, datagram.to_vec());
+                let sort = (Kind::Control, transmit.may_fragment);
+                self.dispatch(node, transmit.remote, sort, datagram.to_vec());
             }
         }
         while let Some((_, frame)) = self.nodes[node].net.poll_frame() {
