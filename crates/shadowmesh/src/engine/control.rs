@@ -25,6 +25,7 @@ use tokio::time::{self, Instant as TokioInstant};
 
 use super::by_quic::FrameBatch;
 use super::inbox::{FromNetwork, Inbox};
+use super::receiver::coalescer;
 use super::{DataThreads, EngineError, Hooks, Shared, Started, report};
 use crate::admin::{BenchFailure, Command, PingFailure, PingReply};
 use crate::bench::responder::Responder;
@@ -85,7 +86,7 @@ enum End {
 impl Control {
     /// A control thread that has not begun.
     pub fn new(node: Node, shared: Shared, started: Started, hooks: Hooks) -> Self {
-        let coalescer = Coalescer::new(shared.device.offloads().udp);
+        let coalescer = coalescer(shared.device.offloads());
         Self {
             node,
             shared,

@@ -29,7 +29,7 @@ use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
 use super::Shared;
 use super::inbox::Outbox;
 use super::placement::Placement;
-use super::priority;
+use super::priority::{self, Standing};
 use super::runs::SEGMENTS_MAX;
 use super::sender::SharedWork;
 use super::stop::Stop;
@@ -59,11 +59,14 @@ pub struct Receiver {
     first_link: usize,
     batch: RecvBatch,
     delivery: Delivery,
+    standing: Standing,
 }
 
 /// What a batch brings to the device.
 struct Delivery {
     coalescer: Coalescer,
+    /// Datagrams of peers, as far as can be told.
+    of_peers: u32,
     /// Packets that came in fragments. Limit: the datagrams of a batch.
     whole: Vec<Vec<u8>>,
 }
@@ -73,10 +76,8 @@ impl Receiver {
     pub fn new(shared: Shared, answers: Option<Arc<SharedWork>>, stop: Arc<Stop>) -> Self {
         Self {
             delivery: Delivery {
-                coalescer: match shared.device.offloads() {
-                    Offloads::NONE => Coalescer::without_merging(),
-                    offloads => Coalescer::new(offloads.udp),
-                },
+                coalescer: coalescer(shared.device.offloads()),
+                of_peers: 0,
                 whole: Vec::new(),
             },
             shared,
@@ -84,6 +85,7 @@ impl Receiver {
             stop,
             first_link: 0,
             batch: RecvBatch::new(),
+            standing: Standing::default(),
         }
     }
 
@@ -147,7 +149,9 @@ impl Receiver {
                 }
             }
             if !watches.iter().any(Watch::is_ready) {
+                let start = Instant::now();
                 poll::wait(watches, None)?;
+                self.standing.waited(start.elapsed());
             }
         }
         Ok(None)
@@ -163,6 +167,7 @@ impl Receiver {
     fn open(&mut self) {
         // Given back at the end, before the writes: the keys may have had their time.
         let snapshot = self.shared.cell.load();
+        let mut datagrams = 0;
         for (number, (from, buffer)) in self.batch.iter_mut().enumerate() {
             let mut at = number * RecvBatch::BUFFER_BYTES;
             let delivery = &mut self.delivery;
@@ -170,9 +175,12 @@ impl Receiver {
             snapshot.inbound_run(buffer.chunks_mut(from.stride), |inbound, datagram| {
                 judge(&self.shared, &mut control, inbound, datagram, at, delivery);
                 at += datagram.len();
+                datagrams += 1;
             });
             control.finish();
         }
+        let of_peers = std::mem::take(&mut self.delivery.of_peers);
+        self.standing.served(of_peers, datagrams);
     }
 
     /// Hands the batch's packets to the device, when its turn has come. The turn ends with the ticket.
@@ -212,6 +220,11 @@ fn judge(
     at: usize,
     delivery: &mut Delivery,
 ) {
+    delivery.of_peers += u32::from(match inbound {
+        Inbound::Packet { .. } | Inbound::Inner { .. } | Inbound::Fragment { .. } => true,
+        Inbound::NotSealed => control.known && !sealed::is_initial(datagram),
+        Inbound::Dropped(_) => false,
+    });
     match inbound {
         Inbound::Packet { range, .. } => {
             let at = at + range.start;
@@ -233,6 +246,14 @@ fn judge(
         }
         Inbound::NotSealed => control.push(datagram),
         Inbound::Dropped(reason) => shared.drops.count(reason),
+    }
+}
+
+/// Merges what the device takes merged.
+pub(super) fn coalescer(offloads: Offloads) -> Coalescer {
+    match offloads {
+        Offloads::NONE => Coalescer::without_merging(),
+        offloads => Coalescer::new(offloads.udp),
     }
 }
 

@@ -70,6 +70,29 @@ fn without_offload_at_one_end_or_both_everything_arrives_whole_and_every_flow_in
     });
 }
 
+// PROTOCOL SM-DV-1
+// PROTOCOL SM-QD-5
+#[test]
+fn what_comes_by_quic_is_not_merged_for_a_device_without_offload() {
+    let name = "queues::what_comes_by_quic_is_not_merged_for_a_device_without_offload";
+    in_lab(name, 2, |lab| {
+        for node in &mut lab.nodes {
+            node.settings.offload = false;
+            node.settings.data_plane = "quic".into();
+        }
+        lab.bring_up_full_mesh(Family::V4);
+        for (from, to) in lab.pairs() {
+            let amount = Amount::Bytes(STREAM_BYTES);
+            let target = to.overlay_v4().into();
+            let report = bulk::transfer(&from.netns, &to.netns, target, amount).unwrap();
+            assert!(report.intact && report.bytes == STREAM_BYTES, "{report:?}");
+        }
+        for node in &lab.nodes {
+            assert_eq!(drops(node, "device_full"), 0, "{}", node.name);
+        }
+    });
+}
+
 /// Streams and counted datagrams both ways at once, pings beside them.
 fn load(lab: &TestLab, pings_lost_max: u32) {
     thread::scope(|scope| {
