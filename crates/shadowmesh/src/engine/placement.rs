@@ -49,9 +49,14 @@ impl Placement {
     /// The thread was woken, or found more to do, and moved so many bytes. HOT PATH, once for each
     /// batch.
     pub fn worked(&mut self, bytes: usize) {
-        if self.cores.is_some() && self.load.add(1 + bytes / UNIT_BYTES, Instant::now()) {
+        if self.load.add(1 + bytes / UNIT_BYTES, Instant::now()) {
             self.apply();
         }
+    }
+
+    /// Whether there is little to do.
+    pub fn is_calm(&self) -> bool {
+        !self.load.is_busy
     }
 
     fn apply(&self) {

@@ -55,6 +55,8 @@ pub struct Receiver {
     /// Where answers to what it wrote come out, if that is one place.
     answers: Option<Arc<SharedWork>>,
     stop: Arc<Stop>,
+    /// There is little to do of late.
+    is_calm: bool,
     /// The socket to be asked first, so that none is forgotten over a busy one.
     first_link: usize,
     batch: RecvBatch,
@@ -83,6 +85,7 @@ impl Receiver {
             shared,
             answers,
             stop,
+            is_calm: true,
             first_link: 0,
             batch: RecvBatch::new(),
             standing: Standing::default(),
@@ -106,12 +109,16 @@ impl Receiver {
             };
             let (buffers, bytes) = self.size();
             placement.worked(bytes);
+            self.is_calm = placement.is_calm();
             let is_small = buffers <= SMALL_BUFFERS_MAX && bytes <= SMALL_BYTES_MAX;
             kept = is_small.then_some(entrance);
             self.open();
             self.deliver(&ticket)?;
             drop(ticket);
-            if is_small && let Some(answers) = &self.answers {
+            if is_small
+                && self.is_calm
+                && let Some(answers) = &self.answers
+            {
                 answers.answer()?;
             }
         }
@@ -119,8 +126,9 @@ impl Receiver {
 
     /// Receives the next batch of any socket, waiting for it; `None` when it is time to end.
     ///
-    /// After a batch that was not full its socket is empty, so the next thing to do is to wait: a lone
-    /// packet costs one call to receive it and one to wait for the next.
+    /// After a batch that was not full its socket is empty, so while there is little to do the next thing
+    /// is to wait: a lone packet costs one call to receive it and one to wait for the next. When there is
+    /// more, the next datagrams have come meanwhile.
     fn take<'t>(
         &mut self,
         links: &[&UdpLink],
@@ -135,7 +143,7 @@ impl Receiver {
                 }
                 match links[number].recv_batch(&mut self.batch) {
                     Ok(count) => {
-                        if count < RecvBatch::BUFFERS {
+                        if self.is_calm && count < RecvBatch::BUFFERS {
                             watches[number].forget();
                         }
                         self.first_link = number + 1;
