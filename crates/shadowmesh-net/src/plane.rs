@@ -397,13 +397,15 @@ mod tests {
             let mut sides = [(); 2].map(|()| Choice::new(Agreed::Auto, None, now));
             // What each side was told and has not read yet; streams keep the order.
             let mut unread: [std::collections::VecDeque<Word>; 2] = Default::default();
-            let read = |sides: &mut [Choice; 2], unread: &mut [_; 2], side: usize| {
+            let read = |sides: &mut [Choice; 2], unread: &mut [_; 2], side: usize, now| {
                 let queue: &mut std::collections::VecDeque<Word> = &mut unread[side];
                 if let Some(word) = queue.pop_front() {
                     sides[side].follow(word, now);
                 }
             };
-            for (side, what) in steps {
+            // It takes a second at least to find out that a plane fails.
+            let times = (0..).map(|n| now + n * FOLLOW_INTERVAL);
+            for ((side, what), now) in steps.into_iter().zip(times.clone()) {
                 let side = usize::from(side);
                 let word = match what {
                     0 => sides[side].sealed_answered(now),
@@ -412,15 +414,18 @@ mod tests {
                         sides[side].sealed_silent(2, 1, now)
                     }
                     _ => {
-                        read(&mut sides, &mut unread, side);
+                        read(&mut sides, &mut unread, side, now);
                         None
                     }
                 };
                 unread[1 - side].extend(word);
             }
-            while unread.iter().any(|queue| !queue.is_empty()) {
-                read(&mut sides, &mut unread, 0);
-                read(&mut sides, &mut unread, 1);
+            for now in times.skip(40) {
+                if unread.iter().all(|queue| queue.is_empty()) {
+                    break;
+                }
+                read(&mut sides, &mut unread, 0, now);
+                read(&mut sides, &mut unread, 1, now);
             }
             prop_assert_eq!(sides[0].plane(), sides[1].plane());
         }

@@ -69,7 +69,8 @@ struct Delivery {
     coalescer: Coalescer,
     /// Datagrams of peers, as far as can be told.
     of_peers: u32,
-    /// Packets that came in fragments. Limit: the datagrams of a batch.
+    /// Packets that came in fragments, and whatever came behind the first of these, or it would overtake.
+    /// Limit: the datagrams of a batch.
     whole: Vec<Vec<u8>>,
 }
 
@@ -238,7 +239,9 @@ fn judge(
             let at = at + range.start;
             let packet = &mut datagram[range];
             match traffic_class::decapsulate(packet, control.received.ecn.unwrap_or(0)) {
-                Ok(()) => delivery.coalescer.push(at, packet),
+                Ok(()) if delivery.whole.is_empty() => delivery.coalescer.push(at, packet),
+                // PROTOCOL SM-DV-3
+                Ok(()) => delivery.whole.push(packet.to_vec()),
                 Err(MarkedNotEct) => shared.drops.count(DropReason::EcnMarked),
             }
         }
