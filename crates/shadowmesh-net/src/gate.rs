@@ -23,6 +23,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::bucket::Bucket;
+
 /// Unproven first packets served when it was quiet. A small mesh that starts together fits;
 /// an attacker gains this many handshakes once.
 const BURST: u32 = 4;
@@ -79,9 +81,9 @@ impl Gate {
     /// An open gate that lets at most `unfinished_max` handshakes be under way.
     pub fn new(unfinished_max: usize, now: Instant) -> Self {
         Self {
-            unproven: Bucket::full(BURST, now),
-            retries: Bucket::full(RETRY_BURST, now),
-            tokens: Bucket::full(TOKEN_BURST, now),
+            unproven: Bucket::full(now),
+            retries: Bucket::full(now),
+            tokens: Bucket::full(now),
             flooded_at: None,
             sources: BTreeMap::new(),
             unfinished_max,
@@ -145,7 +147,7 @@ impl Gate {
         }
         self.sources
             .entry(key)
-            .or_insert_with(|| Bucket::full(SOURCE_BURST, now))
+            .or_insert_with(|| Bucket::full(now))
             .take(SOURCE_BURST, SOURCE_INTERVAL, now)
     }
 
@@ -155,7 +157,7 @@ impl Gate {
         let oldest = self
             .sources
             .iter()
-            .min_by_key(|(_, bucket)| bucket.regained_at)
+            .min_by_key(|(_, bucket)| bucket.whole_at())
             .map(|(&key, _)| key);
         if let Some(key) = oldest {
             self.sources.remove(&key);
@@ -171,36 +173,6 @@ fn source_key(source: IpAddr) -> IpAddr {
             IpAddr::V6(prefix.into())
         }
         v4 => v4,
-    }
-}
-
-/// A token bucket.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    level: u32,
-    regained_at: Instant,
-}
-
-impl Bucket {
-    fn full(size: u32, now: Instant) -> Self {
-        Self {
-            level: size,
-            regained_at: now,
-        }
-    }
-
-    fn take(&mut self, size: u32, interval: Duration, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.regained_at);
-        let regained = (elapsed.as_nanos() / interval.as_nanos()).min(u128::from(size)) as u32;
-        if regained > 0 {
-            self.level = (self.level + regained).min(size);
-            self.regained_at = now;
-        }
-        if self.level == 0 {
-            return false;
-        }
-        self.level -= 1;
-        true
     }
 }
 

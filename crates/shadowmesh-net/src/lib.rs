@@ -19,6 +19,7 @@
 //! (`shadowmesh-crypto`), and all I/O (the program).
 #![forbid(unsafe_code)]
 
+mod bucket;
 mod config;
 mod control;
 mod drops;
@@ -37,6 +38,7 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
+pub use bucket::Bucket;
 pub use config::{ConfigError, NetConfig, PeerConfig, REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
 pub use drops::{DropCounters, DropReason};
 pub use event::{

@@ -12,6 +12,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::bucket::Bucket;
+
 /// What a node wants for a peer.
 // PROTOCOL SM-QD-1
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,8 +133,8 @@ pub(crate) struct Choice {
     /// QUIC acknowledgements when sealed frames were last known to get through or QUIC was first
     /// asked to prove that it does.
     acks_seen: Option<u64>,
-    /// When all of [`FOLLOW_BURST`] may be followed again.
-    follow_whole_at: Instant,
+    /// Changes that may still be followed.
+    followed: Bucket,
 }
 
 impl Choice {
@@ -152,7 +154,7 @@ impl Choice {
             retry_at: blocked.unwrap_or(now),
             retried: 0,
             acks_seen: None,
-            follow_whole_at: now,
+            followed: Bucket::full(now),
         }
     }
 
@@ -247,11 +249,9 @@ impl Choice {
         }
         let changed = plane != self.plane;
         if changed {
-            let whole_at = self.follow_whole_at.max(now) + FOLLOW_INTERVAL;
-            if whole_at > now + FOLLOW_INTERVAL * FOLLOW_BURST {
+            if !self.followed.take(FOLLOW_BURST, FOLLOW_INTERVAL, now) {
                 return false;
             }
-            self.follow_whole_at = whole_at;
             self.enter(plane, now);
         }
         self.turn = turn;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use shadowmesh_net::{DropReason, Outbound, Pieces, pieces};
+use shadowmesh_net::{Bucket, DropReason, Outbound, Pieces, pieces};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::fragment::{FRAGMENT_HEADER_LEN, FragmentHeader};
 use shadowmesh_wire::icmp;
@@ -25,8 +25,8 @@ const SIGNAL_PEERS_MAX: usize = 1024;
 /// Tells inner senders that their packets are too long, not too often.
 #[derive(Debug, Default)]
 pub struct TooBigSignals {
-    /// When each peer's allowance would be whole again. Limit: [`SIGNAL_PEERS_MAX`].
-    whole_at: BTreeMap<PeerId, Instant>,
+    /// Of each peer. Limit: [`SIGNAL_PEERS_MAX`].
+    allowances: BTreeMap<PeerId, Bucket>,
 }
 
 impl TooBigSignals {
@@ -39,19 +39,15 @@ impl TooBigSignals {
     }
 
     fn allows(&mut self, peer: PeerId, now: Instant) -> bool {
-        if self.whole_at.len() >= SIGNAL_PEERS_MAX && !self.whole_at.contains_key(&peer) {
-            self.whole_at.retain(|_, at| *at > now);
-            if self.whole_at.len() >= SIGNAL_PEERS_MAX {
+        if self.allowances.len() >= SIGNAL_PEERS_MAX && !self.allowances.contains_key(&peer) {
+            self.allowances.retain(|_, bucket| bucket.whole_at() > now);
+            if self.allowances.len() >= SIGNAL_PEERS_MAX {
                 return false;
             }
         }
-        let whole_at = self.whole_at.entry(peer).or_insert(now);
-        let next = (*whole_at).max(now) + SIGNAL_INTERVAL;
-        if next > now + SIGNAL_INTERVAL * SIGNAL_BURST {
-            return false;
-        }
-        *whole_at = next;
-        true
+        let allowance = self.allowances.entry(peer);
+        let allowance = allowance.or_insert_with(|| Bucket::full(now));
+        allowance.take(SIGNAL_BURST, SIGNAL_INTERVAL, now)
     }
 }
 
@@ -139,7 +135,7 @@ mod tests {
         for n in 2..2 * SIGNAL_PEERS_MAX as u16 {
             signals.allows(peer(n), now);
         }
-        assert_eq!(signals.whole_at.len(), SIGNAL_PEERS_MAX);
+        assert_eq!(signals.allowances.len(), SIGNAL_PEERS_MAX);
         assert!(signals.allows(peer(5000), now + SIGNAL_INTERVAL * SIGNAL_BURST));
     }
 }

@@ -93,6 +93,11 @@ pub fn of(packet: &[u8]) -> u8 {
     }
 }
 
+/// The class of a datagram on which a mark could not be brought in.
+pub fn not_ect(class: u8) -> u8 {
+    class & !ECN_MASK
+}
+
 // PROTOCOL SM-TC-1
 // PROTOCOL SM-TC-2
 /// The traffic class of the outer header around a packet of class `inner`. HOT PATH.

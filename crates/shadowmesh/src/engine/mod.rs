@@ -53,7 +53,7 @@ mod stop;
 mod sync;
 mod turnstile;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,8 +62,9 @@ use std::time::Instant;
 
 use shadowmesh_crypto::PublicIdentity;
 use shadowmesh_io::tun::{Tun, TunError, TunOptions};
-use shadowmesh_net::DropCounters;
+use shadowmesh_net::{DropCounters, DropReason};
 use shadowmesh_vpn::{ConfigError, Node, NodeConfig};
+use shadowmesh_wire::offload::VNET_HDR_LEN;
 use shadowmesh_wire::traffic_class::OuterDscp;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -217,6 +218,17 @@ struct Shared {
     drops: Arc<DropCounters>,
     /// What the outer header says of the inner DSCP.
     dscp: OuterDscp,
+}
+
+impl Shared {
+    /// One packet to the device, alone: a virtio header of zeros says that nothing is left to do.
+    fn deliver_alone(&self, packet: &[u8]) {
+        let header = [0u8; VNET_HDR_LEN];
+        let slices = [IoSlice::new(&header), IoSlice::new(packet)];
+        if self.device.write_vectored(&slices).is_err() {
+            self.drops.count(DropReason::DeviceFull);
+        }
+    }
 }
 
 /// The running senders and receivers.

@@ -4,18 +4,15 @@
 //! and it leaves in fragments, through the same runs as everything else. What fits after all (the
 //! short end of a super-packet) goes as it always does.
 
-use std::io::IoSlice;
 use std::time::Instant;
 
-use shadowmesh_io::tun::Tun;
-use shadowmesh_net::{DropCounters, DropReason, Outbound};
+use shadowmesh_net::{DropReason, Outbound};
 use shadowmesh_vpn::{Fragments, TooBigSignals};
-use shadowmesh_wire::offload::{Split, VNET_HDR_LEN};
+use shadowmesh_wire::offload::Split;
+use shadowmesh_wire::traffic_class;
 
+use super::Shared;
 use super::runs::Run;
-
-/// ECN in a traffic class (RFC 3168 §5).
-const ECN_BITS: u8 = 0b11;
 
 /// What the sender keeps for this.
 #[derive(Default)]
@@ -36,13 +33,13 @@ impl Oversize {
         &mut self,
         peer: &Outbound,
         packets: &mut Split<'_>,
-        back: &Back<'_>,
+        shared: &Shared,
         now: Instant,
     ) -> Option<usize> {
         self.segment.resize(packets.segment_len_max(), 0);
         let len = packets.write_next(&mut self.segment)?;
         if let Some(message) = self.signals.make(peer, &self.segment[..len], now) {
-            back.deliver(&message);
+            shared.deliver_alone(&message);
         }
         Some(len)
     }
@@ -53,14 +50,14 @@ impl Oversize {
         &mut self,
         peer: &Outbound,
         (class, mut packets): (u8, Split<'_>),
-        back: &Back<'_>,
+        shared: &Shared,
         run: &mut Run,
         send: &mut impl FnMut(&Outbound, &Run),
     ) -> Result<(), DropReason> {
         let now = Instant::now();
         // Not ECN-capable: a mark on one fragment would have to survive the putting together.
-        let class = class & !ECN_BITS;
-        while let Some(len) = self.next_segment(peer, &mut packets, back, now) {
+        let class = traffic_class::not_ect(class);
+        while let Some(len) = self.next_segment(peer, &mut packets, shared, now) {
             let mut fragments = Fragments::new(peer, &self.segment[..len])?;
             let frame_len_max = fragments.frame_len_max();
             loop {
@@ -75,24 +72,5 @@ impl Oversize {
             }
         }
         Ok(())
-    }
-}
-
-/// The way back to local senders.
-pub struct Back<'a> {
-    /// What they sent through.
-    pub device: &'a Tun,
-    /// Where it is counted if the device does not take it.
-    pub drops: &'a DropCounters,
-}
-
-impl Back<'_> {
-    /// One packet, alone: a virtio header of zeros says that nothing is left to do.
-    fn deliver(&self, packet: &[u8]) {
-        let header = [0u8; VNET_HDR_LEN];
-        let slices = [IoSlice::new(&header), IoSlice::new(packet)];
-        if self.device.write_vectored(&slices).is_err() {
-            self.drops.count(DropReason::DeviceFull);
-        }
     }
 }

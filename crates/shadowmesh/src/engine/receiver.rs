@@ -22,7 +22,7 @@ use shadowmesh_io::tun::{Offloads, QUEUES_MAX};
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
 use shadowmesh_vpn::{Inbound, Snapshot};
-use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX, VNET_HDR_LEN};
+use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
 use shadowmesh_wire::sealed;
 use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
 
@@ -210,11 +210,7 @@ impl Receiver {
             }
         }
         for packet in self.delivery.whole.drain(..) {
-            let header = [0u8; VNET_HDR_LEN];
-            let slices = [IoSlice::new(&header), IoSlice::new(&packet)];
-            if self.shared.device.write_vectored(&slices).is_err() {
-                self.shared.drops.count(DropReason::DeviceFull);
-            }
+            self.shared.deliver_alone(&packet);
         }
         Ok(())
     }

@@ -41,7 +41,7 @@ use super::Shared;
 use super::arrivals::Arrivals;
 use super::buffers::{Buffer, Buffers};
 use super::by_quic::ToQuic;
-use super::oversize::{Back, Oversize};
+use super::oversize::Oversize;
 use super::placement::Placement;
 use super::priority;
 use super::runs::{Run, Runs};
@@ -301,11 +301,8 @@ impl Work {
     ) -> Result<(), DropReason> {
         let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, peer, run);
         let run = self.runs.towards(peer, send);
-        let back = Back {
-            device: &self.shared.device,
-            drops: &self.shared.drops,
-        };
-        self.oversize.seal(peer, (class, packets), &back, run, send)
+        self.oversize
+            .seal(peer, (class, packets), &self.shared, run, send)
     }
 
     // PROTOCOL SM-TC-1
