@@ -14,7 +14,7 @@ use shadowmesh_crypto::FirstContact;
 use shadowmesh_wire::sealed;
 
 use super::Net;
-use crate::control::{CID_LEN, Close, ConnKey, LongHeader, Owner};
+use crate::control::{CID_LEN, Close, ConnKey, Connection, LongHeader, Owner};
 use crate::drops::DropReason;
 use crate::event::{DownReason, Received};
 use crate::paths::Path;
@@ -102,9 +102,15 @@ impl Net {
         }
     }
 
-    /// A frame of a session that we do not have yet: its sender has our Hello, and we wait for its.
+    /// A frame of a session that the data plane did not know. Either we do not have it yet, because
+    /// its sender has our Hello and we wait for its: then the frame waits. Or it has come up since:
+    /// then the data plane judges the frame again, by what it knows now.
     // PROTOCOL SM-SF-9
     fn on_early_frame(&mut self, key: ConnKey, received: Received, data: BytesMut) {
+        // What has not even the form of a frame would come back, and again.
+        if self.is_received_on(key) && sealed::receiver_index(&data).is_some() {
+            return self.output.release(vec![(received, data)]);
+        }
         let connection = self.control.connections.get_mut(&key);
         let waits = connection
             .filter(|connection| connection.session().is_none())
@@ -112,6 +118,15 @@ impl Net {
         if !waits {
             self.drops.count(DropReason::StaleSnapshot);
         }
+    }
+
+    /// Whether the session of a connection is, or will be once we have settled, in
+    /// [`Net::forwarding`].
+    fn is_received_on(&self, key: ConnKey) -> bool {
+        let connection = self.control.connections.get(&key);
+        let session = connection.and_then(Connection::session);
+        let peer = session.and_then(|session| self.peers.get(&session.peer));
+        peer.is_some_and(|peer| [peer.primary, peer.lingering].contains(&Some(key)))
     }
 
     /// Nobody's id: the peer lost our keys, or we lost the sender's, or it is noise.

@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use bytes::BytesMut;
 use shadowmesh_wire::sealed::is_long_header;
 
 use super::harness::{Kind, World, ms};
 use crate::DropReason;
 use crate::control::EARLY_FRAMES_MAX;
+use crate::event::Received;
 use crate::plane::DataPlane;
 
 /// Node 0 has called node 1, whose session is up and whose Hello is lost for as long as the cell
@@ -71,6 +73,27 @@ fn early_frames_of_a_session_that_does_not_come_are_counted() {
     send_numbered(&mut world, 3);
     world.run(ms(11_000));
     assert_eq!(world.drops(0, DropReason::StaleSnapshot), 3);
+}
+
+// PROTOCOL SM-SF-9
+#[test]
+fn frames_judged_before_their_session_was_up_are_judged_again() {
+    let mut world = World::pair(5);
+    world.connect(0, 1);
+    assert!(world.run_until(ms(1_000), |world| world.is_up(0, 1) && world.is_up(1, 0)));
+    world.lost = Box::new(|flight| flight.kind == Kind::Data);
+    send_numbered(&mut world, 2);
+    // A data thread read them together, and by an older picture.
+    let frames = world.log.iter().filter(|flight| flight.kind == Kind::Data);
+    let frames: Vec<_> = frames.map(|flight| flight.data.clone()).collect();
+    let (from, now) = (Received::from_remote(world.nodes[1].address), world.now);
+    let together = BytesMut::from(&frames.concat()[..]);
+    let net = &mut world.nodes[0].net;
+    net.handle_datagrams(from, together, frames[0].len(), now);
+    world.collect(0);
+    let numbers: Vec<_> = (0..2usize).map(|n| n.to_be_bytes().to_vec()).collect();
+    assert_eq!(world.nodes[0].packets, numbers);
+    assert_eq!(world.drops(0, DropReason::StaleSnapshot), 0);
 }
 
 /// Packets that hold a Hello are long; its peer keeps back what is as long.

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use shadowmesh_wire::sealed;
+
 use super::topology::{BoxId, Departure, Fate, Realm};
 use super::{Happening, Passing, World};
 use crate::ledger::HostId;
@@ -119,7 +121,7 @@ impl World {
         for arrival in link.send(len, self.now, &mut self.rng) {
             let mut flight = flight.clone();
             if let Some(bit) = arrival.flipped_bit {
-                flight.data[bit / 8] ^= 1 << (bit % 8);
+                flip(&mut flight.data, bit);
             }
             self.schedule(arrival.at, Happening::Landing(flight));
         }
@@ -145,4 +147,21 @@ impl World {
         self.trace
             .add(TraceEvent::Refused, self.now, from.0, id.0, len);
     }
+}
+
+/// Bytes at the front of a long header that mean the same in every run: type and version.
+const LONG_HEADER_PLAIN: usize = 5;
+/// Bytes of the authentication tag that ends a packet.
+const TAG_LEN: usize = 16;
+
+/// Flips a bit of a datagram that is under way. In the middle of a long header packet lies the sample
+/// of its header protection; what a receiver reads out of a header whose sample is wrong depends on the
+/// ciphertext, which no seed decides. There a bit of the tag is flipped instead.
+fn flip(datagram: &mut [u8], bit: usize) {
+    let len = datagram.len();
+    let byte = match bit / 8 {
+        at if at < LONG_HEADER_PLAIN || len < TAG_LEN || !sealed::is_long_header(datagram) => at,
+        at => len - TAG_LEN + at % TAG_LEN,
+    };
+    datagram[byte] ^= 1 << (bit % 8);
 }
