@@ -29,6 +29,7 @@ static FIRST_PACKETS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             addresses: vec![VICTIM],
             known_key: None,
             data_plane: Default::default(),
+            relay: false,
         },
         now,
     );
@@ -56,6 +57,7 @@ fuzz_target!(|input: &[u8]| {
             addresses: vec![address],
             known_key: None,
             data_plane: Default::default(),
+            relay: false,
         },
         now,
     );

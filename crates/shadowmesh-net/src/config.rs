@@ -1,5 +1,6 @@
 //! What `Net` is told at its start, and what it is told of each peer.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,75 @@ pub struct NetConfig {
     pub mtu: u16,
     /// Limit: unfinished incoming handshakes. Each holds about 60 KB.
     pub handshakes_max: usize,
+    /// Whether we relay for others, and for whom.
+    pub relay: RelayConfig,
+    /// When ways to peers are looked at.
+    pub paths: PathTimers,
+}
+
+/// What we do as a relay.
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// We relay at all.
+    pub enabled: bool,
+    /// For whom, beside the peers we were given.
+    pub allow: RelayAllow,
+    /// Limit: clients at once that are none of these peers.
+    pub clients_max: usize,
+    /// Bytes a second that one client may have relayed, each way.
+    pub client_rate: u64,
+}
+
+/// Whom a relay serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayAllow {
+    /// Everybody.
+    Any,
+    /// These.
+    Listed(BTreeSet<PeerId>),
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            allow: RelayAllow::Any,
+            clients_max: 1000,
+            client_rate: 125_000_000,
+        }
+    }
+}
+
+impl RelayConfig {
+    /// Whether somebody may use this relay as far as the list goes.
+    pub fn allows(&self, id: &PeerId) -> bool {
+        self.enabled
+            && match &self.allow {
+                RelayAllow::Any => true,
+                RelayAllow::Listed(ids) => ids.contains(id),
+            }
+    }
+}
+
+/// When ways to peers are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathTimers {
+    /// How often a better way than the present one is looked for.
+    pub retry: Duration,
+    /// How often the ways to a peer without traffic are looked at.
+    pub health: Duration,
+    /// How long one search for a direct way goes on.
+    pub connect: Duration,
+}
+
+impl Default for PathTimers {
+    fn default() -> Self {
+        Self {
+            retry: Duration::from_secs(60),
+            health: Duration::from_secs(30),
+            connect: Duration::from_secs(5),
+        }
+    }
 }
 
 impl NetConfig {
@@ -52,6 +122,8 @@ impl NetConfig {
             cipher_speeds: [2, 1],
             mtu: 1420,
             handshakes_max: 512,
+            relay: RelayConfig::default(),
+            paths: PathTimers::default(),
         }
     }
 
@@ -90,6 +162,8 @@ pub struct PeerConfig {
     pub known_key: Option<Arc<PublicIdentity>>,
     /// What is to carry its packets.
     pub data_plane: DataPlane,
+    /// We use it as a relay.
+    pub relay: bool,
 }
 
 /// Limit: addresses of one peer that are tried. All of them get every Initial until one answers,

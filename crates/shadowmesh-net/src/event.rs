@@ -20,6 +20,8 @@ pub struct Received {
     pub local_ip: Option<IpAddr>,
     /// The two ECN bits of the IP header, if the operating system told.
     pub ecn: Option<u8>,
+    /// Which local port it came to: 0 is where we listen, others were opened to send from.
+    pub socket: u16,
 }
 
 impl Received {
@@ -29,6 +31,7 @@ impl Received {
             remote,
             local_ip: None,
             ecn: None,
+            socket: 0,
         }
     }
 
@@ -55,6 +58,8 @@ pub struct Transmit {
     pub remote: SocketAddr,
     /// Our address to send from, where the choice matters.
     pub local_ip: Option<IpAddr>,
+    /// Which local port to send from: 0 is where we listen; any other is opened when it is first used.
+    pub socket: u16,
     /// ECN bits to set.
     pub ecn: Option<u8>,
     /// The network may cut it (IPv4 without DF): QUIC needs 1200 bytes (RFC 9000 §14), and not every
@@ -136,6 +141,16 @@ pub enum NetEvent {
     /// [`Net::forwarding`](crate::Net::forwarding) has a new value. Publish it before sending what
     /// [`Net::poll_transmit`](crate::Net::poll_transmit) returns: the answers may already need it.
     ForwardingChanged,
+    /// Nothing comes back from the peer by UDP: a stream to it is wanted, if you know where to.
+    WantStream {
+        /// To whom.
+        peer: PeerId,
+    },
+    /// Of the local ports opened to send from, only this is still wanted.
+    SocketsDone {
+        /// Its number; `None`: none of them.
+        keep: Option<u16>,
+    },
     /// A control message that is not `Net`'s business.
     Control {
         /// From whom.
@@ -151,6 +166,13 @@ pub enum NetEvent {
 pub enum PathInfo {
     /// Straight to this address.
     Direct(SocketAddr),
+    /// Over a relay.
+    Relayed {
+        /// Which.
+        relay: PeerId,
+    },
+    /// Over a stream that the host holds: WebSocket over TLS.
+    Stream,
 }
 
 impl PathInfo {
@@ -158,13 +180,17 @@ impl PathInfo {
     pub fn kind(&self) -> &'static str {
         match self {
             PathInfo::Direct(_) => "direct",
+            PathInfo::Relayed { .. } => "relay",
+            PathInfo::Stream => "web",
         }
     }
 
-    /// The address datagrams are sent to.
-    pub fn remote(&self) -> SocketAddr {
+    /// The UDP address datagrams for the peer are sent to; `None` where they go over somebody or
+    /// something else.
+    pub fn remote(&self) -> Option<SocketAddr> {
         match self {
-            PathInfo::Direct(remote) => *remote,
+            PathInfo::Direct(remote) => Some(*remote),
+            PathInfo::Relayed { .. } | PathInfo::Stream => None,
         }
     }
 }
@@ -281,4 +307,69 @@ pub struct SessionStatus {
     /// The largest IP packet that is known to pass on the path, headers of IP and UDP included;
     /// what is longer than our frames ever are is not asked for. `None` while it is searched.
     pub path_mtu: Option<usize>,
+}
+
+/// An address of ours that a peer may try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OwnAddress {
+    /// With the port where we listen, or the one that was mapped to it.
+    pub address: SocketAddr,
+    /// How it came to us.
+    pub kind: AddressKind,
+}
+
+/// How an address leads to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressKind {
+    /// It is one of this host.
+    Host,
+    /// A router maps it to us, because we asked.
+    Mapped,
+}
+
+/// The ways to one peer, for people: what is used, what else was tried, and what became of it.
+#[derive(Debug, Clone)]
+pub struct PathReport {
+    /// The way in use, if there is a session.
+    pub current: Option<PathInfo>,
+    /// Every way known, the best first.
+    pub candidates: Vec<CandidateReport>,
+    /// Our addresses as others see them: who says so, and what it sees.
+    pub observed: Vec<(PeerId, SocketAddr)>,
+}
+
+/// One way to a peer.
+#[derive(Debug, Clone)]
+pub struct CandidateReport {
+    /// Which.
+    pub path: PathInfo,
+    /// What is known of it.
+    pub state: CandidateState,
+    /// Last measured round trip.
+    pub rtt: Option<Duration>,
+}
+
+/// What is known of a way to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CandidateState {
+    /// A probe is under way, or will be soon.
+    Untried,
+    /// Probes to it were not answered.
+    Unanswered,
+    /// It was proven, and answers.
+    Proven,
+    /// It was proven, but answers no longer.
+    Broken,
+}
+
+impl CandidateState {
+    /// Short lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            CandidateState::Untried => "untried",
+            CandidateState::Unanswered => "unanswered",
+            CandidateState::Proven => "proven",
+            CandidateState::Broken => "broken",
+        }
+    }
 }

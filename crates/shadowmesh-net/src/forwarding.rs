@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use shadowmesh_crypto::{Opener, Sealer, SharedWindow};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::sealed::ReceiverIndex;
+use shadowmesh_wire::way::Label;
 
 use crate::fragments::Reassembler;
 use crate::plane::Plane;
@@ -42,6 +43,10 @@ pub struct Outbound {
     pub remote: SocketAddr,
     /// Local address to send from, where the choice matters.
     pub local_ip: Option<IpAddr>,
+    /// Which local port to send from: 0 is where we listen.
+    pub socket: u16,
+    /// Where the way leads over a relay: how to send to that one, and for whom it is.
+    pub via: Option<Via>,
     /// The largest inner packet that fits one sealed frame on this path as far as is known. Longer
     /// ones go in fragments.
     pub inner_len_max: usize,
@@ -53,6 +58,15 @@ pub struct Outbound {
     pub traffic: Arc<Traffic>,
     /// What carries the packets: sealed here, or handed to [`Net::send_frames`](crate::Net::send_frames).
     pub plane: Plane,
+}
+
+/// The first part of a way that leads over a relay.
+#[derive(Debug)]
+pub struct Via {
+    /// How to send to the relay. Its own `via` is `None`.
+    pub relay: Arc<Outbound>,
+    /// Names the peer to the relay.
+    pub label: Label,
 }
 
 /// How to receive under one receiver index.

@@ -21,6 +21,7 @@
 
 mod bucket;
 mod config;
+mod connectivity;
 mod control;
 mod drops;
 mod event;
@@ -31,6 +32,7 @@ mod net;
 mod paths;
 mod peer;
 mod plane;
+mod relay;
 mod roster;
 mod session;
 mod timers;
@@ -39,12 +41,17 @@ mod timers;
 mod tests;
 
 pub use bucket::Bucket;
-pub use config::{ConfigError, NetConfig, PeerConfig, REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
+pub use config::{
+    ConfigError, NetConfig, PathTimers, PeerConfig, REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN,
+    RelayAllow, RelayConfig,
+};
+pub use connectivity::{Connectivity, ConnectivityTotals, MIGRATION_BUCKETS_MS};
 pub use drops::{DropCounters, DropReason};
 pub use event::{
-    DownReason, NetEvent, PathInfo, PeerState, PeerStatus, Received, SessionStatus, Transmit,
+    AddressKind, CandidateReport, CandidateState, DownReason, NetEvent, OwnAddress, PathInfo,
+    PathReport, PeerState, PeerStatus, Received, SessionStatus, Transmit,
 };
-pub use forwarding::{Forwarding, Inbound, Outbound, Traffic, TrafficTotals};
+pub use forwarding::{Forwarding, Inbound, Outbound, Traffic, TrafficTotals, Via};
 pub use fragments::{Pieces, Reassembled, Reassembler, pieces};
 pub use net::{Net, NetError};
 pub use plane::{DataPlane, Plane, PlaneStatus};

@@ -11,11 +11,16 @@ use crate::control::ConnKey;
 use crate::forwarding::TrafficTotals;
 use crate::plane::DataPlane;
 
+/// Limit: ways found for a peer beside those of the configuration.
+const LEARNED_MAX: usize = 4;
+
 /// One peer.
 #[derive(Debug)]
 pub(crate) struct Peer {
     /// As configured. Limit: [`ADDRESSES_MAX`].
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Ways found meanwhile, the newest first. Limit: [`LEARNED_MAX`].
+    learned: Vec<SocketAddr>,
     /// Where its last session was: how a node that knows no address finds a peer again.
     pub(crate) last_seen: Option<SocketAddr>,
     /// The connection whose session is used for sending.
@@ -46,6 +51,7 @@ impl Peer {
         addresses.truncate(ADDRESSES_MAX);
         Self {
             addresses,
+            learned: Vec::new(),
             last_seen: None,
             primary: None,
             lingering: None,
@@ -60,10 +66,28 @@ impl Peer {
         }
     }
 
+    /// Takes in a way that was found. False: it was known.
+    pub(crate) fn learn(&mut self, address: SocketAddr) -> bool {
+        if self.learned.contains(&address) || self.addresses.contains(&address) {
+            return false;
+        }
+        self.learned.insert(0, address);
+        self.learned.truncate(LEARNED_MAX);
+        true
+    }
+
+    /// A way that was found is none any more.
+    pub(crate) fn forget_address(&mut self, address: SocketAddr) {
+        self.learned.retain(|known| *known != address);
+        if self.last_seen == Some(address) {
+            self.last_seen = None;
+        }
+    }
+
     /// Where to try, the likeliest first.
     pub(crate) fn targets(&self) -> Vec<SocketAddr> {
         let mut targets: Vec<SocketAddr> = self.last_seen.into_iter().collect();
-        for address in &self.addresses {
+        for address in self.learned.iter().chain(&self.addresses) {
             if !targets.contains(address) {
                 targets.push(*address);
             }

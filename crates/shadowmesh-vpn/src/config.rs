@@ -21,6 +21,19 @@ pub struct NodeConfig {
     pub addresses: Vec<(IpAddr, u8)>,
     /// The peers known at the start.
     pub peers: Vec<NodePeer>,
+    /// The relays to be used; they may be peers too.
+    pub relays: Vec<NodeRelay>,
+}
+
+/// A relay as the configuration names it.
+#[derive(Clone, Debug)]
+pub struct NodeRelay {
+    /// Who it is.
+    pub id: PeerId,
+    /// Where it may be reached; `net` alone looks at these.
+    pub underlay: Vec<SocketAddr>,
+    /// Its full public identity, if a former run has seen it.
+    pub known_key: Option<Arc<PublicIdentity>>,
 }
 
 /// A peer as the configuration names it.

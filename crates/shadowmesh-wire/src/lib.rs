@@ -16,6 +16,8 @@
 //! | [`inner`] | the type byte inside a sealed frame |
 //! | [`probe`] | the sealed ping |
 //! | [`fragment`] | a piece of a packet too long for the path |
+//! | [`envelope`] | a datagram that a relay is to pass on |
+//! | [`way`] | relays and streams, written as socket addresses |
 //! | [`control`] | messages on the control stream |
 //! | [`ip`], [`prefix`], [`overlay`] | IP packets, prefixes, addresses derived from a [`PeerId`] |
 //! | [`traffic_class`] | DSCP and ECN of an IP packet, across the tunnel |
@@ -25,6 +27,7 @@
 
 mod checksum;
 pub mod control;
+pub mod envelope;
 pub mod fragment;
 pub mod icmp;
 pub mod inner;
@@ -37,5 +40,6 @@ pub mod prefix;
 pub mod probe;
 pub mod sealed;
 pub mod traffic_class;
+pub mod way;
 
 pub use peer_id::{PeerId, PeerIdError};

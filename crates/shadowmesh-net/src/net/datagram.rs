@@ -192,6 +192,7 @@ impl Net {
                     Path {
                         remote: received.remote,
                         local_ip,
+                        socket: received.socket,
                     },
                     transmit.ecn,
                     answer,

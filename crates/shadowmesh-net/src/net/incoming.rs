@@ -105,6 +105,7 @@ impl Net {
         let path = Path {
             remote: incoming.remote_address(),
             local_ip: incoming.local_ip(),
+            socket: 0,
         };
         let mut answer = Vec::new();
         // Who calls is not known yet; if any peer's packets go by QUIC, this may be it.
@@ -139,6 +140,7 @@ impl Net {
         let path = Path {
             remote: incoming.remote_address(),
             local_ip: incoming.local_ip(),
+            socket: 0,
         };
         let mut answer = Vec::new();
         match self.control.endpoint.retry(incoming, &mut answer) {

@@ -55,6 +55,7 @@ impl Net {
         let path = Path {
             remote: received.remote,
             local_ip: received.local_ip,
+            socket: received.socket,
         };
         let connection = self.control.connections.get_mut(&key);
         let Some(session) = connection.and_then(|connection| connection.session_mut()) else {
@@ -92,7 +93,7 @@ impl Net {
                 peer,
                 token,
                 rtt,
-                path: path.info(),
+                path: self.relays.info(path.remote),
             });
         }
         if on_path {
@@ -130,10 +131,14 @@ impl Net {
         }
         self.output.event(NetEvent::PathChanged {
             peer: id,
-            path: path.info(),
+            path: self.relays.info(path.remote),
         });
         self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);
         self.start_mtu(key, None, now);
+    }
+
+    pub(super) fn random_token(&mut self) -> u64 {
+        self.rng.random()
     }
 
     /// Sends a probe request along the path. `asked`: the parent wants to hear of the answer.

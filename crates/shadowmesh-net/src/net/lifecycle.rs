@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::{ControlMessage, Hello};
+use shadowmesh_wire::way::Way;
 
 use super::Net;
 use crate::control::{Close, ConnKey, Connection, Phase};
@@ -193,6 +194,10 @@ impl Net {
         };
         let path = connection.paths.current();
         let earlier = peer.primary;
+        if earlier.is_none() {
+            let relayed = matches!(Way::of(path.remote), Way::Relayed { .. });
+            self.connectivity.connected(relayed);
+        }
         peer.primary = Some(key);
         peer.last_seen = Some(path.remote);
         peer.last_error = None;
@@ -200,7 +205,7 @@ impl Net {
         self.output.forwarding_stale = true;
         self.output.event(NetEvent::PeerUp {
             peer: id,
-            path: path.info(),
+            path: self.relays.info(path.remote),
             cipher: session.cipher,
         });
         self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);

@@ -5,6 +5,7 @@
 //! | `peers` | what the parent wants: peers added and removed, demand, ping, messages |
 //! | `datagram` | a datagram from the link that the data plane did not open |
 //! | `frames` | packets to be sent as QUIC datagrams, and such that arrived |
+//! | `network` | what the host says of its network: own addresses, changes, new ways to peers |
 //! | `incoming` | the first packet of somebody who wants to connect |
 //! | `inner` | a sealed frame's content that is not a packet: probes |
 //! | `mtu` | what the host says of a datagram's length; probes of the path MTU |
@@ -23,6 +24,7 @@ mod inner;
 mod lifecycle;
 mod message;
 mod mtu;
+mod network;
 mod output;
 mod peers;
 mod quic;
@@ -39,12 +41,16 @@ use shadowmesh_crypto::HandshakeCounters;
 use shadowmesh_wire::PeerId;
 
 use crate::config::{ConfigError, NetConfig};
+use crate::connectivity::Connectivity;
 use crate::control::Control;
 use crate::drops::DropCounters;
-use crate::event::{NetEvent, PeerState, PeerStatus, Received, SessionStatus, Transmit};
+use crate::event::{
+    NetEvent, OwnAddress, PeerState, PeerStatus, Received, SessionStatus, Transmit,
+};
 use crate::forwarding::{Forwarding, TrafficTotals};
 use crate::gate::Gate;
 use crate::peer::Peer;
+use crate::relay::Relays;
 use crate::roster::Roster;
 use crate::timers::{Timer, Timers};
 use datagram::ResetLimit;
@@ -65,8 +71,15 @@ pub struct Net {
     output: Output,
     drops: Arc<DropCounters>,
     counters: Arc<HandshakeCounters>,
+    relays: Relays,
+    /// What peers are told to try. Limit: [`OWN_ADDRESSES_MAX`].
+    own_addresses: Vec<OwnAddress>,
+    connectivity: Arc<Connectivity>,
     rng: StdRng,
 }
+
+/// Limit: addresses of ours that peers are told.
+const OWN_ADDRESSES_MAX: usize = 16;
 
 /// Why something asked of [`Net`] cannot be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +122,9 @@ impl Net {
             output: Output::default(),
             drops: Arc::default(),
             counters,
+            relays: Relays::default(),
+            own_addresses: Vec::new(),
+            connectivity: Arc::default(),
             rng,
         })
     }
@@ -155,6 +171,11 @@ impl Net {
         &self.counters
     }
 
+    /// How peers were reached.
+    pub fn connectivity(&self) -> &Arc<Connectivity> {
+        &self.connectivity
+    }
+
     /// One row for each peer, in order of PeerId.
     pub fn status(&self, now: Instant) -> Vec<PeerStatus> {
         self.peers
@@ -193,7 +214,7 @@ impl Net {
         let connection = self.control.connections.get(&peer.primary?)?;
         let session = connection.session()?;
         Some(SessionStatus {
-            path: connection.paths.current().info(),
+            path: self.relays.info(connection.paths.current().remote),
             local_ip: connection.paths.current().local_ip,
             rtt: session.rtt.or_else(|| Some(connection.quic.rtt())),
             cipher: session.cipher,

@@ -60,6 +60,9 @@ impl Net {
             *address = canonical(*address);
         }
         self.roster.add(config.id, config.known_key.clone());
+        if config.relay {
+            self.relays.add(config.id);
+        }
         if let Some(peer) = self.peers.get_mut(&config.id) {
             peer.addresses = config.addresses;
             peer.addresses.truncate(ADDRESSES_MAX);
@@ -83,6 +86,7 @@ impl Net {
             self.close(key, Close::NotMember, DownReason::Removed, now);
         }
         self.timers.stop(Timer::Connect(*id));
+        self.relays.remove(id);
         self.peers.remove(id);
         self.settle(now);
     }

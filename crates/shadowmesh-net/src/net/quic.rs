@@ -273,6 +273,7 @@ impl Net {
                 let copy = Transmit {
                     remote: way.remote,
                     local_ip: way.local_ip,
+                    socket: way.socket,
                     ..run.clone()
                 };
                 count_lost(self.output.transmit(copy), &self.drops);
@@ -378,6 +379,7 @@ fn to_transmit(
     Transmit {
         remote: path.remote,
         local_ip: path.local_ip,
+        socket: path.socket,
         ecn: ecn.map(|ecn| ecn as u8),
         may_fragment,
         segment_size: None,

@@ -7,7 +7,7 @@
 //! peer that changes its network keeps its session, and an attacker who passes a probe on from
 //! elsewhere gets one small probe.
 //!
-//! Room is left here for relays and circuits: they are further kinds of [`Path`].
+//! Relays and streams are addresses too, see [`shadowmesh_wire::way`].
 
 mod mtu;
 
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use shadowmesh_wire::sealed::OVERHEAD;
 
-use crate::event::PathInfo;
 pub(crate) use mtu::{MtuSearch, View};
 
 /// After this a challenge that was not answered may be followed by another, so a sender with many
@@ -29,6 +28,8 @@ pub(crate) struct Path {
     pub(crate) remote: SocketAddr,
     /// The local address it used, where we were told.
     pub(crate) local_ip: Option<IpAddr>,
+    /// The local port it uses: 0 is where we listen.
+    pub(crate) socket: u16,
 }
 
 impl Path {
@@ -37,11 +38,8 @@ impl Path {
         Self {
             remote,
             local_ip: None,
+            socket: 0,
         }
-    }
-
-    pub(crate) fn info(&self) -> PathInfo {
-        PathInfo::Direct(self.remote)
     }
 }
 

@@ -149,6 +149,8 @@ impl Session {
             sealer: self.epochs.sealer(),
             remote: path.remote,
             local_ip: path.local_ip,
+            socket: path.socket,
+            via: None,
             traffic: self.traffic.clone(),
             plane: self.plane.plane(),
         }

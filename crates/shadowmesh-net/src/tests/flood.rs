@@ -14,6 +14,7 @@ fn first_flights(world: &mut World, n: usize) -> Vec<Vec<Vec<u8>>> {
         addresses: vec![world.nodes[0].address],
         known_key: None,
         data_plane: crate::DataPlane::default(),
+        relay: false,
     };
     (0..n)
         .map(|node| {

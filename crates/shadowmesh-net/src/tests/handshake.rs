@@ -136,6 +136,7 @@ fn on_second_contact_both_sides_send_the_short_certificate() {
         addresses: Vec::new(),
         known_key: Some(key),
         data_plane: crate::DataPlane::default(),
+        relay: false,
     };
     world.nodes[1].net.add_peer(config, world.now);
     world.log.clear();
@@ -175,6 +176,7 @@ fn all_known_addresses_are_tried_and_the_one_that_answers_is_used() {
         ],
         known_key: None,
         data_plane: crate::DataPlane::default(),
+        relay: false,
     };
     world.nodes[0].net.add_peer(config, world.now);
     world.connect(0, 1);

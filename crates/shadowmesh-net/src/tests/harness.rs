@@ -141,6 +141,7 @@ impl World {
             addresses: address.into_iter().collect(),
             known_key: None,
             data_plane: self.data_planes[node],
+            relay: false,
         };
         let now = self.now;
         self.nodes[node].net.add_peer(config, now);

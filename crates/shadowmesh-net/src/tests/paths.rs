@@ -73,6 +73,7 @@ fn who_answers_without_being_the_peer_does_not_draw_the_attempt_to_itself() {
         addresses: vec![attacker, real],
         known_key: None,
         data_plane: crate::DataPlane::default(),
+        relay: false,
     };
     world.nodes[0].net.add_peer(config, now);
     world.connect(0, 1);
@@ -106,6 +107,7 @@ fn an_ipv4_address_written_as_ipv6_is_the_same_address() {
         addresses: vec![mapped],
         known_key: None,
         data_plane: crate::DataPlane::default(),
+        relay: false,
     };
     world.nodes[0].net.add_peer(config, world.now);
     world.introduce(1, 0, false);

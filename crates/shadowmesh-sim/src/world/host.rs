@@ -220,6 +220,7 @@ impl Host {
             net,
             addresses: self.config.addresses.clone(),
             peers,
+            relays: Vec::new(),
         };
         let mut node = Node::new(config, now).expect("the scenario's configuration is sound");
         if self.config.greet {

@@ -109,6 +109,7 @@ fn to_transmit(outbound: &Outbound, contents: Vec<u8>) -> Transmit {
     Transmit {
         remote: outbound.remote,
         local_ip: outbound.local_ip,
+        socket: outbound.socket,
         ecn: None,
         may_fragment: false,
         segment_size: None,

@@ -13,16 +13,20 @@ mod device;
 mod status;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use shadowmesh_crypto::HandshakeCounters;
-use shadowmesh_net::{DropCounters, DropReason, Net, NetError, NetEvent, PeerConfig, Transmit};
+use shadowmesh_net::{
+    Connectivity, DataPlane, DropCounters, DropReason, Net, NetError, NetEvent, OwnAddress,
+    PeerConfig, Transmit,
+};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
 
-use crate::config::{ConfigError, NodeConfig, NodePeer};
+use crate::config::{ConfigError, NodeConfig, NodePeer, NodeRelay};
 use crate::demand::DemandQueue;
 use crate::members::Members;
 use crate::oversize::TooBigSignals;
@@ -43,6 +47,8 @@ pub struct Node {
     events: VecDeque<NodeEvent>,
     /// Tells local senders of packets too long for their path.
     signals: TooBigSignals,
+    /// Limit: the configuration's.
+    relays: Vec<NodeRelay>,
 }
 
 /// What the owner of a node learns from it.
@@ -61,7 +67,12 @@ impl Node {
         let members = Members::new(own_id, &config.addresses, config.peers)?;
         let mut net = Net::new(config.net, now)?;
         for peer in members.peers() {
-            net.add_peer(net_peer(peer), now);
+            net.add_peer(net_peer(peer, &config.relays), now);
+        }
+        for relay in &config.relays {
+            if members.peer(&relay.id).is_none() {
+                net.add_peer(net_relay(relay), now);
+            }
         }
         let members = Arc::new(members);
         let snapshot = Arc::new(Snapshot::new(0, members.clone(), net.forwarding()));
@@ -75,6 +86,7 @@ impl Node {
             to_device,
             events,
             signals: TooBigSignals::default(),
+            relays: config.relays,
         };
         node.drain_net(now);
         Ok(node)
@@ -84,7 +96,7 @@ impl Node {
     pub fn add_peer(&mut self, peer: NodePeer, now: Instant) -> Result<(), ConfigError> {
         let members = self.members.with(peer.clone())?;
         self.members = Arc::new(members);
-        self.net.add_peer(net_peer(&peer), now);
+        self.net.add_peer(net_peer(&peer, &self.relays), now);
         self.drain_net(now);
         self.renew_snapshot();
         Ok(())
@@ -121,6 +133,9 @@ impl Node {
         for peer in members.peers().iter().filter(|p| !p.underlay.is_empty()) {
             self.net.connect(&peer.id, now);
         }
+        for relay in &self.relays {
+            self.net.connect(&relay.id, now);
+        }
         self.drain_net(now);
     }
 
@@ -141,6 +156,35 @@ impl Node {
         let sent = self.net.send_control(id, message, now);
         self.drain_net(now);
         sent
+    }
+
+    /// Where we can be reached, as far as the host knows.
+    pub fn set_own_addresses(&mut self, addresses: Vec<OwnAddress>, now: Instant) {
+        self.net.set_own_addresses(addresses, now);
+        self.drain_net(now);
+    }
+
+    /// A link, an address or a route of the host changed, or the host slept.
+    pub fn network_changed(&mut self, now: Instant) {
+        self.net.network_changed(now);
+        self.drain_net(now);
+    }
+
+    /// A way to a peer or a relay was found; it is tried.
+    pub fn learn_address(&mut self, id: &PeerId, address: SocketAddr, now: Instant) {
+        self.net.learn_address(id, address, now);
+        self.drain_net(now);
+    }
+
+    /// A stream of the host's ended.
+    pub fn stream_down(&mut self, address: SocketAddr, now: Instant) {
+        self.net.stream_down(address, now);
+        self.drain_net(now);
+    }
+
+    /// How peers were reached.
+    pub fn connectivity(&self) -> &Arc<Connectivity> {
+        self.net.connectivity()
     }
 
     /// Tells the peers that we leave; afterwards only `poll_transmit` is of use.
@@ -240,11 +284,31 @@ impl Node {
     }
 }
 
-fn net_peer(peer: &NodePeer) -> PeerConfig {
+/// What `net` is told of a peer, and of a relay of the same id.
+fn net_peer(peer: &NodePeer, relays: &[NodeRelay]) -> PeerConfig {
+    let relay = relays.iter().find(|relay| relay.id == peer.id);
+    let also = relay.map_or(&[][..], |relay| &relay.underlay);
+    let mut addresses = peer.underlay.clone();
+    addresses.extend(
+        also.iter()
+            .filter(|address| !peer.underlay.contains(address)),
+    );
     PeerConfig {
         id: peer.id,
-        addresses: peer.underlay.clone(),
+        addresses,
         known_key: peer.known_key.clone(),
         data_plane: peer.data_plane,
+        relay: relay.is_some(),
+    }
+}
+
+/// What `net` is told of a relay that is no peer: it has a session, and no part in the mesh.
+fn net_relay(relay: &NodeRelay) -> PeerConfig {
+    PeerConfig {
+        id: relay.id,
+        addresses: relay.underlay.clone(),
+        known_key: relay.known_key.clone(),
+        data_plane: DataPlane::Sealed,
+        relay: true,
     }
 }

@@ -137,8 +137,12 @@ pub enum PeerState {
 pub struct PathReport {
     /// Kind of path.
     pub kind: PathKind,
-    /// Underlay address of the other end.
-    pub remote: SocketAddr,
+    /// Underlay address of the other end; `None` where datagrams go over somebody or something else.
+    #[serde(default)]
+    pub remote: Option<SocketAddr>,
+    /// PeerId of the relay between.
+    #[serde(default)]
+    pub relay: Option<String>,
     /// Local underlay address, when known.
     pub local: Option<IpAddr>,
     /// Smoothed round trip.
@@ -155,4 +159,8 @@ pub struct PathReport {
 pub enum PathKind {
     /// UDP straight to the peer.
     Direct,
+    /// Over a relay.
+    Relay,
+    /// WebSocket over TLS straight to the peer.
+    Web,
 }

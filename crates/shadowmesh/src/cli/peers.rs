@@ -85,8 +85,12 @@ fn called(peer: &PeerReport) -> String {
 
 /// `direct 192.0.2.7:4433`
 pub fn path_text(path: &PathReport) -> String {
-    match path.kind {
-        PathKind::Direct => format!("direct {}", path.remote),
+    match (path.kind, path.remote, &path.relay) {
+        (PathKind::Direct, Some(remote), _) => format!("direct {remote}"),
+        (PathKind::Relay, _, Some(relay)) => format!("relay {}", short_id(relay)),
+        (PathKind::Direct, None, _) => "direct".into(),
+        (PathKind::Relay, _, None) => "relay".into(),
+        (PathKind::Web, ..) => "web".into(),
     }
 }
 

@@ -125,6 +125,7 @@ fn node_config(
             .map(|address| (address.ip, address.prefix_len))
             .collect(),
         peers: peers.collect(),
+        relays: Vec::new(),
     })
 }
 

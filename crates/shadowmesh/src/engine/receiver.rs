@@ -287,6 +287,7 @@ impl<'s> ToControl<'s> {
                 remote: from.remote,
                 local_ip: from.local_ip,
                 ecn: from.ecn,
+                socket: 0,
             },
             known: snapshot.knows(from.remote),
             stride: from.stride,

@@ -122,7 +122,7 @@ fn state(state: NetState) -> PeerState {
 
 /// The address from which the kernel sends to the other end of a path, where the choice is left to it.
 fn source_towards(path: PathInfo) -> Option<IpAddr> {
-    let remote = path.remote();
+    let remote = path.remote()?;
     let any: IpAddr = match remote.ip() {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -135,9 +135,15 @@ fn source_towards(path: PathInfo) -> Option<IpAddr> {
 
 /// A path with its last known round trip.
 pub fn path(path: PathInfo, rtt: Option<Duration>) -> PathReport {
+    let (kind, relay) = match path {
+        PathInfo::Relayed { relay } => (PathKind::Relay, Some(relay.to_string())),
+        PathInfo::Stream => (PathKind::Web, None),
+        _ => (PathKind::Direct, None),
+    };
     PathReport {
-        kind: PathKind::Direct,
+        kind,
         remote: path.remote(),
+        relay,
         local: None,
         rtt_us: rtt.map(|rtt| rtt.as_micros().try_into().unwrap_or(u64::MAX)),
         mtu: None,
@@ -217,7 +223,7 @@ pub fn log_event(event: &NetEvent) {
     match event {
         NetEvent::PeerUp { peer, path, cipher } => {
             tracing::info!(%peer, %cipher, "session up");
-            tracing::debug!(%peer, remote = %path.remote(), "path of the session");
+            tracing::debug!(%peer, ?path, "path of the session");
         }
         NetEvent::PeerDown { peer, reason } => {
             tracing::info!(%peer, reason = reason.name(), "session down");
@@ -227,7 +233,7 @@ pub fn log_event(event: &NetEvent) {
         }
         NetEvent::Rekeyed { peer, epoch } => tracing::debug!(%peer, epoch, "new keys"),
         NetEvent::PathChanged { peer, path } => {
-            tracing::debug!(%peer, remote = %path.remote(), "path changed");
+            tracing::debug!(%peer, ?path, "path changed");
         }
         NetEvent::Handshaken {
             peer,

@@ -46,7 +46,8 @@ async fn answer_until_down(mut inbox: mpsc::Receiver<Command>) {
                 pings += 1;
                 let path = PathReport {
                     kind: PathKind::Direct,
-                    remote: "192.0.2.1:1".parse().unwrap(),
+                    remote: Some("192.0.2.1:1".parse().unwrap()),
+                    relay: None,
                     local: None,
                     rtt_us: None,
                     mtu: None,

@@ -168,6 +168,7 @@ fn first_flights(victim: &LabNode) -> Result<Vec<Vec<Vec<u8>>>, String> {
             addresses: vec![address],
             known_key: None,
             data_plane: shadowmesh_net::DataPlane::default(),
+            relay: false,
         };
         net.add_peer(peer, now);
         net.connect(&victim.id, now);
