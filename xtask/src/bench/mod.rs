@@ -115,13 +115,14 @@ pub fn evidence() -> Outcome<results::Results> {
     Ok(results)
 }
 
-/// The four lines that judge a run.
+/// The lines that judge a run.
 #[cfg(feature = "evidence")]
-fn judge(results: &results::Results) -> [(&'static str, verdicts::Verdict); 4] {
+fn judge(results: &results::Results) -> [(&'static str, verdicts::Verdict); 5] {
     [
         ("tcp", verdicts::tcp(results)),
         ("peers", verdicts::peers(results)),
         ("ping", verdicts::ping(results)),
         ("udp", verdicts::udp(results)),
+        ("udp-gso", verdicts::udp_gso(results)),
     ]
 }

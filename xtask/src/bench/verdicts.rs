@@ -15,6 +15,9 @@ const BARE: &str = "veth";
 /// A median of fewer says little.
 const SAMPLES_MIN: usize = 5;
 
+/// What is left of the bare cable's rate where that is the limit.
+const CABLE_PART_MIN: f64 = 0.85;
+
 /// One promise and what became of it.
 pub struct Verdict {
     /// Whether it holds.
@@ -87,11 +90,13 @@ pub fn ping(results: &Results) -> Verdict {
     )
 }
 
-/// Datagrams one by one.
+/// Datagrams one by one. At a pace the bare cable itself ends, with the same programs, before twice the
+/// best peer: where that is so, the tunnel must come close to the cable, and [`udp_gso`] has the
+/// multiple.
 pub fn udp(results: &Results) -> Verdict {
     let mut parts = needed(results);
     parts.extend([
-        multiple(results, "paced_gbit_s", 2.0),
+        multiple_or_cable(results, "paced_gbit_s", 2.0),
         multiple(results, "flood_1300_gbit_s", 2.0),
         multiple(results, "flood_64_kpacket_s", 2.0),
         at_most(
@@ -103,6 +108,26 @@ pub fn udp(results: &Results) -> Verdict {
     verdict(
         results,
         &[(AES, "paced_gbit_s"), (AES, "flood_64_kpacket_s")],
+        parts,
+    )
+}
+
+/// Datagrams in super-packets, as QUIC libraries hand them over.
+pub fn udp_gso(results: &Results) -> Verdict {
+    let mut parts = needed(results);
+    parts.extend([
+        multiple(results, "paced_gso_gbit_s", 2.0),
+        multiple(results, "flood_1300_gso_gbit_s", 2.0),
+        multiple(results, "flood_64_gso_kpacket_s", 2.0),
+        at_most(
+            "loss at 80 %, %",
+            results.median(AES, "paced_gso_80_loss_percent"),
+            0.0,
+        ),
+    ]);
+    verdict(
+        results,
+        &[(AES, "paced_gso_gbit_s"), (AES, "flood_64_gso_kpacket_s")],
         parts,
     )
 }
@@ -183,6 +208,26 @@ fn multiple(results: &Results, key: &str, limit: f64) -> Part {
     at_least(&format!("{}: times {name}", figure.title), ratio, limit)
 }
 
+/// As [`multiple`]; or [`CABLE_PART_MIN`] of what the bare cable does, where that is less than the
+/// multiple asks for.
+fn multiple_or_cable(results: &Results, key: &str, limit: f64) -> Part {
+    let figure = figures::find(key).expect("a figure of the list");
+    let cable = results.median(BARE, key);
+    match (cable, results.best_peer(figure)) {
+        (Some(cable), Some((row, best))) if cable < best * limit => {
+            let what = format!(
+                "{}: the cable does {:.2} times {}; of the cable",
+                figure.title,
+                cable / best.max(f64::MIN_POSITIVE),
+                row.name
+            );
+            let part = results.median(AES, key).map(|ours| ours / cable);
+            at_least(&what, part, CABLE_PART_MIN)
+        }
+        _ => multiple(results, key, limit),
+    }
+}
+
 /// Ours below the best peer's delay.
 fn below_best(results: &Results, key: &str) -> Part {
     let figure = figures::find(key).expect("a figure of the list");
@@ -235,6 +280,10 @@ mod tests {
         ("flood_64_kpacket_s", 200.0),
         ("paced_gbit_s", 2.0),
         ("paced_80_loss_percent", 0.0),
+        ("flood_1300_gso_gbit_s", 8.0),
+        ("flood_64_gso_kpacket_s", 900.0),
+        ("paced_gso_gbit_s", 7.0),
+        ("paced_gso_80_loss_percent", 0.0),
     ];
     const PEER: &[(&str, f64)] = &[
         ("tcp_gbit_s", 3.0),
@@ -244,6 +293,9 @@ mod tests {
         ("flood_1300_gbit_s", 0.5),
         ("flood_64_kpacket_s", 60.0),
         ("paced_gbit_s", 0.7),
+        ("flood_1300_gso_gbit_s", 2.0),
+        ("flood_64_gso_kpacket_s", 300.0),
+        ("paced_gso_gbit_s", 2.0),
     ];
 
     fn good() -> Results {
@@ -272,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_good_run_keeps_every_promise() {
-        for judge in [tcp, peers, ping, udp] {
+        for judge in [tcp, peers, ping, udp, udp_gso] {
             let verdict = judge(&good());
             assert!(verdict.pass, "{}", verdict.figure);
         }
@@ -297,6 +349,10 @@ mod tests {
             (udp, "flood_1300_gbit_s", 0.9),
             (udp, "flood_64_kpacket_s", 119.0),
             (udp, "paced_80_loss_percent", 0.001),
+            (udp_gso, "paced_gso_gbit_s", 3.9),
+            (udp_gso, "flood_1300_gso_gbit_s", 3.9),
+            (udp_gso, "flood_64_gso_kpacket_s", 599.0),
+            (udp_gso, "paced_gso_80_loss_percent", 0.001),
         ] {
             let verdict = judge(&with(key, bad));
             assert!(!verdict.pass && verdict.figure.contains("MISSED"), "{key}");
@@ -304,11 +360,28 @@ mod tests {
     }
 
     #[test]
+    fn where_the_cable_ends_before_the_multiple_the_tunnel_must_come_close_to_it() {
+        let mut results = good();
+        let mut cable = |gbit_s: f64| {
+            let samples = &mut results.rows[0].samples;
+            samples.insert("paced_gbit_s".into(), vec![gbit_s; 5]);
+            results.rows[1]
+                .samples
+                .insert("paced_gbit_s".into(), vec![1.1; 5]);
+            udp(&results)
+        };
+        // Twice the peer's 0.7 is 1.4.
+        assert!(cable(1.29).pass);
+        assert!(!cable(1.3).pass);
+        assert!(!cable(1.41).pass, "the cable would allow twice the peer");
+    }
+
+    #[test]
     fn a_strong_peer_that_is_missing_fails_the_comparison_and_says_so() {
         let mut results = good();
         results.rows[4].samples.clear();
         results.rows[4].notes.push("not installed".into());
-        for judge in [peers, ping, udp] {
+        for judge in [peers, ping, udp, udp_gso] {
             let verdict = judge(&results);
             assert!(!verdict.pass && verdict.figure.contains("quincy: not installed"));
         }

@@ -8,11 +8,11 @@ use crate::sys;
 
 /// Datagrams of one receiving call.
 const BATCH_LEN: usize = 256;
-/// Datagrams of one sending call: what media servers and QUIC libraries hand over at once, and short
+/// Datagrams of one sending call: what media servers hand over at once, and short
 /// enough to look at the clock in between.
 pub(super) const SEND_BATCH_LEN: usize = 16;
 /// What is kept of each; the kernel drops the rest without copying it.
-const HEAD_LEN: usize = 16;
+pub(super) const HEAD_LEN: usize = 16;
 
 /// Datagrams of one length that differ in a number.
 pub(super) struct SendBatch {

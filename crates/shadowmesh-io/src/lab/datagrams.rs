@@ -1,23 +1,31 @@
 //! Numbered UDP datagrams from one program to another: how many arrive, and how many do not.
 //!
-//! The source hands the kernel up to 16 datagrams with one call, as media servers and QUIC libraries
-//! do, and uses no segmentation offload: the question is what a tunnel makes of small packets, each
-//! of which the kernel gives it alone. Paced, it sleeps [`TICK`] between bursts and sends what is due. The sink must not be what is measured, so it has
-//! a large buffer, wakes once in a millisecond and takes everything in batches; on a bare cable it
-//! keeps up with the fastest source. Numbers make the count of lost ones exact.
+//! There are two ways of doing it ([`Batching`]). *Alone*, the source hands the kernel up to 16 datagrams
+//! with one call, as media servers do, and uses no segmentation offload: the question is what a tunnel
+//! makes of small packets, each of which the kernel gives it alone. *Together*, it hands over up to 64 as
+//! one super-packet (`UDP_SEGMENT`), and the sink takes such (`UDP_GRO`), as QUIC libraries do.
+//!
+//! Paced, the source sleeps [`TICK`] between bursts and sends what is due. The sink must not be what is
+//! measured, so it has a large buffer, wakes once in a millisecond and takes everything in batches; on a
+//! bare cable it keeps up with the fastest source. Numbers make the count of lost ones exact.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use super::batch::{ReceiveBatch, SEND_BATCH_LEN, SendBatch};
+use super::batch::{HEAD_LEN, ReceiveBatch, SEND_BATCH_LEN, SendBatch};
+use super::super_packet::{self, SEGMENTS_MAX, SuperPacket};
 use crate::sys;
+use crate::udp::{RecvBatch, UdpLink};
 
 /// A number of the run and a number of the datagram, in the payload's first bytes.
 pub const DATAGRAM_PAYLOAD_LEN_MIN: usize = 16;
+/// Where the second of them stands.
+const NUMBER_AT: usize = 8;
 /// Time between bursts of a paced source. At 1 Gbit/s of 1300 bytes a burst is 20 datagrams: no
 /// queue of a tunnel is too short for that, and a finer clock would eat the CPU it measures.
 const TICK: Duration = Duration::from_micros(200);
@@ -31,6 +39,15 @@ const SINK_NAP: Duration = Duration::from_millis(1);
 /// Numbers above this are not ours; it bounds the memory of the count (2 MB).
 const NUMBER_MAX: u64 = 1 << 24;
 
+/// How datagrams pass between a program and its kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    /// Each is a packet of its own; `sendmmsg` and `recvmmsg` save system calls and nothing else.
+    Alone,
+    /// Up to 64, or 64 KB, are one super-packet.
+    Together,
+}
+
 /// A bounded series of datagrams of one size.
 #[derive(Debug, Clone, Copy)]
 pub struct DatagramSource {
@@ -42,6 +59,8 @@ pub struct DatagramSource {
     pub rate: Option<f64>,
     /// For how long.
     pub duration: Duration,
+    /// How they are handed to the kernel.
+    pub batching: Batching,
     /// Tells this run from others; the sink must be given the same.
     pub token: u64,
 }
@@ -64,17 +83,10 @@ impl DatagramSource {
             self.payload_len >= DATAGRAM_PAYLOAD_LEN_MIN,
             "no room for the numbers"
         );
-        let unspecified: SocketAddr = match self.target {
-            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-            SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(unspecified)?;
-        socket.connect(self.target)?;
         let mut payload = vec![0x5a; self.payload_len];
         payload[..8].copy_from_slice(&self.token.to_be_bytes());
         let mut sender = Sender {
-            socket,
-            batch: SendBatch::new(&payload, 8),
+            outlet: Outlet::new(self.batching, self.target, &payload)?,
             report: SourceReport::default(),
         };
         let start = Instant::now();
@@ -88,7 +100,7 @@ impl DatagramSource {
 
     fn flood(&self, sender: &mut Sender, start: Instant) -> io::Result<()> {
         while sender.report.sent < NUMBER_MAX && start.elapsed() < self.duration {
-            sender.send(SEND_BATCH_LEN as u64)?;
+            sender.send(sender.outlet.batch_len() as u64)?;
         }
         Ok(())
     }
@@ -112,8 +124,7 @@ impl DatagramSource {
 }
 
 struct Sender {
-    socket: UdpSocket,
-    batch: SendBatch,
+    outlet: Outlet,
     report: SourceReport,
 }
 
@@ -121,14 +132,16 @@ impl Sender {
     fn send(&mut self, count: u64) -> io::Result<()> {
         let mut left = count;
         while left > 0 {
-            let burst = left.min(SEND_BATCH_LEN as u64) as usize;
-            let sent = match self.batch.send(&self.socket, self.report.sent, burst) {
+            let burst = left.min(self.outlet.batch_len() as u64) as usize;
+            let sent = match self.outlet.send(self.report.sent, burst) {
                 Ok(sent) => sent as u64,
-                // A full queue, or an earlier ICMP error: this datagram is lost, and counts as lost.
+                // A full queue, or an earlier ICMP error: what one call means is lost, and counts as
+                // lost.
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ENOBUFS | libc::EAGAIN | libc::ECONNREFUSED | libc::EMSGSIZE) => {
-                        self.report.refused += 1;
-                        1
+                        let lost = self.outlet.refused_of(burst);
+                        self.report.refused += lost;
+                        lost
                     }
                     _ => return Err(error),
                 },
@@ -140,9 +153,59 @@ impl Sender {
     }
 }
 
+/// The socket of a source.
+enum Outlet {
+    Alone(UdpSocket, SendBatch),
+    Together(SuperPacket),
+}
+
+impl Outlet {
+    fn new(batching: Batching, target: SocketAddr, payload: &[u8]) -> io::Result<Self> {
+        if batching == Batching::Together {
+            return Ok(Self::Together(SuperPacket::new(
+                target, payload, NUMBER_AT,
+            )?));
+        }
+        let unspecified: SocketAddr = match target {
+            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+            SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(unspecified)?;
+        socket.connect(target)?;
+        Ok(Self::Alone(socket, SendBatch::new(payload, NUMBER_AT)))
+    }
+
+    /// Datagrams of one call.
+    fn batch_len(&self) -> usize {
+        match self {
+            Self::Alone(..) => SEND_BATCH_LEN,
+            Self::Together(packet) => packet.segments(),
+        }
+    }
+
+    fn send(&mut self, first: u64, count: usize) -> io::Result<usize> {
+        match self {
+            Self::Alone(socket, batch) => batch.send(socket, first, count),
+            Self::Together(packet) => packet.send(first, count),
+        }
+    }
+
+    /// How many of a burst are lost with one error: `sendmmsg` stops before the first.
+    fn refused_of(&self, burst: usize) -> u64 {
+        match self {
+            Self::Alone(..) => 1,
+            Self::Together(_) => burst as u64,
+        }
+    }
+}
+
 /// Where the datagrams go.
-pub struct DatagramSink {
-    socket: Socket,
+pub struct DatagramSink(Inlet);
+
+/// The socket of a sink.
+enum Inlet {
+    Alone(Socket),
+    Together(UdpLink),
 }
 
 /// What arrived.
@@ -160,56 +223,93 @@ pub struct SinkReport {
 
 impl DatagramSink {
     /// A sink in the namespace of the calling thread.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-        // Beyond the limit for ordinary users; where that is refused, up to the limit.
-        if sys::set_option(
-            &socket,
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            SINK_BUFFER_LEN as libc::c_int,
-        )
-        .is_err()
-        {
-            socket.set_recv_buffer_size(SINK_BUFFER_LEN)?;
-        }
-        socket.bind(&address.into())?;
-        Ok(Self { socket })
+    pub fn bind(address: SocketAddr, batching: Batching) -> io::Result<Self> {
+        let inlet = match batching {
+            Batching::Alone => {
+                let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+                enlarge_buffer(&socket)?;
+                socket.bind(&address.into())?;
+                Inlet::Alone(socket)
+            }
+            Batching::Together => {
+                let link = UdpLink::bind(address)?;
+                enlarge_buffer(&link)?;
+                Inlet::Together(link)
+            }
+        };
+        Ok(Self(inlet))
     }
 
     /// Where it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        let address = self.socket.local_addr()?;
-        address
-            .as_socket()
-            .ok_or_else(|| io::Error::other("an IP socket without an IP address"))
+        match &self.0 {
+            Inlet::Alone(socket) => socket
+                .local_addr()?
+                .as_socket()
+                .ok_or_else(|| io::Error::other("an IP socket without an IP address")),
+            Inlet::Together(link) => Ok(link.local_addr()),
+        }
     }
 
     /// Counts until `done` is set and nothing has come for `quiet`.
     pub fn run(&self, token: u64, done: &AtomicBool, quiet: Duration) -> io::Result<SinkReport> {
-        let mut batch = ReceiveBatch::new();
-        let mut count = Count::default();
-        let mut last_look_with_any = Instant::now();
-        loop {
-            let finishing = done.load(Ordering::Acquire);
-            let mut any = false;
-            while batch.receive(&self.socket)? > 0 {
-                let now = Instant::now();
-                for head in batch.heads() {
-                    if head[..8] == token.to_be_bytes() {
-                        let number = head[8..16].try_into().expect("eight bytes");
-                        count.add(u64::from_be_bytes(number), now);
-                        any = true;
-                    }
-                }
+        match &self.0 {
+            Inlet::Alone(socket) => {
+                let mut batch = ReceiveBatch::new();
+                count(token, done, quiet, |each| {
+                    let received = batch.receive(socket)?;
+                    batch.heads().for_each(each);
+                    Ok(received)
+                })
             }
-            if any {
-                last_look_with_any = Instant::now();
-            } else if finishing && last_look_with_any.elapsed() > quiet {
-                return Ok(count.report);
+            Inlet::Together(link) => {
+                let mut batch = RecvBatch::new();
+                count(token, done, quiet, |each| {
+                    super_packet::receive(link, &mut batch, each)
+                })
             }
-            std::thread::sleep(SINK_NAP);
         }
+    }
+}
+
+/// Beyond the limit for ordinary users; where that is refused, up to the limit.
+fn enlarge_buffer(socket: &impl AsFd) -> io::Result<()> {
+    let len = SINK_BUFFER_LEN as libc::c_int;
+    let forced = sys::set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, len);
+    forced.or_else(|_| sys::set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, len))
+}
+
+/// Counts what `receive` shows, which takes what is there and returns 0 when nothing was.
+fn count(
+    token: u64,
+    done: &AtomicBool,
+    quiet: Duration,
+    mut receive: impl FnMut(&mut dyn FnMut(&[u8; HEAD_LEN])) -> io::Result<usize>,
+) -> io::Result<SinkReport> {
+    let mut count = Count::default();
+    let mut last_look_with_any = Instant::now();
+    loop {
+        let finishing = done.load(Ordering::Acquire);
+        let mut any = false;
+        loop {
+            let now = Instant::now();
+            let received = receive(&mut |head| {
+                if head[..NUMBER_AT] == token.to_be_bytes() {
+                    let number = head[NUMBER_AT..].try_into().expect("eight bytes");
+                    count.add(u64::from_be_bytes(number), now);
+                    any = true;
+                }
+            })?;
+            if received == 0 {
+                break;
+            }
+        }
+        if any {
+            last_look_with_any = Instant::now();
+        } else if finishing && last_look_with_any.elapsed() > quiet {
+            return Ok(count.report);
+        }
+        std::thread::sleep(SINK_NAP);
     }
 }
 
@@ -224,7 +324,7 @@ struct Count {
 
 impl Count {
     fn add(&mut self, number: u64, now: Instant) {
-        if number >= NUMBER_MAX + SEND_BATCH_LEN as u64 {
+        if number >= NUMBER_MAX + SEGMENTS_MAX as u64 {
             return;
         }
         let (word, bit) = ((number / 64) as usize, 1u64 << (number % 64));
@@ -250,13 +350,18 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    fn run(rate: Option<f64>, duration: Duration) -> (SourceReport, SinkReport) {
-        let sink = DatagramSink::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    fn run(
+        batching: Batching,
+        rate: Option<f64>,
+        duration: Duration,
+    ) -> (SourceReport, SinkReport) {
+        let sink = DatagramSink::bind((Ipv4Addr::LOCALHOST, 0).into(), batching).unwrap();
         let source = DatagramSource {
             target: sink.address().unwrap(),
             payload_len: 64,
             rate,
             duration,
+            batching,
             token: 7,
         };
         let done = AtomicBool::new(false);
@@ -270,32 +375,51 @@ mod tests {
 
     #[test]
     fn a_paced_series_arrives_whole_and_at_no_more_than_its_rate_in_real_time() {
-        let (sent, received) = run(Some(5000.0), Duration::from_millis(200));
-        assert!((100..=1001).contains(&sent.sent), "{sent:?}");
-        assert_eq!(received.received, sent.sent);
-        assert_eq!((received.duplicates, received.reordered), (0, 0));
+        for batching in [Batching::Alone, Batching::Together] {
+            let (sent, received) = run(batching, Some(5000.0), Duration::from_millis(200));
+            assert!((100..=1001).contains(&sent.sent), "{batching:?} {sent:?}");
+            assert_eq!(received.received, sent.sent, "{batching:?}");
+            assert_eq!((received.duplicates, received.reordered), (0, 0));
+        }
     }
 
     #[test]
     fn a_flood_is_faster_than_any_pace_in_real_time() {
-        let (sent, received) = run(None, Duration::from_millis(100));
-        assert!(sent.sent > 2000, "{sent:?}");
-        assert!(received.received > 1000, "{received:?}");
+        for batching in [Batching::Alone, Batching::Together] {
+            let (sent, received) = run(batching, None, Duration::from_millis(100));
+            assert!(sent.sent > 2000, "{batching:?} {sent:?}");
+            assert!(received.received > 1000, "{batching:?} {received:?}");
+        }
     }
 
     #[test]
     fn another_run_s_datagrams_are_not_counted() {
-        let sink = DatagramSink::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let localhost = (Ipv4Addr::LOCALHOST, 0).into();
+        let sink = DatagramSink::bind(localhost, Batching::Alone).unwrap();
         let source = DatagramSource {
             target: sink.address().unwrap(),
             payload_len: 16,
             rate: Some(1000.0),
             duration: Duration::from_millis(20),
+            batching: Batching::Alone,
             token: 1,
         };
         source.run().unwrap();
         let report = sink.run(2, &AtomicBool::new(true), Duration::ZERO).unwrap();
         assert_eq!(report, SinkReport::default());
+    }
+
+    #[test]
+    fn datagrams_that_are_sent_together_arrive_as_super_packets() {
+        let sink = UdpLink::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let mut source = SuperPacket::new(sink.local_addr(), &[7; 100], NUMBER_AT).unwrap();
+        assert_eq!(source.send(40, 33).unwrap(), 33);
+        let (mut batch, mut numbers) = (RecvBatch::new(), Vec::new());
+        let buffers = super_packet::receive(&sink, &mut batch, |head: &[u8; HEAD_LEN]| {
+            numbers.push(u64::from_be_bytes(head[NUMBER_AT..].try_into().unwrap()));
+        });
+        assert_eq!(buffers.unwrap(), 1);
+        assert_eq!(numbers, (40..73).collect::<Vec<_>>());
     }
 
     #[test]

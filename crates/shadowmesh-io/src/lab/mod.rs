@@ -4,7 +4,8 @@
 //! - [`Capture`] records what passes an interface, to memory, a pcap file or a closure, and knows
 //!   where a super-packet is cut, so that every datagram on the wire can be judged.
 //! - [`SpoofedFlood`] sends datagrams that claim any source, at a given rate.
-//! - [`DatagramSource`] and [`DatagramSink`] send and count numbered datagrams, one by one.
+//! - [`DatagramSource`] and [`DatagramSink`] send and count numbered datagrams, one by one or as
+//!   super-packets.
 //! - [`disable_offloads`] makes every packet of a device travel alone.
 //! - [`Injector`] puts IP packets onto a device as they are, right or wrong.
 //! - [`Echo`] pings, IPv4 and IPv6, thousands of times if asked, and keeps every round trip.
@@ -29,10 +30,11 @@ mod path_mtu;
 mod pcap;
 mod privileged;
 mod spoof;
+mod super_packet;
 
 pub use capture::{Capture, CaptureStats, FrameSink, MemorySink, StoredFrame};
 pub use datagrams::{
-    DATAGRAM_PAYLOAD_LEN_MIN, DatagramSink, DatagramSource, SinkReport, SourceReport,
+    Batching, DATAGRAM_PAYLOAD_LEN_MIN, DatagramSink, DatagramSource, SinkReport, SourceReport,
 };
 pub use echo::{Echo, EchoReport};
 pub use frame::{Frame, UdpDatagram};

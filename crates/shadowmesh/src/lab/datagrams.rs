@@ -1,4 +1,4 @@
-//! UDP between two namespaces, datagram by datagram: how many arrive at a pace, or in a flood.
+//! UDP between two namespaces, datagram by datagram or in super-packets: how many arrive at a pace, or in a flood.
 //!
 //! See [`shadowmesh_io::lab::DatagramSource`] for how the sending and the counting program work.
 
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+pub use shadowmesh_io::lab::Batching;
 use shadowmesh_io::lab::{DatagramSink, DatagramSource, SinkReport, SourceReport};
 use shadowmesh_io::netns::Netns;
 
@@ -24,6 +25,8 @@ pub struct Series {
     pub rate: Option<f64>,
     /// For how long.
     pub duration: Duration,
+    /// How programs hand them to the kernel and take them from it.
+    pub batching: Batching,
 }
 
 /// What became of a series.
@@ -37,18 +40,21 @@ pub struct SeriesReport {
 }
 
 impl SeriesReport {
-    /// Payload handed over, in Gbit/s.
-    pub fn offered_gbit_s(&self) -> f64 {
-        self.gbit_s(self.source.sent, self.source.elapsed)
+    /// Datagrams handed over in a second.
+    pub fn offered_packets_s(&self) -> f64 {
+        self.source.sent as f64 / self.source.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// Payload received, in Gbit/s. A queue that is still full when the sender stops does not raise
+    /// Datagrams received in a second. A queue that is still full when the sender stops does not raise
     /// it: time counts until the last datagram has come.
+    pub fn received_packets_s(&self) -> f64 {
+        let elapsed = self.source.elapsed.max(self.sink.elapsed);
+        self.sink.received as f64 / elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// Payload of these, in Gbit/s.
     pub fn received_gbit_s(&self) -> f64 {
-        self.gbit_s(
-            self.sink.received,
-            self.source.elapsed.max(self.sink.elapsed),
-        )
+        self.received_packets_s() * self.payload_len as f64 * 8.0 / 1e9
     }
 
     /// Part of the datagrams that never came, 0 to 1.
@@ -56,16 +62,11 @@ impl SeriesReport {
         let lost = self.source.sent.saturating_sub(self.sink.received);
         lost as f64 / self.source.sent.max(1) as f64
     }
-
-    fn gbit_s(&self, datagrams: u64, elapsed: Duration) -> f64 {
-        let bits = datagrams as f64 * self.payload_len as f64 * 8.0;
-        bits / 1e9 / elapsed.as_secs_f64().max(1e-9)
-    }
 }
 
 /// Sends a series from a program in `from` to one in `to` that listens on `address`.
 pub fn series(from: &Netns, to: &Netns, address: IpAddr, plan: Series) -> io::Result<SeriesReport> {
-    let sink = to.run(|| DatagramSink::bind(SocketAddr::new(address, 0)))?;
+    let sink = to.run(|| DatagramSink::bind(SocketAddr::new(address, 0), plan.batching))?;
     // The port tells this series from the last one's stragglers already; it will do as token too.
     let target = sink.address()?;
     let token = u64::from(target.port());
@@ -74,6 +75,7 @@ pub fn series(from: &Netns, to: &Netns, address: IpAddr, plan: Series) -> io::Re
         payload_len: plan.payload_len,
         rate: plan.rate,
         duration: plan.duration,
+        batching: plan.batching,
         token,
     };
     let done = AtomicBool::new(false);

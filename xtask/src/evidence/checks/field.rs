@@ -119,7 +119,7 @@ pub fn text(error: impl std::fmt::Display) -> String {
 }
 
 /// The object of a peer, at whatever depth the list of peers stands.
-fn find_peer<'a>(value: &'a serde_json::Value, id: &str) -> Option<&'a serde_json::Value> {
+pub fn find_peer<'a>(value: &'a serde_json::Value, id: &str) -> Option<&'a serde_json::Value> {
     if value["id"] == id {
         return Some(value);
     }

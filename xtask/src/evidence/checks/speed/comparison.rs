@@ -22,9 +22,14 @@ pub fn ping() -> Result<Measured, String> {
     judged(verdicts::ping)
 }
 
-/// Datagrams.
+/// Datagrams one by one.
 pub fn udp() -> Result<Measured, String> {
     judged(verdicts::udp)
+}
+
+/// Datagrams in super-packets.
+pub fn udp_gso() -> Result<Measured, String> {
+    judged(verdicts::udp_gso)
 }
 
 fn judged(judge: fn(&Results) -> Verdict) -> Result<Measured, String> {

@@ -32,6 +32,11 @@ pub const CHECKS: &[Check] = &[
         run: Run::Once(comparison::udp),
     },
     Check {
+        name: "udp-gso",
+        what: "datagrams in super-packets, paced and in a flood, beside the best other tunnel",
+        run: Run::Once(comparison::udp_gso),
+    },
+    Check {
         name: "mtu",
         what: "64 MiB arrive intact over every underlay from 576 to 9000, and while 1500 becomes 1300",
         run: Run::Once(mtu::run),

@@ -4,13 +4,16 @@
 //! node has a device that could tell it. The nodes run with the settings of a user who set nothing, and
 //! once more with the largest device that configuration allows, over a path that fits it and over one
 //! that does not.
+//!
+//! That the cable was as narrow as it is called is shown by the sender itself: after the transfer it
+//! must say which path MTU it found, and that must not exceed the cable's.
 
 use super::stream::{self, Plan, Stream};
 use super::{Measured, field, program};
 use field::{REACH_MAX, inner, text};
 use serde_json::{Value, json};
-use shadowmesh::lab::Family;
 use shadowmesh::lab::routed::RoutedLab;
+use shadowmesh::lab::{Family, wait_until};
 use std::time::Duration;
 
 /// In each case, each way of addressing.
@@ -33,6 +36,9 @@ const NARROW: u32 = 1300;
 const DROP_RATE: usize = BYTES / 4;
 
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// A search for the path MTU takes less than a second.
+const FOUND_MAX: Duration = Duration::from_secs(5);
 
 /// 64 MiB in each direction of addressing for each underlay, then for each way of shrinking.
 pub fn run() -> Result<Measured, String> {
@@ -81,6 +87,8 @@ struct Row {
     name: String,
     shrinks: bool,
     stream: Result<Stream, String>,
+    /// What the sender found the path MTU to be, and what the cable's is; of a cable that stays as it is.
+    found: Option<(u64, u32)>,
 }
 
 impl Row {
@@ -88,6 +96,11 @@ impl Row {
         match &self.stream {
             Err(why) => Some(format!("{}: {why}", self.name)),
             Ok(stream) if !stream.intact => Some(format!("{}: NOT INTACT", self.name)),
+            Ok(_) if self.is_wider_than_called() => Some(format!(
+                "{}: THE CABLE WAS NOT NARROW, or the sender is wrong: it found {}",
+                self.name,
+                self.found.map_or(0, |(found, _)| found)
+            )),
             Ok(stream) if self.shrinks && stream.silence > SILENCE_MAX => Some(format!(
                 "{}: silent for {} ms",
                 self.name,
@@ -97,12 +110,18 @@ impl Row {
         }
     }
 
+    fn is_wider_than_called(&self) -> bool {
+        self.found
+            .is_some_and(|(found, cable)| found > u64::from(cable))
+    }
+
     fn to_json(&self) -> Value {
         match &self.stream {
             Err(why) => json!({ "case": self.name, "error": why }),
             Ok(stream) => json!({
                 "case": self.name,
                 "intact": stream.intact,
+                "path_mtu_found": self.found.map(|(found, _)| found),
                 "silence_ms": stream.silence.as_millis() as u64,
                 "mbit_s": BYTES as f64 * 8.0 / 1e6 / stream.elapsed.as_secs_f64().max(1e-9),
             }),
@@ -114,20 +133,22 @@ impl Row {
 fn constant(outer: Family, mtu: u32, device: Option<u16>) -> Vec<Row> {
     let field = Routed::running(outer, mtu, device);
     let of = device.map_or(String::new(), |device| format!(", device {device}"));
+    let plan = Plan {
+        bytes: BYTES,
+        bytes_per_second: None,
+    };
     let families = [Family::V4, Family::V6];
     families
         .map(|inside| {
-            let plan = Plan {
-                bytes: BYTES,
-                bytes_per_second: None,
-            };
+            let moved = field.as_ref().map_err(Clone::clone).and_then(|field| {
+                let stream = field.stream(inside, plan, || Ok(()))?;
+                Ok((stream, field.found()?))
+            });
             Row {
                 name: format!("{inside:?} in {outer:?} at {mtu}{of}"),
                 shrinks: false,
-                stream: match &field {
-                    Ok(field) => field.stream(inside, plan, || Ok(())),
-                    Err(why) => Err(why.clone()),
-                },
+                found: moved.as_ref().ok().map(|(_, found)| (*found, mtu)),
+                stream: moved.map(|(stream, _)| stream),
             }
         })
         .into()
@@ -152,6 +173,7 @@ fn shrinking(outer: Family, inside: Family, silent: bool) -> Row {
         name: format!("{inside:?} in {outer:?} from {WIDE} to {NARROW} {how}"),
         shrinks: true,
         stream,
+        found: None,
     }
 }
 
@@ -190,5 +212,41 @@ impl Routed {
             return Err("not two nodes".into());
         };
         stream::run(&from.netns, &to.netns, inner(to, inside), plan, halfway)
+    }
+
+    /// The path MTU that the sender has found, once its search is over.
+    fn found(&self) -> Result<u64, String> {
+        let [from, to] = &self.lab.nodes[..] else {
+            return Err("not two nodes".into());
+        };
+        let id = to.id.to_string();
+        let mut found = None;
+        wait_until(FOUND_MAX, || {
+            let peers = from.query("peers", &[]).unwrap_or_default();
+            found = field::find_peer(&peers, &id).and_then(|peer| peer["path"]["mtu"].as_u64());
+            found.is_some()
+        });
+        found.ok_or_else(|| "the sender never said which path MTU it found".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cable_that_is_wider_than_it_is_called_fails_its_row() {
+        let row = |found| Row {
+            name: "row".into(),
+            shrinks: false,
+            stream: Ok(Stream {
+                intact: true,
+                silence: Duration::ZERO,
+                elapsed: Duration::from_secs(1),
+            }),
+            found: Some((found, 576)),
+        };
+        assert_eq!(row(576).problem(), None);
+        assert!(row(577).problem().is_some());
     }
 }
