@@ -188,6 +188,41 @@ pub struct UpArgs {
     /// session.data_plane, what carries packets: auto, sealed, quic [default: auto]
     #[arg(long, value_name = "PLANE")]
     pub data_plane: Option<String>,
+    /// relay.enabled, whether this node relays for others: true, false [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub relay_enabled: Option<String>,
+    /// relay.allow, for whom beside members of its own network: any, or PeerIds [default: any]
+    #[arg(long, value_name = "ID")]
+    pub relay_allow: Vec<String>,
+    /// relay.clients_max, 1 to 10000 [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub relay_clients_max: Option<String>,
+    /// relay.client_mbit, for each client and each way [default: 1000]
+    #[arg(long, value_name = "MBIT")]
+    pub relay_client_mbit: Option<String>,
+    /// A [[relay.use]] instead of those of the file, as id=sm1…,addresses=203.0.113.5:4433; may
+    /// repeat
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    pub relay_use: Vec<String>,
+    /// paths.retry_interval, between two attempts at a better path, 1s to 60m [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub retry_interval: Option<String>,
+    /// paths.health_check_interval, between two checks of an idle path, 1s to 10m [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub health_check_interval: Option<String>,
+    /// paths.connect_timeout of one attempt at a path, 500ms to 60s [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub connect_timeout: Option<String>,
+    /// paths.port_mapping, whether the router is asked for a port: true, false [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub port_mapping: Option<String>,
+    /// paths.lan_discovery, whether peers are looked for by multicast: true, false [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub lan_discovery: Option<String>,
+    /// metrics.listen, TCP address of the Prometheus endpoint, or a port of this machine only
+    /// [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_listen: Option<String>,
     /// A [[peer]] instead of those of the file, as id=sm1…,name=vps,address=192.0.2.7:4433; may
     /// repeat
     #[arg(long, value_name = "KEY=VALUE,…")]
@@ -251,7 +286,7 @@ impl UpArgs {
     pub fn flags(&self) -> Vec<(&'static str, String)> {
         let one = |flag, text: &Option<String>| text.iter().map(|t| (flag, t.clone())).collect();
         let many = |flag, texts: &Vec<String>| texts.iter().map(|t| (flag, t.clone())).collect();
-        let all: [Vec<(&'static str, String)>; 12] = [
+        let all: [Vec<(&'static str, String)>; 23] = [
             many("--listen", &self.listen),
             one("--device-mode", &self.device_mode),
             one("--device-name", &self.device_name),
@@ -263,6 +298,17 @@ impl UpArgs {
             one("--rekey-interval", &self.rekey_interval),
             one("--cipher", &self.cipher),
             one("--data-plane", &self.data_plane),
+            one("--relay-enabled", &self.relay_enabled),
+            many("--relay-allow", &self.relay_allow),
+            one("--relay-clients-max", &self.relay_clients_max),
+            one("--relay-client-mbit", &self.relay_client_mbit),
+            many("--relay-use", &self.relay_use),
+            one("--retry-interval", &self.retry_interval),
+            one("--health-check-interval", &self.health_check_interval),
+            one("--connect-timeout", &self.connect_timeout),
+            one("--port-mapping", &self.port_mapping),
+            one("--lan-discovery", &self.lan_discovery),
+            one("--metrics-listen", &self.metrics_listen),
             many("--peer", &self.peer),
         ];
         all.concat()
@@ -285,7 +331,7 @@ mod tests {
         let keys = schema::SECTIONS.iter().flat_map(|section| section.keys);
         let flags: Vec<&str> = keys
             .map(|key| key.flag)
-            .chain([schema::PEER_FLAG])
+            .chain([schema::PEER_FLAG, schema::RELAY_USE_FLAG])
             .collect();
         let line = flags.iter().flat_map(|flag| [*flag, "x"]);
         let cli = Cli::try_parse_from(["shadowmesh", "up"].into_iter().chain(line)).unwrap();

@@ -1,13 +1,20 @@
 //! `shadowmesh config check`
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shadowmesh_net::DataPlane;
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::traffic_class::OuterDscp;
 
 use super::args::{Global, UpArgs};
 use super::failure::Failure;
 use super::output::{Table, short_id};
 use super::{load, output};
-use crate::config::{CONFIG_PATH_DEFAULT, Config, DeviceConfig, Loaded, Offload, PeerConfig};
+use crate::config::{
+    CONFIG_PATH_DEFAULT, CipherChoice, Config, DeviceConfig, Loaded, Offload, PathsConfig,
+    PeerConfig, RelayAllow, RelayConfig, RelayUse,
+};
 use crate::identity_file;
 
 pub fn run(global: &Global) -> Result<(), Failure> {
@@ -27,6 +34,11 @@ pub fn run(global: &Global) -> Result<(), Failure> {
             "state_dir": loaded.config.node.state_dir,
             "peer_id": own.map(|own| own.to_string()),
             "addresses": addresses,
+            "session": session_report(&loaded.config),
+            "device": device_report(&loaded.config),
+            "relay": relay_report(&loaded.config.relay),
+            "paths": paths_report(&loaded.config.paths),
+            "metrics": loaded.config.metrics.listen,
             "peers": loaded.config.peers.len(),
         }));
     } else {
@@ -58,6 +70,19 @@ fn print_text(loaded: &Loaded, addresses: Option<Vec<String>>) {
         addresses.join(", ")
     ));
     output::line(format!("  queues  {}", queues(&config.device)));
+    let [offload, dscp, cipher, data_plane] = words(config);
+    output::line(format!("  offload {offload}, DSCP {dscp}"));
+    output::line(format!(
+        "  plane   {data_plane}, cipher {cipher}, new keys every {}",
+        duration(config.session.rekey_interval)
+    ));
+    output::line(format!("  relay   {}", relay(&config.relay)));
+    output::line(format!("  paths   {}", paths(&config.paths)));
+    let metrics = match config.metrics.listen {
+        Some(listen) => format!("http://{listen}/metrics"),
+        None => "off".into(),
+    };
+    output::line(format!("  metrics {metrics}"));
     if config.peers.is_empty() {
         output::line(
             "  peers   none: add a [[peer]]; `shadowmesh id` on the other machine prints it",
@@ -77,21 +102,177 @@ fn queues(device: &DeviceConfig) -> String {
     }
 }
 
+/// `device.offload`, `device.dscp`, `session.cipher` and `session.data_plane` as they are written.
+fn words(config: &Config) -> [&'static str; 4] {
+    [
+        match config.device.offload {
+            Offload::Auto => "auto",
+            Offload::Off => "off",
+        },
+        match config.device.dscp {
+            OuterDscp::Copy => "copy",
+            OuterDscp::Hide => "hide",
+        },
+        match config.session.cipher {
+            CipherChoice::Auto => "auto",
+            CipherChoice::Aes256Gcm => "aes-256-gcm",
+            CipherChoice::ChaCha20Poly1305 => "chacha20-poly1305",
+        },
+        data_plane(config.session.data_plane),
+    ]
+}
+
+fn data_plane(plane: DataPlane) -> &'static str {
+    match plane {
+        DataPlane::Auto => "auto",
+        DataPlane::Sealed => "sealed",
+        DataPlane::Quic => "quic",
+    }
+}
+
+/// For whom this node relays, and who relays for it.
+fn relay(relay: &RelayConfig) -> String {
+    let ours = match (relay.enabled, &relay.allow) {
+        (false, _) => "not for others".to_owned(),
+        (true, allow) => {
+            let whom = match allow {
+                RelayAllow::Any => "anybody".to_owned(),
+                RelayAllow::Listed(ids) => format!("this network and {} others", ids.len()),
+            };
+            format!(
+                "for {whom}, at most {} with {} Mbit/s each",
+                relay.clients_max, relay.client_mbit
+            )
+        }
+    };
+    let used = relay.uses.iter().map(|relay| {
+        let web = relay.web.iter().map(ToString::to_string);
+        let at: Vec<String> = relay
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .chain(web)
+            .collect();
+        match at.is_empty() {
+            true => short_id(&relay.id.to_string()),
+            false => format!("{} at {}", short_id(&relay.id.to_string()), at.join(", ")),
+        }
+    });
+    let used: Vec<String> = used.collect();
+    match used.is_empty() {
+        true => format!("{ours}; uses none"),
+        false => format!("{ours}; uses {}", used.join("; ")),
+    }
+}
+
+fn paths(paths: &PathsConfig) -> String {
+    let or_not = |on, what| {
+        if on {
+            format!(", {what}")
+        } else {
+            format!(", no {what}")
+        }
+    };
+    format!(
+        "retry every {}, idle ones checked every {}, {} for an attempt{}{}",
+        duration(paths.retry_interval),
+        duration(paths.health_check_interval),
+        duration(paths.connect_timeout),
+        or_not(paths.port_mapping, "port mapping"),
+        or_not(paths.lan_discovery, "LAN discovery"),
+    )
+}
+
+/// As it is written in the configuration: `90s`, `250ms`.
+fn duration(time: Duration) -> String {
+    match time.subsec_millis() {
+        0 => format!("{}s", time.as_secs()),
+        _ => format!("{}ms", time.as_millis()),
+    }
+}
+
+fn session_report(config: &Config) -> Value {
+    let [_, _, cipher, data_plane] = words(config);
+    json!({
+        "rekey_interval_ms": millis(config.session.rekey_interval),
+        "cipher": cipher,
+        "data_plane": data_plane,
+    })
+}
+
+fn device_report(config: &Config) -> Value {
+    let [offload, dscp, ..] = words(config);
+    json!({
+        "name": config.device.name,
+        "mtu": config.device.mtu,
+        "queues": config.device.queues.on(super::up::cores()),
+        "offload": offload,
+        "dscp": dscp,
+    })
+}
+
+fn relay_report(relay: &RelayConfig) -> Value {
+    let allow = match &relay.allow {
+        RelayAllow::Any => json!("any"),
+        RelayAllow::Listed(ids) => ids.iter().map(ToString::to_string).collect(),
+    };
+    let used = |relay: &RelayUse| {
+        json!({
+            "id": relay.id.to_string(),
+            "addresses": relay.addresses,
+            "web": relay.web.as_ref().map(ToString::to_string),
+        })
+    };
+    json!({
+        "enabled": relay.enabled,
+        "allow": allow,
+        "clients_max": relay.clients_max,
+        "client_mbit": relay.client_mbit,
+        "use": relay.uses.iter().map(used).collect::<Value>(),
+    })
+}
+
+fn paths_report(paths: &PathsConfig) -> Value {
+    json!({
+        "retry_interval_ms": millis(paths.retry_interval),
+        "health_check_interval_ms": millis(paths.health_check_interval),
+        "connect_timeout_ms": millis(paths.connect_timeout),
+        "port_mapping": paths.port_mapping,
+        "lan_discovery": paths.lan_discovery,
+    })
+}
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
 /// Who is where and owns what, to be compared with what was meant.
 fn table(peers: &[PeerConfig]) -> Table {
-    let mut table = Table::new(["NAME", "ID", "REACHED AT", "ADDRESSES"]);
+    let mut table = Table::new(["NAME", "ID", "REACHED AT", "ADDRESSES", "PLANE"]);
     for peer in peers {
         table.row([
             peer.name.clone().unwrap_or_else(|| "-".into()),
             short_id(&peer.id.to_string()),
-            match peer.address.as_slice() {
-                [] => "it must call us".into(),
-                known => joined(known),
-            },
+            reached_at(peer),
             joined(&peer.allowed_ips),
+            data_plane(peer.data_plane).into(),
         ]);
     }
     table
+}
+
+fn reached_at(peer: &PeerConfig) -> String {
+    let web = peer.web.iter().map(ToString::to_string);
+    let known: Vec<String> = peer
+        .address
+        .iter()
+        .map(ToString::to_string)
+        .chain(web)
+        .collect();
+    match known.is_empty() {
+        true => "it must call us".into(),
+        false => known.join(", "),
+    }
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::layers::{Fields, Item, Layers, RawPeer, Setting};
+use super::layers::{Entry, Fields, Item, Layers, Setting};
 use super::origin::{Origin, Problem, Source};
 use super::schema::{self, Key, Section, Shape};
 
@@ -50,7 +50,7 @@ impl Reader<'_> {
             if let Some(section) = schema::SECTIONS.into_iter().find(|s| s.name == written) {
                 self.section(section, value);
             } else if written == schema::PEER.name {
-                self.peers(value);
+                self.layers.peers = self.entries(&schema::PEER, value);
             } else {
                 self.unknown_section(name, value);
             }
@@ -66,27 +66,34 @@ impl Reader<'_> {
         self.layers.sections.insert(section.name, fields);
     }
 
-    fn peers(&mut self, value: &Spanned<DeValue<'_>>) {
+    fn entries(&mut self, section: &'static Section, value: &Spanned<DeValue<'_>>) -> Vec<Entry> {
+        let mut found = Vec::new();
+        let brackets = section.bracketed();
         let DeValue::Array(entries) = value.get_ref() else {
-            return self.problem(
-                value.span(),
-                "peers are written [[peer]], with two brackets",
-            );
+            let what = format!("{} is written {brackets}, with two brackets", section.name);
+            self.problem(value.span(), what);
+            return found;
         };
         for entry in entries.iter() {
             let DeValue::Table(table) = entry.get_ref() else {
-                self.problem(entry.span(), "a peer must be a table: [[peer]]");
+                let what = format!("{} must be a table: {brackets}", section.name);
+                self.problem(entry.span(), what);
                 continue;
             };
-            let fields = self.fields(&schema::PEER, table);
+            let fields = self.fields(section, table);
             let origin = self.origin(entry.span());
-            self.layers.peers.push(RawPeer { origin, fields });
+            found.push(Entry { origin, fields });
         }
+        found
     }
 
     fn fields(&mut self, section: &'static Section, table: &DeTable<'_>) -> Fields {
         let mut fields = Fields::new();
         for (name, value) in in_order(table) {
+            if format!("{}.{}", section.name, name.get_ref()) == schema::RELAY_USE.name {
+                self.layers.relays = self.entries(&schema::RELAY_USE, value);
+                continue;
+            }
             match section.key(name.get_ref()) {
                 None => self.unknown_key(section, name),
                 Some(key) => {
@@ -106,21 +113,20 @@ impl Reader<'_> {
         value: &Spanned<DeValue<'_>>,
     ) -> Option<Setting> {
         let items = match (key.shape, value.get_ref()) {
-            (Shape::List, DeValue::Array(entries)) => {
+            (Shape::List | Shape::TextOrList, DeValue::Array(entries)) => {
                 let items = entries.iter().map(|entry| self.item(entry));
                 items.collect::<Option<Vec<Item>>>()
             }
-            (Shape::Text | Shape::TextOrNumber, DeValue::String(_))
-            | (Shape::Number | Shape::TextOrNumber, DeValue::Integer(_)) => {
-                self.item(value).map(|item| vec![item])
-            }
+            (Shape::Text | Shape::TextOrNumber | Shape::TextOrList, DeValue::String(_))
+            | (Shape::Number | Shape::TextOrNumber, DeValue::Integer(_))
+            | (Shape::Switch, DeValue::Boolean(_)) => self.item(value).map(|item| vec![item]),
             _ => None,
         };
         if items.is_none() {
             let what = format!(
                 "wrong kind of value for `{}` in {}",
                 key.name,
-                bracketed(section)
+                section.bracketed()
             );
             let problem = Problem::new(&self.origin(value.span()), what);
             self.problems
@@ -136,6 +142,7 @@ impl Reader<'_> {
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) => number.to_string(),
+            DeValue::Boolean(on) => on.to_string(),
             _ => return None,
         };
         Some(Item {
@@ -147,12 +154,12 @@ impl Reader<'_> {
     fn unknown_key(&mut self, section: &Section, name: &Spanned<impl AsRef<str>>) {
         let written = name.get_ref().as_ref();
         let valid: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
-        let what = format!("unknown key `{written}` in {}", bracketed(section));
+        let what = format!("unknown key `{written}` in {}", section.bracketed());
         let mut problem = Problem::new(&self.origin(name.span()), what)
             .did_you_mean(written, valid.iter().copied())
             .note(format!(
                 "valid keys in {}: {}",
-                bracketed(section),
+                section.bracketed(),
                 valid.join(", ")
             ));
         let elsewhere = schema::SECTIONS
@@ -173,11 +180,13 @@ impl Reader<'_> {
         let names = schema::SECTIONS
             .iter()
             .map(|section| section.name)
-            .chain([schema::PEER.name]);
+            .chain(schema::LISTS.iter().map(|section| section.name));
+        let all = schema::SECTIONS.iter().chain(&schema::LISTS);
+        let valid: Vec<String> = all.map(|section| section.bracketed()).collect();
         let what = format!("unknown {kind} `{written}`");
         let mut problem = Problem::new(&self.origin(name.span()), what)
             .did_you_mean(written, names)
-            .note("valid sections: [node], [device], [session], [[peer]]");
+            .note(format!("valid sections: {}", valid.join(", ")));
         let home = schema::SECTIONS
             .into_iter()
             .find(|section| section.key(written).is_some());
@@ -193,13 +202,6 @@ impl Reader<'_> {
 
     fn origin(&self, span: Range<usize>) -> Origin {
         Origin::File(self.source.clone(), span)
-    }
-}
-
-fn bracketed(section: &Section) -> String {
-    match section.name {
-        "peer" => "[[peer]]".into(),
-        name => format!("[{name}]"),
     }
 }
 

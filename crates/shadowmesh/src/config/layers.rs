@@ -26,9 +26,9 @@ pub struct Setting {
 /// The keys of one section that were written.
 pub type Fields = BTreeMap<&'static str, Setting>;
 
-/// One `[[peer]]` as written.
+/// One `[[peer]]` or `[[relay.use]]` as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawPeer {
+pub struct Entry {
     /// The whole entry.
     pub origin: Origin,
     /// Its keys.
@@ -40,20 +40,22 @@ pub struct RawPeer {
 pub struct Layers {
     /// By section name.
     pub sections: BTreeMap<&'static str, Fields>,
-    /// A source that names peers replaces those of earlier sources.
-    pub peers: Vec<RawPeer>,
+    /// Every `[[peer]]`. A source that names peers replaces those of earlier sources.
+    pub peers: Vec<Entry>,
+    /// Every `[[relay.use]]`, likewise.
+    pub relays: Vec<Entry>,
 }
 
 impl Setting {
     /// A value from a variable or flag, where lists are separated by commas.
     pub fn from_text(key: &Key, text: &str, origin: &Origin) -> Self {
         let words: Vec<&str> = match key.shape {
-            Shape::List => text
+            Shape::List | Shape::TextOrList => text
                 .split(',')
                 .map(str::trim)
                 .filter(|word| !word.is_empty())
                 .collect(),
-            Shape::Text | Shape::Number | Shape::TextOrNumber => vec![text.trim()],
+            Shape::Text | Shape::Number | Shape::TextOrNumber | Shape::Switch => vec![text.trim()],
         };
         let items = words
             .into_iter()
@@ -87,29 +89,28 @@ impl Layers {
         let mut known: Vec<String> = schema::OTHER_VARIABLES.map(String::from).into();
         for section in schema::SECTIONS {
             for key in section.keys {
-                let name = section.variable(key);
-                if let Some(text) = variables.get(&name) {
-                    let origin = Origin::Variable(name.clone());
-                    self.set(section, key, Setting::from_text(key, text, &origin));
+                for name in section.variables(key) {
+                    if let Some(text) = variables.get(&name) {
+                        let origin = Origin::Variable(name.clone());
+                        self.set(section, key, Setting::from_text(key, text, &origin));
+                    }
+                    known.push(name);
                 }
-                known.push(name);
             }
         }
-        known.push(schema::PEER_VARIABLE.into());
-        if let Some(text) = variables.get(schema::PEER_VARIABLE) {
-            let origin = Origin::Variable(schema::PEER_VARIABLE.into());
-            let written = text
-                .split(';')
-                .map(str::trim)
-                .filter(|peer| !peer.is_empty());
-            self.peers = written
-                .filter_map(|peer| keep(parse_peer(peer, &origin), problems))
-                .collect();
+        for form in [&PEERS, &RELAYS] {
+            known.push(form.variable.into());
+            if let Some(text) = variables.get(form.variable) {
+                let origin = Origin::Variable(form.variable.into());
+                let written = text.split(';').map(str::trim);
+                let written = written.filter(|entry| !entry.is_empty());
+                *self.entries(form) = form.parse_all(written, &origin, problems);
+            }
         }
         unknown_variables(variables, &known)
     }
 
-    /// Lays the flags over: (`flag`, text) pairs, `--peer` possibly many times.
+    /// Lays the flags over: (`flag`, text) pairs, `--peer` and `--relay-use` possibly many times.
     pub fn apply_flags(&mut self, flags: &[(&'static str, String)], problems: &mut Vec<Problem>) {
         for section in schema::SECTIONS {
             for key in section.keys {
@@ -125,23 +126,21 @@ impl Layers {
                 }
             }
         }
-        let peers: Vec<&String> = flags
-            .iter()
-            .filter(|(flag, _)| *flag == schema::PEER_FLAG)
-            .map(|(_, text)| text)
-            .collect();
-        if !peers.is_empty() {
-            let origin = Origin::Flag(schema::PEER_FLAG);
-            self.peers = peers
-                .iter()
-                .filter_map(|peer| keep(parse_peer(peer, &origin), problems))
-                .collect();
+        for form in [&PEERS, &RELAYS] {
+            let written = flags.iter().filter(|(flag, _)| *flag == form.flag);
+            let mut written = written.map(|(_, text)| text.as_str()).peekable();
+            if written.peek().is_some() {
+                *self.entries(form) = form.parse_all(written, &Origin::Flag(form.flag), problems);
+            }
         }
     }
-}
 
-fn keep<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
-    result.map_err(|problem| problems.push(problem)).ok()
+    fn entries(&mut self, form: &EntryForm) -> &mut Vec<Entry> {
+        match form.section.name {
+            "peer" => &mut self.peers,
+            _ => &mut self.relays,
+        }
+    }
 }
 
 /// A misspelt variable would silently do nothing, so it is worth a warning; not an error, because
@@ -158,40 +157,80 @@ fn unknown_variables(variables: &BTreeMap<String, String>, known: &[String]) -> 
         .collect()
 }
 
-/// `id=sm1…,name=vps,address=192.0.2.7:4433`; repeated keys make lists.
-fn parse_peer(text: &str, origin: &Origin) -> Result<RawPeer, Problem> {
-    let mut fields = Fields::new();
-    for part in text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
-        let Some((name, value)) = part.split_once('=') else {
-            let what = format!("`{part}` of peer `{text}` is not KEY=VALUE");
-            return Err(Problem::new(origin, what).note(PEER_FORM));
-        };
-        let names = schema::PEER.keys.iter().map(|key| key.name);
-        let Some(key) = schema::PEER.key(name.trim()) else {
-            let what = format!("unknown key `{name}` of peer `{text}`");
-            return Err(Problem::new(origin, what)
-                .did_you_mean(name, names)
-                .note(PEER_FORM));
-        };
-        let mut setting = Setting::from_text(key, value, origin);
-        match fields.get_mut(key.name) {
-            None => drop(fields.insert(key.name, setting)),
-            Some(earlier) if key.shape == Shape::List => earlier.items.append(&mut setting.items),
-            Some(_) => {
-                let what = format!("key `{name}` stands twice in peer `{text}`");
-                return Err(Problem::new(origin, what));
-            }
-        }
-    }
-    Ok(RawPeer {
-        origin: origin.clone(),
-        fields,
-    })
+/// How the entries of a list are written in variables and flags.
+struct EntryForm {
+    section: &'static Section,
+    /// What an entry is called.
+    noun: &'static str,
+    variable: &'static str,
+    flag: &'static str,
+    /// For those who wrote it wrong.
+    form: &'static str,
 }
 
-const PEER_FORM: &str = "a peer is written id=sm1…,address=192.0.2.7:4433,name=vps,\
-    allowed_ips=10.100.1.6/32 (address and allowed_ips may repeat)";
+static PEERS: EntryForm = EntryForm {
+    section: &schema::PEER,
+    noun: "peer",
+    variable: schema::PEER_VARIABLE,
+    flag: schema::PEER_FLAG,
+    form: "a peer is written id=sm1…,address=192.0.2.7:4433,name=vps,\
+           allowed_ips=10.100.1.6/32 (address and allowed_ips may repeat)",
+};
+
+static RELAYS: EntryForm = EntryForm {
+    section: &schema::RELAY_USE,
+    noun: "relay",
+    variable: schema::RELAY_USE_VARIABLE,
+    flag: schema::RELAY_USE_FLAG,
+    form: "a relay is written id=sm1…,addresses=203.0.113.5:4433,web=https://relay.example \
+           (addresses may repeat)",
+};
+
+impl EntryForm {
+    fn parse_all<'t>(
+        &self,
+        written: impl Iterator<Item = &'t str>,
+        origin: &Origin,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Entry> {
+        let parsed = written.map(|text| self.parse(text, origin));
+        parsed
+            .filter_map(|entry| entry.map_err(|problem| problems.push(problem)).ok())
+            .collect()
+    }
+
+    /// `id=sm1…,name=vps,address=192.0.2.7:4433`; repeated keys make lists.
+    fn parse(&self, text: &str, origin: &Origin) -> Result<Entry, Problem> {
+        let noun = self.noun;
+        let mut fields = Fields::new();
+        let parts = text.split(',').map(str::trim);
+        for part in parts.filter(|part| !part.is_empty()) {
+            let Some((name, value)) = part.split_once('=') else {
+                let what = format!("`{part}` of {noun} `{text}` is not KEY=VALUE");
+                return Err(Problem::new(origin, what).note(self.form));
+            };
+            let Some(key) = self.section.key(name.trim()) else {
+                let what = format!("unknown key `{name}` of {noun} `{text}`");
+                let names = self.section.keys.iter().map(|key| key.name);
+                return Err(Problem::new(origin, what)
+                    .did_you_mean(name, names)
+                    .note(self.form));
+            };
+            let mut setting = Setting::from_text(key, value, origin);
+            match fields.get_mut(key.name) {
+                None => drop(fields.insert(key.name, setting)),
+                Some(earlier) if key.shape == Shape::List => {
+                    earlier.items.append(&mut setting.items);
+                }
+                Some(_) => {
+                    let what = format!("key `{name}` stands twice in {noun} `{text}`");
+                    return Err(Problem::new(origin, what));
+                }
+            }
+        }
+        Ok(Entry {
+            origin: origin.clone(),
+            fields,
+        })
+    }
+}

@@ -9,6 +9,7 @@
 //! [`Loaded::check_against`].
 
 mod assemble;
+mod connect;
 mod file;
 mod layers;
 mod origin;
@@ -30,6 +31,7 @@ use shadowmesh_wire::traffic_class::OuterDscp;
 pub use assemble::{
     LISTEN_DEFAULT, MTU_DEFAULT, REKEY_INTERVAL_DEFAULT, STATE_DIR_DEFAULT, derived_prefixes,
 };
+pub use connect::{MetricsConfig, PathsConfig, RelayAllow, RelayConfig, RelayUse, WebAddress};
 pub use origin::{ConfigError, Origin, Position, Problem, Source};
 
 pub(crate) use suggest::nearest;
@@ -50,6 +52,12 @@ pub struct Config {
     pub device: DeviceConfig,
     /// `[session]`
     pub session: SessionConfig,
+    /// `[relay]` and every `[[relay.use]]`
+    pub relay: RelayConfig,
+    /// `[paths]`
+    pub paths: PathsConfig,
+    /// `[metrics]`
+    pub metrics: MetricsConfig,
     /// every `[[peer]]`, in the order written; ids are unique and `allowed_ips` do not overlap
     pub peers: Vec<PeerConfig>,
 }
@@ -165,6 +173,8 @@ pub struct PeerConfig {
     pub allowed_ips: Vec<IpPrefix>,
     /// What carries its packets: its own setting, else that of `[session]`.
     pub data_plane: DataPlane,
+    /// Where it takes WebSocket over TLS, when it does.
+    pub web: Option<WebAddress>,
 }
 
 /// What was read, with where it stood, so that later checks can still point at a line.
@@ -273,6 +283,13 @@ impl Loaded {
             .map(|address| address.ip)
             .collect();
         let mut problems = Vec::new();
+        for (relay, raw) in self.config.relay.uses.iter().zip(&self.layers.relays) {
+            if relay.id == *own {
+                let origin = assemble::origin_of(raw, "id");
+                let note = "list other machines here; [relay] enabled makes a relay of this one";
+                problems.push(Problem::new(&origin, "this relay is the node itself").note(note));
+            }
+        }
         for (peer, raw) in self.config.peers.iter().zip(&self.layers.peers) {
             if peer.id == *own {
                 let origin = assemble::origin_of(raw, "id");

@@ -14,6 +14,10 @@ pub enum Shape {
     TextOrNumber,
     /// `["text", "text"]`; in variables and flags separated by commas
     List,
+    /// `"text"`, or a list of texts
+    TextOrList,
+    /// `true` or `false`, without quotes
+    Switch,
 }
 
 /// One key of a section.
@@ -23,7 +27,7 @@ pub struct Key {
     pub name: &'static str,
     /// Form in the file.
     pub shape: Shape,
-    /// Flag of `up` that sets it; empty inside `[[peer]]`.
+    /// Flag of `up` that sets it; empty inside `[[peer]]` and `[[relay.use]]`.
     pub flag: &'static str,
     /// What is valid, as it ends the sentence "expected …".
     pub expects: &'static str,
@@ -44,9 +48,22 @@ impl Section {
         self.keys.iter().find(|key| key.name == name)
     }
 
-    /// The environment variable for one of its keys.
-    pub fn variable(&self, key: &Key) -> String {
-        format!("SHADOWMESH_{}_{}", self.name, key.name).to_uppercase()
+    /// The environment variables for one of its keys. The last one that is set wins.
+    pub fn variables(&self, key: &Key) -> Vec<String> {
+        let usual = format!("SHADOWMESH_{}_{}", self.name, key.name).to_uppercase();
+        let others = OTHER_NAMES
+            .iter()
+            .filter(|(section, name, _)| *section == self.name && *name == key.name)
+            .map(|(_, _, variable)| (*variable).to_owned());
+        [usual].into_iter().chain(others).collect()
+    }
+
+    /// Its name in brackets, as it is written in the file.
+    pub fn bracketed(&self) -> String {
+        match self.name {
+            "peer" | "relay.use" => format!("[[{}]]", self.name),
+            name => format!("[{name}]"),
+        }
     }
 }
 
@@ -178,16 +195,147 @@ pub static PEER: Section = Section {
             flag: "",
             expects: "\"auto\", \"sealed\" or \"quic\"",
         },
+        Key {
+            name: "web",
+            shape: Shape::Text,
+            flag: "",
+            expects: EXPECTS_WEB,
+        },
     ],
 };
 
+const EXPECTS_WEB: &str = "where it takes WebSocket over TLS, such as \"https://vps.example\" or \"https://192.0.2.7:8443\"";
+
+/// `[relay]`
+pub static RELAY: Section = Section {
+    name: "relay",
+    keys: &[
+        Key {
+            name: "enabled",
+            shape: Shape::Switch,
+            flag: "--relay-enabled",
+            expects: "true or false",
+        },
+        Key {
+            name: "allow",
+            shape: Shape::TextOrList,
+            flag: "--relay-allow",
+            expects: "\"any\", or a list of PeerIds \"sm1…\"",
+        },
+        Key {
+            name: "clients_max",
+            shape: Shape::Number,
+            flag: "--relay-clients-max",
+            expects: "a number from 1 to 10000, such as 1000",
+        },
+        Key {
+            name: "client_mbit",
+            shape: Shape::Number,
+            flag: "--relay-client-mbit",
+            expects: "Mbit/s from 1 to 100000, such as 1000",
+        },
+    ],
+};
+
+/// `[[relay.use]]`, which may stand many times. As variable (`SHADOWMESH_RELAY_USE`) and flag
+/// (`--relay-use`) a relay is written `id=sm1…,addresses=203.0.113.5:4433`; repeated keys make lists.
+pub static RELAY_USE: Section = Section {
+    name: "relay.use",
+    keys: &[
+        Key {
+            name: "id",
+            shape: Shape::Text,
+            flag: "",
+            expects: "a PeerId \"sm1…\" as `shadowmesh relay` prints it on that machine",
+        },
+        Key {
+            name: "addresses",
+            shape: Shape::List,
+            flag: "",
+            expects: "IP addresses with port, such as [\"203.0.113.5:4433\"]",
+        },
+        Key {
+            name: "web",
+            shape: Shape::Text,
+            flag: "",
+            expects: EXPECTS_WEB,
+        },
+    ],
+};
+
+/// `[paths]`
+pub static PATHS: Section = Section {
+    name: "paths",
+    keys: &[
+        Key {
+            name: "retry_interval",
+            shape: Shape::Text,
+            flag: "--retry-interval",
+            expects: "a time from \"1s\" to \"60m\", such as \"60s\"",
+        },
+        Key {
+            name: "health_check_interval",
+            shape: Shape::Text,
+            flag: "--health-check-interval",
+            expects: "a time from \"1s\" to \"10m\", such as \"30s\"",
+        },
+        Key {
+            name: "connect_timeout",
+            shape: Shape::Text,
+            flag: "--connect-timeout",
+            expects: "a time from \"500ms\" to \"60s\", such as \"5s\"",
+        },
+        Key {
+            name: "port_mapping",
+            shape: Shape::Switch,
+            flag: "--port-mapping",
+            expects: "true or false",
+        },
+        Key {
+            name: "lan_discovery",
+            shape: Shape::Switch,
+            flag: "--lan-discovery",
+            expects: "true or false",
+        },
+    ],
+};
+
+/// `[metrics]`
+pub static METRICS: Section = Section {
+    name: "metrics",
+    keys: &[Key {
+        name: "listen",
+        shape: Shape::TextOrNumber,
+        flag: "--metrics-listen",
+        expects: "an IP address with port, such as \"127.0.0.1:9464\", a port alone for this machine only, \
+                  or \"\" for none",
+    }],
+};
+
 /// The sections that stand once, in the order of the documentation.
-pub static SECTIONS: [&Section; 3] = [&NODE, &DEVICE, &SESSION];
+pub static SECTIONS: [&Section; 6] = [&NODE, &DEVICE, &SESSION, &RELAY, &PATHS, &METRICS];
+/// The sections that may stand many times.
+pub static LISTS: [&Section; 2] = [&RELAY_USE, &PEER];
+
+/// Variables beside `SHADOWMESH_SECTION_KEY`: names that were promised before the sections were.
+const OTHER_NAMES: [(&str, &str, &str); 3] = [
+    ("paths", "retry_interval", "SHADOWMESH_P2P_RETRY_INTERVAL"),
+    (
+        "paths",
+        "health_check_interval",
+        "SHADOWMESH_P2P_HEALTH_CHECK_INTERVAL",
+    ),
+    ("paths", "connect_timeout", "SHADOWMESH_P2P_CONNECT_TIMEOUT"),
+];
 
 /// Variable that replaces every `[[peer]]` of the file; peers separated by ';'.
 pub const PEER_VARIABLE: &str = "SHADOWMESH_PEER";
 /// Flag that replaces every `[[peer]]` of file and environment; may stand many times.
 pub const PEER_FLAG: &str = "--peer";
+/// Variable that replaces every `[[relay.use]]` of the file; relays separated by ';'.
+pub const RELAY_USE_VARIABLE: &str = "SHADOWMESH_RELAY_USE";
+/// Flag that replaces every `[[relay.use]]` of file and environment; may stand many times.
+pub const RELAY_USE_FLAG: &str = "--relay-use";
 /// Variables with our prefix that are not configuration keys.
 pub const OTHER_VARIABLES: [&str; 4] = [
     "SHADOWMESH_CONFIG",

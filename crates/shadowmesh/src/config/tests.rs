@@ -327,6 +327,24 @@ fn every_key_has_a_variable_and_a_misspelt_one_is_warned_about() {
         ("SHADOWMESH_DEVICE_MTU", "1280"),
         ("SHADOWMESH_SESSION_REKEY_INTERVAL", "10s"),
         ("SHADOWMESH_SESSION_CIPHER", "chacha20-poly1305"),
+        ("SHADOWMESH_RELAY_ENABLED", "true"),
+        ("SHADOWMESH_RELAY_ALLOW", &id(4)),
+        ("SHADOWMESH_RELAY_CLIENTS_MAX", "5"),
+        ("SHADOWMESH_RELAY_CLIENT_MBIT", "6"),
+        (
+            "SHADOWMESH_RELAY_USE",
+            &format!(
+                "id={},addresses=1.2.3.4:5; id={},web=https://r.example",
+                id(5),
+                id(6)
+            ),
+        ),
+        ("SHADOWMESH_PATHS_PORT_MAPPING", "false"),
+        ("SHADOWMESH_PATHS_LAN_DISCOVERY", "false"),
+        ("SHADOWMESH_P2P_RETRY_INTERVAL", "7s"),
+        ("SHADOWMESH_P2P_HEALTH_CHECK_INTERVAL", "8s"),
+        ("SHADOWMESH_P2P_CONNECT_TIMEOUT", "9s"),
+        ("SHADOWMESH_METRICS_LISTEN", "9464"),
         (
             "SHADOWMESH_PEER",
             &format!("id={}; id={},name=b,address=1.2.3.4:5", id(1), id(2)),
@@ -345,6 +363,30 @@ fn every_key_has_a_variable_and_a_misspelt_one_is_warned_about() {
     );
     assert_eq!(loaded.config.peers.len(), 2);
     assert_eq!(loaded.config.peers[1].name.as_deref(), Some("b"));
+    let Config {
+        relay,
+        paths,
+        metrics,
+        ..
+    } = loaded.config;
+    assert!(relay.enabled);
+    let listed = RelayAllow::Listed([PeerId::from_bytes([4; 32])].into());
+    assert_eq!(relay.allow, listed);
+    assert_eq!((relay.clients_max, relay.client_mbit), (5, 6));
+    assert_eq!(relay.uses.len(), 2);
+    assert_eq!(
+        relay.uses[1].web.as_ref().unwrap().to_string(),
+        "https://r.example"
+    );
+    assert!(!paths.port_mapping && !paths.lan_discovery);
+    let timers = [
+        paths.retry_interval,
+        paths.health_check_interval,
+        paths.connect_timeout,
+    ];
+    assert_eq!(timers.map(|time| time.as_secs()), [7, 8, 9]);
+    let loopback = metrics.listen.unwrap();
+    assert!(loopback.ip().is_loopback() && loopback.port() == 9464);
 
     let slip = variables(&[("SHADOWMESH_DEVICE_MTUU", "1")]);
     let loaded = load(&Sources {
@@ -440,3 +482,5 @@ fn a_running_node_is_found_although_its_configuration_has_become_wrong() {
     };
     assert_eq!(load_state_dir(&sources).unwrap(), Path::new("/there"));
 }
+
+mod connect;

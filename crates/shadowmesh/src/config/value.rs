@@ -1,6 +1,7 @@
 //! Written words into checked values, with errors that say what is valid.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use shadowmesh_io::tun::{NAME_LEN_MAX, QUEUES_MAX};
@@ -12,10 +13,10 @@ use shadowmesh_wire::traffic_class::OuterDscp;
 use super::layers::Item;
 use super::origin::Problem;
 use super::schema::{Key, Section};
-use super::{CipherChoice, DeviceMode, Offload, OverlayAddress, Queues};
+use super::{CipherChoice, DeviceMode, Offload, OverlayAddress, Queues, WebAddress};
 
 /// The range of `mtu`: what IPv6 demands (RFC 8200 §5) to what a jumbo frame carries.
-pub const MTU: std::ops::RangeInclusive<u16> = 1280..=9000;
+pub const MTU: RangeInclusive<u16> = 1280..=9000;
 /// As a DNS label (RFC 1035 §2.3.4), because names will be looked up one day.
 const PEER_NAME_LEN_MAX: usize = 63;
 
@@ -195,6 +196,128 @@ pub fn rekey_interval(place: Place, item: &Item) -> Result<Duration, Problem> {
         return Err(place.wrong(item, "out of range"));
     }
     Ok(interval)
+}
+
+/// 1 s to 60 min: more often would be a flood towards peers that cannot answer.
+pub fn retry_interval(place: Place, item: &Item) -> Result<Duration, Problem> {
+    duration_within(
+        place,
+        item,
+        Duration::from_secs(1)..=Duration::from_secs(3600),
+    )
+}
+
+/// 1 s to 10 min
+pub fn health_check_interval(place: Place, item: &Item) -> Result<Duration, Problem> {
+    duration_within(
+        place,
+        item,
+        Duration::from_secs(1)..=Duration::from_secs(600),
+    )
+}
+
+/// 500 ms to 60 s: a round trip around the world takes half a second at worst.
+pub fn connect_timeout(place: Place, item: &Item) -> Result<Duration, Problem> {
+    duration_within(
+        place,
+        item,
+        Duration::from_millis(500)..=Duration::from_secs(60),
+    )
+}
+
+fn duration_within(
+    place: Place,
+    item: &Item,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, Problem> {
+    let duration = parse_duration(&item.text).map_err(|why| place.wrong(item, why))?;
+    if !range.contains(&duration) {
+        return Err(place.wrong(item, "out of range"));
+    }
+    Ok(duration)
+}
+
+/// `true`, `false`
+pub fn switch(place: Place, item: &Item) -> Result<bool, Problem> {
+    item.text
+        .parse()
+        .map_err(|_| place.wrong(item, "neither of the two"))
+}
+
+/// 1 to 10000
+pub fn clients_max(place: Place, item: &Item) -> Result<usize, Problem> {
+    number_within(place, item, 1..=10_000)
+}
+
+/// 1 to 100000
+pub fn client_mbit(place: Place, item: &Item) -> Result<u64, Problem> {
+    number_within(place, item, 1..=100_000)
+}
+
+fn number_within<T: std::str::FromStr + PartialOrd>(
+    place: Place,
+    item: &Item,
+    range: RangeInclusive<T>,
+) -> Result<T, Problem> {
+    match item.text.parse::<T>() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(_) => Err(place.wrong(item, "out of range")),
+        Err(_) => Err(place.wrong(item, "not a number in range")),
+    }
+}
+
+/// `127.0.0.1:9464`; a port alone is one of this machine only; nothing is nowhere.
+pub fn metrics_listen(place: Place, item: &Item) -> Result<Option<SocketAddr>, Problem> {
+    if item.text.is_empty() {
+        return Ok(None);
+    }
+    match item.text.trim_start_matches(':').parse::<u16>() {
+        Ok(port) => Ok(Some((Ipv4Addr::LOCALHOST, port).into())),
+        Err(_) => socket_address(place, item).map(Some),
+    }
+}
+
+/// `https://relay.example`, `https://192.0.2.7:8443`, `https://[2001:db8::7]`
+pub fn web_address(place: Place, item: &Item) -> Result<WebAddress, Problem> {
+    let wrong = |why: &str| Err(place.wrong(item, why));
+    let Some((scheme, rest)) = item.text.split_once("://") else {
+        return wrong("not a URL; it begins with https://");
+    };
+    if !scheme.eq_ignore_ascii_case("https") {
+        return wrong("only https:// is spoken");
+    }
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#', '@']) {
+        return wrong("only a host and a port: no path, no user");
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(bracketed) => match bracketed.split_once(']') {
+            Some((ip, "")) if ip.parse::<Ipv6Addr>().is_ok() => (ip, None),
+            Some((ip, port)) if ip.parse::<Ipv6Addr>().is_ok() => {
+                // Without its colon it is no port, and told so below.
+                (ip, Some(port.strip_prefix(':').unwrap_or("")))
+            }
+            _ => return wrong("not an IPv6 address in brackets"),
+        },
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    // RFC 1035 §2.3.4: no name is longer.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+    if host.is_empty() || host.len() > 253 || !host.chars().all(plain) {
+        return wrong("no host name or IP address in it");
+    }
+    let port = match port.map(str::parse::<u16>) {
+        None => WebAddress::PORT_DEFAULT,
+        Some(Ok(port)) if port != 0 => port,
+        Some(_) => return wrong("the port must be 1 to 65535"),
+    };
+    Ok(WebAddress {
+        host: host.to_ascii_lowercase(),
+        port,
+    })
 }
 
 /// A name the kernel takes for a device.

@@ -1,5 +1,7 @@
 //! From words to the checked [`Config`]: every value by itself, then what must hold between them.
 
+mod connect;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use shadowmesh_wire::PeerId;
 use shadowmesh_wire::overlay::derived;
 use shadowmesh_wire::prefix::IpPrefix;
 
-use super::layers::{Fields, Item, Layers, RawPeer, Setting};
+use super::layers::{Entry, Fields, Item, Layers, Setting};
 use super::origin::{Origin, Problem};
 use super::schema::{self, Section};
 use super::value::{self, Place};
@@ -36,10 +38,16 @@ pub fn assemble(layers: &Layers, problems: &mut Vec<Problem>) -> Config {
     let device = reader.device(layers);
     let session = reader.session(layers);
     let peers = reader.peers(layers, &node.listen, session.data_plane);
+    let relay = reader.relay(layers, &node.listen, &peers);
+    let paths = reader.paths(layers);
+    let metrics = reader.metrics(layers);
     Config {
         node,
         device,
         session,
+        relay,
+        paths,
+        metrics,
         peers,
     }
 }
@@ -152,7 +160,8 @@ impl Reader<'_> {
                 continue;
             };
             self.unique(raw, &peer, &mut seen);
-            self.reachable_family(raw, &peer, listen);
+            let written = place(&schema::PEER, "address");
+            self.reachable_family(written, raw, &peer.address, listen);
             self.outside_the_mesh(raw, &peer);
             peers.push(peer);
         }
@@ -161,7 +170,7 @@ impl Reader<'_> {
 
     /// The tunnel to a peer cannot lead through itself: a slip of those who write down the address
     /// that answers pings.
-    fn outside_the_mesh(&mut self, raw: &RawPeer, peer: &PeerConfig) {
+    fn outside_the_mesh(&mut self, raw: &Entry, peer: &PeerConfig) {
         let Some(setting) = raw.fields.get("address") else {
             return;
         };
@@ -176,7 +185,7 @@ impl Reader<'_> {
         }
     }
 
-    fn peer(&mut self, raw: &RawPeer, data_plane: DataPlane) -> Option<PeerConfig> {
+    fn peer(&mut self, raw: &Entry, data_plane: DataPlane) -> Option<PeerConfig> {
         let fields = &raw.fields;
         if !fields.contains_key("id") {
             let problem = Problem::new(&raw.origin, "this peer has no `id`");
@@ -187,6 +196,7 @@ impl Reader<'_> {
         let name = self.one(&schema::PEER, fields, "name", value::peer_name);
         let address = self.list(&schema::PEER, fields, "address", value::socket_address);
         let own_plane = self.one(&schema::PEER, fields, "data_plane", value::data_plane);
+        let web = self.one(&schema::PEER, fields, "web", value::web_address);
         let mut allowed_ips = self.list(&schema::PEER, fields, "allowed_ips", value::prefix);
         if let Some(setting) = fields
             .get("allowed_ips")
@@ -207,13 +217,14 @@ impl Reader<'_> {
             address,
             allowed_ips,
             data_plane: own_plane.unwrap_or(data_plane),
+            web,
         })
     }
 
     /// Ids, names and overlay addresses belong to one peer only: of two owners of an address, one
     /// could read or send what is meant for the other.
     // PROTOCOL SM-OV-3
-    fn unique(&mut self, raw: &RawPeer, peer: &PeerConfig, seen: &mut Seen) {
+    fn unique(&mut self, raw: &Entry, peer: &PeerConfig, seen: &mut Seen) {
         if let Some(first) = seen.ids.insert(peer.id, raw.origin.clone()) {
             let what = format!("peer {} stands twice", peer.id);
             self.problems
@@ -256,14 +267,19 @@ impl Reader<'_> {
         );
     }
 
-    /// An IPv6 address of a peer is out of reach for a node that listens on IPv4 only.
-    fn reachable_family(&mut self, raw: &RawPeer, peer: &PeerConfig, listen: &[SocketAddr]) {
-        let Some(setting) = raw.fields.get("address") else {
+    /// An IPv6 address of a peer or relay is out of reach for a node that listens on IPv4 only.
+    fn reachable_family(
+        &mut self,
+        place: Place,
+        raw: &Entry,
+        addresses: &[SocketAddr],
+        listen: &[SocketAddr],
+    ) {
+        let Some(setting) = raw.fields.get(place.key.name) else {
             return;
         };
-        for (address, item) in peer.address.iter().zip(&setting.items) {
+        for (address, item) in addresses.iter().zip(&setting.items) {
             if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
-                let place = place(&schema::PEER, "address");
                 self.problems
                     .push(place.wrong(item, "no datagram can be sent there"));
             } else if !listen
@@ -275,7 +291,9 @@ impl Reader<'_> {
                 } else {
                     ("IPv6", "[::]:4433")
                 };
-                let what = format!("peer address {address} is {family}, but no listen address is");
+                let whose = place.section.name.split('.').next().unwrap_or_default();
+                let what =
+                    format!("{whose} address {address} is {family}, but no listen address is");
                 let note = format!("add \"{example}\" to node.listen, or remove this address");
                 self.problems
                     .push(Problem::new(&item.origin, what).note(note));
@@ -342,7 +360,7 @@ struct Seen {
 }
 
 /// Where a key of a peer stands, or the peer when it is not written.
-pub(super) fn origin_of(raw: &RawPeer, name: &str) -> Origin {
+pub(super) fn origin_of(raw: &Entry, name: &str) -> Origin {
     raw.fields
         .get(name)
         .map_or(&raw.origin, |setting| &setting.origin)

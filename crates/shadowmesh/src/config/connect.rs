@@ -1,0 +1,94 @@
+//! What `[relay]`, `[paths]` and `[metrics]` say: how this node reaches its peers and lets itself be
+//! watched.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use shadowmesh_wire::PeerId;
+
+/// `[relay]`: whom this node relays for, and which relays it uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// Whether this node relays for others.
+    pub enabled: bool,
+    /// For whom, beside the members of its own network.
+    pub allow: RelayAllow,
+    /// Limit: clients at once.
+    pub clients_max: usize,
+    /// Limit: Mbit/s of one client, each way.
+    pub client_mbit: u64,
+    /// Every `[[relay.use]]`, in the order written; ids are unique.
+    pub uses: Vec<RelayUse>,
+}
+
+/// For whom a relay relays, beside the members of its own network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelayAllow {
+    /// Everybody, within the limits.
+    Any,
+    /// Only these.
+    Listed(BTreeSet<PeerId>),
+}
+
+/// One `[[relay.use]]`: a relay this node may keep warm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayUse {
+    /// Who it is.
+    pub id: PeerId,
+    /// Where it may be reached by UDP; empty only when there is `web`, or the relay is a peer that
+    /// says it.
+    pub addresses: Vec<SocketAddr>,
+    /// Where it takes WebSocket over TLS, when it does.
+    pub web: Option<WebAddress>,
+}
+
+/// `[paths]`: how ways to peers are looked for and watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathsConfig {
+    /// Between two attempts at a better path than the one in use.
+    pub retry_interval: Duration,
+    /// Between two checks of an idle path.
+    pub health_check_interval: Duration,
+    /// How long one attempt at a path may take.
+    pub connect_timeout: Duration,
+    /// Whether the router is asked for a port (UPnP-IGD, NAT-PMP, PCP).
+    pub port_mapping: bool,
+    /// Whether peers are looked for on the local network by multicast.
+    pub lan_discovery: bool,
+}
+
+/// `[metrics]`: the Prometheus endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Where it listens, TCP; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `https://HOST[:PORT]`: where WebSocket over TLS is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebAddress {
+    /// A name, or an IP address without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl WebAddress {
+    /// The port of HTTPS (RFC 9110 §4.2.2), when none is written.
+    pub const PORT_DEFAULT: u16 = 443;
+}
+
+impl fmt::Display for WebAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "https://[{}]", self.host)?,
+            false => write!(f, "https://{}", self.host)?,
+        }
+        match self.port {
+            Self::PORT_DEFAULT => Ok(()),
+            port => write!(f, ":{port}"),
+        }
+    }
+}
