@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `slice` | the first slice: handshakes, floods, recovery, what is seen on the wire, a fresh clone |
 //! | `speed` | the data plane: rates, latency, any MTU, endurance |
+//! | `connect` | ways to peers: NAT, relays, migration, roaming, the web carrier, many peers |
 //!
 //! Each promise is a named check that measures something on real programs or on the simulated world
 //! and compares it with its bound. One line each: verdict, name, what, figure. The exit status is
@@ -17,10 +18,10 @@ mod checks;
 
 use crate::failure::{Failure, Outcome};
 
-const USAGE: &str = "cargo xtask evidence slice --list, or speed --list";
+const USAGE: &str = "cargo xtask evidence slice --list, or speed, or connect";
 
 /// The suites, for a build that has none of their checks.
-const SUITES: [&str; 2] = ["slice", "speed"];
+const SUITES: [&str; 3] = ["slice", "speed", "connect"];
 
 /// What the words after `evidence` ask for.
 #[derive(Debug, Default, PartialEq, Eq)]

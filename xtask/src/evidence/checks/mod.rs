@@ -1,11 +1,13 @@
 //! The suites of checks, what a check is, and what it returns.
 
+mod connect;
 mod field;
 mod observer;
 mod program;
 mod quic;
 mod slice;
 mod speed;
+mod worlds;
 
 use crate::failure::{Failure, Outcome};
 use serde_json::{Value, json};
@@ -34,6 +36,7 @@ pub fn suite(name: &str) -> &'static [Check] {
     match name {
         "slice" => slice::CHECKS,
         "speed" => speed::CHECKS,
+        "connect" => connect::CHECKS,
         _ => &[],
     }
 }
