@@ -25,7 +25,7 @@ pub mod oversize;
 pub mod route_table;
 pub mod snapshot;
 
-pub use config::{ConfigError, NodeConfig, NodePeer};
+pub use config::{ConfigError, NodeConfig, NodePeer, NodeRelay};
 pub use members::Members;
 pub use node::{Node, NodeEvent, NodePeerStatus, NodeStatus};
 pub use oversize::{Fragments, TooBigSignals};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shadowmesh_net::DataPlane;
+use shadowmesh_net::{DataPlane, RelayAllow};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::traffic_class::OuterDscp;
 
@@ -13,7 +13,7 @@ use super::output::{Table, short_id};
 use super::{load, output};
 use crate::config::{
     CONFIG_PATH_DEFAULT, CipherChoice, Config, DeviceConfig, Loaded, Offload, PathsConfig,
-    PeerConfig, RelayAllow, RelayConfig, RelayUse,
+    PeerConfig, RelayConfig, RelayUse,
 };
 use crate::identity_file;
 

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use shadowmesh_crypto::{Identity, PublicIdentity, measure_speeds};
 use shadowmesh_io::service;
 use shadowmesh_net::NetConfig;
-use shadowmesh_vpn::{NodeConfig, NodePeer};
+use shadowmesh_vpn::{NodeConfig, NodePeer, NodeRelay};
 use shadowmesh_wire::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
@@ -98,8 +98,7 @@ fn node_config(
     state: &StateDir,
     identity: Arc<Identity>,
 ) -> Result<NodeConfig, Failure> {
-    let ids: Vec<PeerId> = config.peers.iter().map(|peer| peer.id).collect();
-    let keys = state.peer_keys(&ids);
+    let keys = state.peer_keys(&config.acquaintances());
     let known = |id: &PeerId| keys.iter().find(|key| key.peer_id() == *id).cloned();
     let peers = config.peers.iter().map(|peer| NodePeer {
         id: peer.id,
@@ -108,6 +107,11 @@ fn node_config(
         underlay: peer.address.clone(),
         known_key: known(&peer.id),
         data_plane: peer.data_plane,
+    });
+    let relays = config.relay.uses.iter().map(|relay| NodeRelay {
+        id: relay.id,
+        underlay: relay.addresses.clone(),
+        known_key: known(&relay.id),
     });
     let addresses = config.overlay_addresses(&identity.peer_id());
     let unix_time = SystemTime::now()
@@ -118,6 +122,8 @@ fn node_config(
     net.rekey_interval = config.session.rekey_interval;
     net.cipher_speeds = cipher_speeds(config.session.cipher);
     net.mtu = config.device.mtu;
+    net.relay = config.relay.for_net();
+    net.paths = config.paths.timers();
     Ok(NodeConfig {
         net,
         addresses: addresses
@@ -125,7 +131,7 @@ fn node_config(
             .map(|address| (address.ip, address.prefix_len))
             .collect(),
         peers: peers.collect(),
-        relays: Vec::new(),
+        relays: relays.collect(),
     })
 }
 
@@ -151,7 +157,7 @@ fn cipher_speeds(choice: CipherChoice) -> [u32; 2] {
 /// Keys are written by a thread of their own: the control thread must not wait for a disk.
 // PROTOCOL SM-HS-6
 fn key_writer(state: StateDir, config: &Config) -> Box<dyn FnMut(Arc<PublicIdentity>)> {
-    let peers: Vec<PeerId> = config.peers.iter().map(|peer| peer.id).collect();
+    let peers = config.acquaintances();
     let (learned, keys) = blocking::sync_channel::<Arc<PublicIdentity>>(LEARNED_QUEUE_MAX);
     thread::spawn(move || {
         for key in keys {

@@ -1,11 +1,11 @@
 //! What `[relay]`, `[paths]` and `[metrics]` say: how this node reaches its peers and lets itself be
 //! watched.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use shadowmesh_net::{PathTimers, RelayAllow};
 use shadowmesh_wire::PeerId;
 
 /// `[relay]`: whom this node relays for, and which relays it uses.
@@ -23,15 +23,6 @@ pub struct RelayConfig {
     pub uses: Vec<RelayUse>,
 }
 
-/// For whom a relay relays, beside the members of its own network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RelayAllow {
-    /// Everybody, within the limits.
-    Any,
-    /// Only these.
-    Listed(BTreeSet<PeerId>),
-}
-
 /// One `[[relay.use]]`: a relay this node may keep warm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayUse {
@@ -42,6 +33,32 @@ pub struct RelayUse {
     pub addresses: Vec<SocketAddr>,
     /// Where it takes WebSocket over TLS, when it does.
     pub web: Option<WebAddress>,
+}
+
+/// Bytes a second in one Mbit/s.
+const BYTES_PER_MBIT: u64 = 1_000_000 / 8;
+
+impl RelayConfig {
+    /// As `net` takes it.
+    pub fn for_net(&self) -> shadowmesh_net::RelayConfig {
+        shadowmesh_net::RelayConfig {
+            enabled: self.enabled,
+            allow: self.allow.clone(),
+            clients_max: self.clients_max,
+            client_rate: self.client_mbit * BYTES_PER_MBIT,
+        }
+    }
+}
+
+impl PathsConfig {
+    /// As `net` takes it.
+    pub fn timers(&self) -> PathTimers {
+        PathTimers {
+            retry: self.retry_interval,
+            health: self.health_check_interval,
+            connect: self.connect_timeout,
+        }
+    }
 }
 
 /// `[paths]`: how ways to peers are looked for and watched.

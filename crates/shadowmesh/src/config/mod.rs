@@ -31,7 +31,7 @@ use shadowmesh_wire::traffic_class::OuterDscp;
 pub use assemble::{
     LISTEN_DEFAULT, MTU_DEFAULT, REKEY_INTERVAL_DEFAULT, STATE_DIR_DEFAULT, derived_prefixes,
 };
-pub use connect::{MetricsConfig, PathsConfig, RelayAllow, RelayConfig, RelayUse, WebAddress};
+pub use connect::{MetricsConfig, PathsConfig, RelayConfig, RelayUse, WebAddress};
 pub use origin::{ConfigError, Origin, Position, Problem, Source};
 
 pub(crate) use suggest::nearest;
@@ -327,6 +327,19 @@ impl Config {
             }
         }
         addresses
+    }
+
+    /// Everybody this node opens a session with: its peers, and the relays that are none of them.
+    pub fn acquaintances(&self) -> Vec<PeerId> {
+        let peers = self.peers.iter().map(|peer| peer.id);
+        let relays = self.relay.uses.iter().map(|relay| relay.id);
+        let mut all: Vec<PeerId> = peers.collect();
+        for relay in relays {
+            if !all.contains(&relay) {
+                all.push(relay);
+            }
+        }
+        all
     }
 
     /// The peer called so: by name, by id, or by an overlay address that is its own.

@@ -370,7 +370,7 @@ fn every_key_has_a_variable_and_a_misspelt_one_is_warned_about() {
         ..
     } = loaded.config;
     assert!(relay.enabled);
-    let listed = RelayAllow::Listed([PeerId::from_bytes([4; 32])].into());
+    let listed = shadowmesh_net::RelayAllow::Listed([PeerId::from_bytes([4; 32])].into());
     assert_eq!(relay.allow, listed);
     assert_eq!((relay.clients_max, relay.client_mbit), (5, 6));
     assert_eq!(relay.uses.len(), 2);

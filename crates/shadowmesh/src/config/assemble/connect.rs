@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use shadowmesh_net::RelayAllow;
 use shadowmesh_wire::PeerId;
 
 use super::{Reader, origin_of, place, section};
-use crate::config::connect::{MetricsConfig, PathsConfig, RelayAllow, RelayConfig, RelayUse};
+use crate::config::connect::{MetricsConfig, PathsConfig, RelayConfig, RelayUse};
 use crate::config::layers::{Entry, Fields, Layers};
 use crate::config::origin::{Origin, Problem};
 use crate::config::{PeerConfig, schema, value};

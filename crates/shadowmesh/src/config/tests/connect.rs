@@ -1,5 +1,7 @@
 //! `[relay]`, `[[relay.use]]`, `[paths]`, `[metrics]` and `web`.
 
+use shadowmesh_net::RelayAllow;
+
 use super::*;
 
 #[test]
