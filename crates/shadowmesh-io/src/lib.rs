@@ -5,7 +5,7 @@
 //! ([`tun`]), addresses, routes and links ([`netlink`]), waiting for several of them at once
 //! ([`poll`]), ending other programs ([`process`]), telling a
 //! service manager ([`service`]), who goes first ([`sched`]), what the machine spends on it
-//! ([`cpu`]), and the
+//! ([`cpu`]), message streams that look like web traffic ([`web`]), and the
 //! means to build and observe a small network on one machine ([`netns`], [`lab`]).
 //!
 //! Policy:
@@ -34,3 +34,4 @@ pub mod service;
 mod sys;
 pub mod tun;
 pub mod udp;
+pub mod web;

@@ -15,6 +15,7 @@
 //! | [`sealed`] | the QUIC-shaped header of a sealed frame |
 //! | [`inner`] | the type byte inside a sealed frame |
 //! | [`probe`] | the sealed ping |
+//! | [`bundle`] | datagrams in one message of a stream link |
 //! | [`fragment`] | a piece of a packet too long for the path |
 //! | [`envelope`] | a datagram that a relay is to pass on |
 //! | [`way`] | relays and streams, written as socket addresses |
@@ -25,6 +26,7 @@
 //! | [`offload`] | the super-packets of the TUN device: split and coalesce |
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 mod checksum;
 pub mod control;
 pub mod envelope;

@@ -1,0 +1,118 @@
+//! Messages over a connection that both sides agreed to use for them.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use futures_core::Stream;
+use futures_sink::Sink;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_websockets::{Config, Limits, Message, WebSocketStream};
+
+use super::server::Place;
+use super::{MESSAGE_LEN_MAX, WebError};
+
+/// A connection under a stream: TLS over TCP, on either side.
+pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+pub(super) type Boxed = Box<dyn Connection>;
+
+/// Pings, pongs and the like that may come while something waits for the other side to take it. Each ping
+/// leaves an answer waiting; a live peer sends one in a while, and reads.
+const SIGNS_MAX: u32 = 64;
+/// What the kernel holds that has not been sent yet. What waits beyond that should do so where it can be
+/// dropped: a full TCP buffer of some megabytes is seconds on a slow line.
+const UNSENT_MAX: u32 = 128 * 1024;
+
+/// What came in.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A binary message of at most [`MESSAGE_LEN_MAX`] bytes.
+    Message(BytesMut),
+    /// A ping or a pong: the other side lives. Pings are answered already.
+    Sign,
+}
+
+/// One stream of messages. Driven by polling, so that one task serves both directions: neither must wait
+/// for the other, or two sides that both only write would wait for ever.
+pub struct WebStream {
+    socket: WebSocketStream<Boxed>,
+    /// Signs of life since everything had been sent. Limit: [`SIGNS_MAX`].
+    signs: u32,
+    /// Among the connections of its source, until it is dropped.
+    _place: Option<Place>,
+}
+
+/// A TCP connection that carries datagrams: nothing waits for company, little waits in the kernel. Where
+/// the system refuses, all is slower and works.
+pub(super) fn tune(tcp: &TcpStream) {
+    let _ = tcp.set_nodelay(true);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX);
+}
+
+/// Limits of both sides. A message goes in one frame, so it leaves in one write.
+pub(super) fn limits() -> (Config, Limits) {
+    let config = Config::default().frame_size(MESSAGE_LEN_MAX);
+    let limits = Limits::default().max_payload_len(Some(MESSAGE_LEN_MAX));
+    (config, limits)
+}
+
+impl WebStream {
+    pub(super) fn new(socket: WebSocketStream<Boxed>, place: Option<Place>) -> Self {
+        Self {
+            socket,
+            signs: 0,
+            _place: place,
+        }
+    }
+
+    /// Hands over a message; wait with [`poll_sent`](Self::poll_sent) before the next, or they pile up.
+    pub fn send(&mut self, message: BytesMut) -> Result<(), WebError> {
+        Ok(Pin::new(&mut self.socket).start_send(Message::binary(message))?)
+    }
+
+    /// Asks the other side whether it is there.
+    pub fn ping(&mut self) -> Result<(), WebError> {
+        Ok(Pin::new(&mut self.socket).start_send(Message::ping(BytesMut::new()))?)
+    }
+
+    /// Ready when everything handed over has been given to the system.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebError>> {
+        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+        self.signs = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next thing from the other side; `None` when it closed the stream.
+    // PROTOCOL SM-WS-6
+    pub fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Incoming, WebError>>> {
+        let message = match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => return Poll::Ready(None),
+        };
+        if message.is_binary() {
+            let payload = message.into_payload().into();
+            return Poll::Ready(Some(Ok(Incoming::Message(payload))));
+        }
+        if message.is_close() {
+            return Poll::Ready(None);
+        }
+        self.signs += 1;
+        if self.signs > SIGNS_MAX {
+            return Poll::Ready(Some(Err(WebError::Pings)));
+        }
+        Poll::Ready(Some(Ok(Incoming::Sign)))
+    }
+
+    /// Says goodbye as far as that goes without waiting.
+    pub fn close(&mut self, cx: &mut Context<'_>) {
+        let _ = Pin::new(&mut self.socket).poll_close(cx);
+    }
+}

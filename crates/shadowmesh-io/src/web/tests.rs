@@ -1,0 +1,392 @@
+//! Client and server against each other, and against those who are neither.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustls::NamedGroup;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::*;
+
+const SECRET: &str = "/0123456789abcdef";
+
+/// A running server on the loopback device: its port, and who came in.
+async fn server() -> (SocketAddr, mpsc::Receiver<Accepted>) {
+    let server = Server::bind(ServerOptions {
+        listen: &["127.0.0.1:0".parse().unwrap()],
+        certificate: None,
+        secret_path: SECRET.into(),
+    });
+    let server = server.unwrap();
+    let [address] = server.addresses()[..] else {
+        panic!("one address was bound");
+    };
+    let (accepted, arrivals) = mpsc::channel(8);
+    tokio::spawn(server.run(accepted));
+    (address, arrivals)
+}
+
+fn url(address: SocketAddr) -> WebUrl {
+    format!("https://{address}").parse().unwrap()
+}
+
+async fn pair() -> (WebStream, WebStream) {
+    let (address, mut arrivals) = server().await;
+    let client = Client::new();
+    let ours = client.connect(&url(address), SECRET, None).await.unwrap();
+    let theirs = arrivals.recv().await.unwrap();
+    assert!(theirs.remote.ip().is_loopback());
+    (ours, theirs.stream)
+}
+
+async fn send(stream: &mut WebStream, message: &[u8]) {
+    stream.send(BytesMut::from(message)).unwrap();
+    poll_fn(|cx| stream.poll_sent(cx)).await.unwrap();
+}
+
+async fn receive(stream: &mut WebStream) -> Option<Result<BytesMut, WebError>> {
+    loop {
+        let next = timeout(
+            Duration::from_secs(5),
+            poll_fn(|cx| stream.poll_receive(cx)),
+        );
+        match next.await.expect("something comes, or the end")? {
+            Ok(Incoming::Message(message)) => return Some(Ok(message)),
+            Ok(Incoming::Sign) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+/// Writes and reads at once, as a stream's owner does.
+async fn exchange(stream: &mut WebStream, message: &[u8], times: usize) -> usize {
+    let (mut sent, mut received) = (0, 0);
+    poll_fn(|cx| {
+        while sent < times && stream.poll_sent(cx).map(Result::unwrap).is_ready() {
+            stream.send(BytesMut::from(message)).unwrap();
+            sent += 1;
+        }
+        let is_sent = stream.poll_sent(cx).map(Result::unwrap).is_ready();
+        while received < times
+            && let Poll::Ready(next) = stream.poll_receive(cx)
+        {
+            if let Incoming::Message(other) = next.unwrap().unwrap() {
+                assert_eq!(other.len(), message.len());
+                received += 1;
+            }
+        }
+        match is_sent && received == times {
+            true => Poll::Ready(received),
+            false => Poll::Pending,
+        }
+    })
+    .await
+}
+
+// PROTOCOL SM-WS-2
+#[tokio::test]
+async fn messages_of_every_length_go_both_ways() {
+    let (mut ours, mut theirs) = pair().await;
+    for len in [1, 125, 126, 1400, 65535, MESSAGE_LEN_MAX] {
+        let message: Vec<u8> = (0..len).map(|n| n as u8).collect();
+        send(&mut ours, &message).await;
+        assert_eq!(receive(&mut theirs).await.unwrap().unwrap(), message);
+        send(&mut theirs, &message).await;
+        assert_eq!(receive(&mut ours).await.unwrap().unwrap(), message);
+    }
+}
+
+#[tokio::test]
+async fn two_sides_that_both_write_more_than_any_buffer_holds_do_not_block_each_other() {
+    let (mut ours, mut theirs) = pair().await;
+    let message = vec![7; MESSAGE_LEN_MAX];
+    let both = async {
+        tokio::join!(
+            exchange(&mut ours, &message, 300),
+            exchange(&mut theirs, &message, 300)
+        )
+    };
+    let done = timeout(Duration::from_secs(20), both).await;
+    assert_eq!(done.expect("neither waits for the other"), (300, 300));
+}
+
+// PROTOCOL SM-WS-6
+#[tokio::test]
+async fn a_message_that_is_too_long_or_a_flood_of_pings_ends_the_stream() {
+    let (mut ours, mut theirs) = pair().await;
+    ours.send(BytesMut::zeroed(MESSAGE_LEN_MAX + 1)).unwrap();
+    // It leaves in two frames, each of a length that is allowed.
+    let sent = poll_fn(|cx| {
+        let _ = ours.poll_sent(cx);
+        theirs.poll_receive(cx)
+    });
+    assert!(matches!(sent.await, Some(Err(WebError::Ended(_)))));
+
+    let (mut ours, mut theirs) = pair().await;
+    for _ in 0..1000 {
+        ours.ping().unwrap();
+    }
+    let ended = poll_fn(|cx| {
+        let _ = ours.poll_sent(cx);
+        loop {
+            match theirs.poll_receive(cx) {
+                Poll::Ready(Some(Ok(Incoming::Sign))) => {}
+                other => return other,
+            }
+        }
+    });
+    assert!(matches!(ended.await, Some(Err(WebError::Pings))));
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_and_a_dropped_stream_ends_the_other_side() {
+    let (mut ours, mut theirs) = pair().await;
+    ours.ping().unwrap();
+    let pong = poll_fn(|cx| {
+        let _ = theirs.poll_receive(cx);
+        let _ = theirs.poll_sent(cx);
+        let _ = ours.poll_sent(cx);
+        ours.poll_receive(cx)
+    });
+    assert!(matches!(pong.await, Some(Ok(Incoming::Sign))));
+    drop(ours);
+    assert!(!matches!(receive(&mut theirs).await, Some(Ok(_))));
+}
+
+// PROTOCOL SM-WS-1
+#[tokio::test]
+async fn tls_is_1_3_with_the_hybrid_group_that_browsers_put_first() {
+    let (address, _arrivals) = server().await;
+    let mut visitor = visitor(address).await;
+    let (_, tls) = visitor.get_ref();
+    assert_eq!(
+        tls.protocol_version(),
+        Some(rustls::ProtocolVersion::TLSv1_3)
+    );
+    let group = tls
+        .negotiated_key_exchange_group()
+        .map(|group| group.name());
+    assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+    assert_eq!(tls.alpn_protocol(), Some(&b"http/1.1"[..]));
+    visitor.shutdown().await.unwrap();
+}
+
+/// A plain HTTPS client.
+async fn visitor(address: SocketAddr) -> TlsStream<TcpStream> {
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("www.example.org").unwrap();
+    let connector = TlsConnector::from(Arc::new(tls::client()));
+    connector.connect(name, tcp).await.unwrap()
+}
+
+/// Sends one request and reads one answer: head, and body as long as `Content-Length` says (a `HEAD` has
+/// none).
+async fn ask(
+    visitor: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &str,
+) -> (String, String) {
+    visitor.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(visitor.read_u8().await.expect("the connection is kept"));
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("Content-Length: "));
+    let length = length.map_or(0, |text| text.parse().unwrap());
+    let mut body = vec![
+        0;
+        if request.starts_with("HEAD") {
+            0
+        } else {
+            length
+        }
+    ];
+    visitor.read_exact(&mut body).await.unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
+fn request(method: &str, path: &str, more: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: www.example.org\r\n{more}\r\n")
+}
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+// PROTOCOL SM-WS-4
+#[tokio::test]
+async fn a_stranger_sees_an_ordinary_site_on_one_kept_connection() {
+    let (address, mut arrivals) = server().await;
+    let mut visitor = visitor(address).await;
+    let (head, body) = ask(&mut visitor, &request("GET", "/", "")).await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains("\r\nContent-Type: text/html\r\n"), "{head}");
+    assert!(head.contains("\r\nDate: "), "{head}");
+    assert!(body.contains("It works!"));
+    let names: Vec<&str> = head
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split(':').next())
+        .collect();
+    assert_eq!(
+        names,
+        ["Content-Type", "Content-Length", "Date", ""],
+        "{head}"
+    );
+
+    let (without_body, _) = ask(&mut visitor, &request("HEAD", "/", "")).await;
+    let undated = |head: &str| {
+        head.lines()
+            .filter(|line| !line.starts_with("Date"))
+            .collect::<String>()
+    };
+    assert_eq!(undated(&without_body), undated(&head));
+
+    let (missing, page) = ask(&mut visitor, &request("GET", "/favicon.ico", "")).await;
+    assert!(
+        missing.starts_with("HTTP/1.1 404 Not Found\r\n"),
+        "{missing}"
+    );
+    let (refused, _) = ask(&mut visitor, &request("POST", "/", "Content-Length: 0\r\n")).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"),
+        "{refused}"
+    );
+
+    // The secret path is like any other to those who come without the rest, and the rest is nothing to
+    // any other path.
+    for (path, more) in [(SECRET, ""), ("/", UPGRADE), ("/0123456789abcdee", UPGRADE)] {
+        let (head, body) = ask(&mut visitor, &request("GET", path, more)).await;
+        if path == "/" {
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        } else {
+            assert_eq!((undated(&head), &body), (undated(&missing), &page));
+        }
+    }
+    let (_, last) = ask(&mut visitor, &request("GET", "/", "Connection: close\r\n")).await;
+    assert_eq!(last, body);
+    assert!(visitor.read_u8().await.is_err(), "closed when asked to");
+    assert!(arrivals.try_recv().is_err());
+}
+
+// PROTOCOL SM-WS-3
+#[tokio::test]
+async fn only_the_secret_path_becomes_a_stream() {
+    let (address, mut arrivals) = server().await;
+    let refused = Client::new()
+        .connect(&url(address), "/fedcba9876543210", None)
+        .await;
+    let error = refused.err().expect("another path is a page").to_string();
+    assert!(error.contains("is no node with this PeerId"), "{error}");
+    let mut visitor = visitor(address).await;
+    let (head, _) = ask(&mut visitor, &request("GET", SECRET, UPGRADE)).await;
+    assert!(
+        head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"),
+        "{head}"
+    );
+    assert!(arrivals.recv().await.is_some());
+}
+
+/// A proxy that knows CONNECT and wants `authorization`, if that is given; what it was asked is kept.
+async fn proxy(authorization: Option<&'static str>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(client.read_u8().await?);
+                }
+                let head = String::from_utf8(head).unwrap();
+                let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                log.lock().unwrap().push(target.clone());
+                if authorization.is_some_and(|wanted| !head.contains(wanted)) {
+                    let refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
+                    return client.write_all(refusal).await;
+                }
+                let mut server = TcpStream::connect(target).await?;
+                client
+                    .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    .await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await?;
+                Ok(())
+            });
+        }
+    });
+    (address, asked)
+}
+
+// PROTOCOL SM-WS-1
+#[tokio::test]
+async fn a_stream_goes_through_a_proxy_and_says_what_the_proxy_minds() {
+    let (address, mut arrivals) = server().await;
+    let (proxy, asked) = proxy(Some("Proxy-Authorization: Basic bWU6cEBzcw==")).await;
+    let client = Client::new();
+    let connect = async |proxy: String| {
+        let proxy: ProxyUrl = proxy.parse().unwrap();
+        client.connect(&url(address), SECRET, Some(&proxy)).await
+    };
+    let mut ours = connect(format!("http://me:p%40ss@{proxy}")).await.unwrap();
+    let mut theirs = arrivals.recv().await.unwrap().stream;
+    send(&mut ours, b"through").await;
+    assert_eq!(receive(&mut theirs).await.unwrap().unwrap(), "through");
+    assert_eq!(*asked.lock().unwrap(), [address.to_string()]);
+
+    let error = connect(format!("http://{proxy}"))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert_eq!(
+        error,
+        format!(
+            "proxy {proxy} refused with status 407; it wants a name and password: http://name:password@host:port"
+        )
+    );
+    // A port where nobody listens any more.
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let error = connect(format!("http://{closed}"))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.starts_with(&format!("cannot reach {closed}: ")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_certificate_is_said_with_its_file() {
+    let path = Path::new("/dev/null");
+    let refused = Server::bind(ServerOptions {
+        listen: &[],
+        certificate: Some((path, path)),
+        secret_path: SECRET.into(),
+    });
+    let error = refused.err().expect("there is none in it").to_string();
+    assert!(
+        error.starts_with("cannot use certificate /dev/null: "),
+        "{error}"
+    );
+}
