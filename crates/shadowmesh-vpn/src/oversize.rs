@@ -86,6 +86,11 @@ impl<'a> Fragments<'a> {
         self.outbound.inner_len_max + OVERHEAD
     }
 
+    /// How many are still to be written.
+    pub fn remaining(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// Writes and seals the next frame at the front of `slot`, which holds
     /// [`frame_len_max`](Self::frame_len_max) bytes; returns its length, or `None` after the last.
     pub fn write_next(&mut self, slot: &mut [u8]) -> Option<usize> {

@@ -22,6 +22,7 @@
 //! | `control` | drives the node: datagrams, timers, commands, signals |
 //! | `sender`, `arrivals`, `buffers`, `runs` | device to network |
 //! | `by_quic` | device to control, for peers whose packets go by QUIC |
+//! | `envelopes` | what a way over a relay adds |
 //! | `oversize` | what is too long for its path, in fragments |
 //! | `receiver`, `turnstile` | network to device, and the order of receivers |
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
@@ -36,6 +37,7 @@ mod buffers;
 mod by_quic;
 mod cell;
 mod control;
+mod envelopes;
 pub mod host;
 mod inbox;
 pub mod journal;

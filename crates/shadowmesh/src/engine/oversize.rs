@@ -12,6 +12,7 @@ use shadowmesh_wire::offload::Split;
 use shadowmesh_wire::traffic_class;
 
 use super::Shared;
+use super::envelopes::Envelopes;
 use super::runs::Run;
 
 /// What the sender keeps for this.
@@ -59,16 +60,19 @@ impl Oversize {
         let class = traffic_class::not_ect(class);
         while let Some(len) = self.next_segment(peer, &mut packets, shared, now) {
             let mut fragments = Fragments::new(peer, &self.segment[..len])?;
-            let frame_len_max = fragments.frame_len_max();
+            let mut envelopes = Envelopes::reserve(peer, fragments.remaining() as u64)?;
+            let front = envelopes.front();
+            let frame_len_max = fragments.frame_len_max() + envelopes.overhead();
             loop {
                 if !run.has_room(frame_len_max, class) {
                     send(peer, run);
                     run.clear();
                 }
-                let Some(frame_len) = fragments.write_next(run.slot()) else {
+                let Some(frame_len) = fragments.write_next(&mut run.slot()[front..]) else {
                     break;
                 };
-                run.commit(frame_len, class);
+                let len = envelopes.close(run.slot(), frame_len);
+                run.commit(len, class);
             }
         }
         Ok(())

@@ -87,8 +87,9 @@ impl Run {
         self.segments += 1;
     }
 
-    /// The run as one send to a peer.
+    /// The run as one send to a peer, or to the relay that leads there.
     pub fn transmit(&self, to: &Outbound) -> Transmit<'_> {
+        let to = to.via.as_ref().map_or(to, |via| &via.relay);
         Transmit {
             remote: to.remote,
             local_ip: to.local_ip,

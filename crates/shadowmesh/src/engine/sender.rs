@@ -30,6 +30,7 @@ use shadowmesh_io::udp::{GSO_BYTES_MAX, SendFault};
 use shadowmesh_net::{DropCounters, DropReason, Outbound, Plane};
 use shadowmesh_vpn::Snapshot;
 use shadowmesh_vpn::fair_queue::{FairQueue, FlowHasher, Limits, Signal, Size};
+use shadowmesh_wire::envelope::ENVELOPE_OVERHEAD;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::ip::IpPacket;
 use shadowmesh_wire::mss;
@@ -41,6 +42,7 @@ use super::Shared;
 use super::arrivals::Arrivals;
 use super::buffers::{Buffer, Buffers};
 use super::by_quic::ToQuic;
+use super::envelopes::Envelopes;
 use super::oversize::Oversize;
 use super::placement::Placement;
 use super::priority;
@@ -314,15 +316,17 @@ impl Work {
         class: u8,
         mut packets: Split<'_>,
     ) -> Result<(), DropReason> {
-        let frame_len_max = packets.segment_len_max() + OVERHEAD;
+        let count = packets.remaining() as u64;
+        let mut envelopes = Envelopes::reserve(peer, count)?;
+        let frame_len_max = packets.segment_len_max() + OVERHEAD + envelopes.overhead();
         if frame_len_max > GSO_BYTES_MAX {
             return Err(DropReason::TooBig);
         }
-        let count = packets.remaining() as u64;
         let first = peer
             .sealer
             .reserve(count)
             .ok_or(DropReason::SealExhausted)?;
+        let front = envelopes.front();
         let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, peer, run);
         let run = self.runs.towards(peer, send);
         let mut bytes = 0;
@@ -332,17 +336,19 @@ impl Work {
                 run.clear();
             }
             let slot = run.slot();
-            let Some(len) = packets.write_next(&mut slot[HEADER_LEN + 1..]) else {
+            let frame = &mut slot[front..];
+            let Some(len) = packets.write_next(&mut frame[HEADER_LEN + 1..]) else {
                 break;
             };
-            slot[HEADER_LEN] = InnerType::IpPacket as u8;
+            frame[HEADER_LEN] = InnerType::IpPacket as u8;
             // PROTOCOL SM-MT-6
             if let Some(mtu) = peer.inner_mtu {
-                mss::clamp(&mut slot[HEADER_LEN + 1..][..len], mtu);
+                mss::clamp(&mut frame[HEADER_LEN + 1..][..len], mtu);
             }
             let frame_len = HEADER_LEN + 1 + len + TAG_LEN;
-            peer.sealer.seal(counter, &mut slot[..frame_len]);
-            run.commit(frame_len, class);
+            peer.sealer.seal(counter, &mut frame[..frame_len]);
+            let datagram_len = envelopes.close(slot, frame_len);
+            run.commit(datagram_len, class);
             bytes += len as u64;
         }
         peer.traffic.sent(count, bytes);
@@ -420,7 +426,15 @@ fn send(shared: &Shared, peer: &Outbound, run: &Run) {
         let reason = match fault {
             SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,
             SendFault::TooBig => {
-                shared.outbox.too_long(peer.remote, run.segment_len());
+                let len = run.segment_len();
+                match &peer.via {
+                    None => shared.outbox.too_long(peer.remote, len),
+                    Some(via) => {
+                        shared.outbox.too_long(via.relay.remote, len);
+                        let len = len.saturating_sub(ENVELOPE_OVERHEAD);
+                        shared.outbox.too_long(peer.remote, len);
+                    }
+                }
                 DropReason::TooBig
             }
             _ => DropReason::SendFailed,
