@@ -24,6 +24,7 @@ mod first_contact;
 mod hybrid;
 mod identity;
 mod kdf;
+mod lan_beacon;
 mod measure;
 mod session;
 mod tls;
@@ -32,6 +33,7 @@ pub use cipher::{Cipher, choose};
 pub use first_contact::FirstContact;
 pub use hybrid::HybridError;
 pub use identity::{Identity, IdentityFileError, PublicIdentity, PublicIdentityError};
+pub use lan_beacon::LanBeacon;
 pub use measure::measure_speeds;
 pub use session::{
     Acceptance, Authentic, ExportError, KeyChain, OpenError, Opened, Opener, RekeyError,

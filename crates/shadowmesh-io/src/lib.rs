@@ -1,9 +1,10 @@
 //! Everything ShadowMesh takes from the operating system, and nothing that decides.
 //!
 //! The protocol crates are state machines without sockets; this crate is the other side of that
-//! wall: UDP sockets that move batches ([`udp`]), the TUN device with its offload header
-//! ([`tun`]), addresses, routes and links ([`netlink`]), waiting for several of them at once
-//! ([`poll`]), ending other programs ([`process`]), telling a
+//! wall: UDP sockets that move batches ([`udp`]), multicast on the local network ([`multicast`]), the
+//! TUN device with its offload header ([`tun`]), addresses, routes and links ([`netlink`]), waiting for
+//! several of them at once ([`poll`]), noticing that the machine slept ([`wake`]), ending other programs
+//! ([`process`]), telling a
 //! service manager ([`service`]), who goes first ([`sched`]), what the machine spends on it
 //! ([`cpu`]), message streams that look like web traffic ([`web`]), and the
 //! means to build and observe a small network on one machine ([`netns`], [`lab`]).
@@ -25,6 +26,7 @@
 pub mod cpu;
 #[cfg(target_os = "linux")]
 pub mod lab;
+pub mod multicast;
 pub mod netlink;
 pub mod netns;
 pub mod poll;
@@ -34,4 +36,5 @@ pub mod service;
 mod sys;
 pub mod tun;
 pub mod udp;
+pub mod wake;
 pub mod web;

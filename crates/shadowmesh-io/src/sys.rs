@@ -87,6 +87,22 @@ pub(crate) fn get_option<T: Plain>(
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 
+/// Elsewhere nobody tells.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn clock_watch() -> io::Result<std::os::fd::OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn rearm_clock_watch(_timer: &std::os::fd::OwnedFd) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn time_asleep() -> io::Result<std::time::Duration> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
     use super::*;
@@ -203,8 +219,66 @@ mod linux {
         set_option(socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, value)
     }
 
+    /// A timer that never comes, and that the kernel ends when the clock jumps or the machine wakes.
+    pub(crate) fn clock_watch() -> io::Result<OwnedFd> {
+        // SAFETY: no pointers; a non-negative result is a fresh descriptor that nobody else owns.
+        let timer = unsafe {
+            let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+            OwnedFd::from_raw_fd(check(libc::timerfd_create(libc::CLOCK_REALTIME, flags))?)
+        };
+        rearm_clock_watch(&timer)?;
+        Ok(timer)
+    }
+
+    /// Sets the timer of [`clock_watch`] anew; it is not readable then.
+    pub(crate) fn rearm_clock_watch(timer: &OwnedFd) -> io::Result<()> {
+        let far = libc::timespec {
+            tv_sec: libc::time_t::MAX / 4,
+            tv_nsec: 0,
+        };
+        let never = libc::itimerspec {
+            it_interval: libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: far,
+        };
+        let mut expirations = 0u64;
+        // SAFETY: both pointers describe live values for the length of the calls; the descriptor is
+        // open because it is borrowed. The read takes note of an ended timer, and its result (nothing
+        // there, or ECANCELED) says nothing new.
+        unsafe {
+            libc::read(timer.as_raw_fd(), (&raw mut expirations).cast(), 8);
+            let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
+            check(libc::timerfd_settime(
+                timer.as_raw_fd(),
+                flags,
+                &raw const never,
+                std::ptr::null_mut(),
+            ))
+            .map(drop)
+        }
+    }
+
+    /// How long this machine has slept since it was started.
+    pub(crate) fn time_asleep() -> io::Result<Duration> {
+        let read = |clock| {
+            let mut now = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            // SAFETY: the pointer describes a live, exclusively borrowed value.
+            check(unsafe { libc::clock_gettime(clock, &raw mut now) })?;
+            Ok::<_, io::Error>(Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
+        };
+        let awake = read(libc::CLOCK_MONOTONIC)?;
+        Ok(read(libc::CLOCK_BOOTTIME)?.saturating_sub(awake))
+    }
+
     // SAFETY: two integers, valid for every bit pattern.
     unsafe impl Plain for libc::tpacket_stats {}
+    // SAFETY: three integers, valid for every bit pattern.
+    unsafe impl Plain for libc::ip_mreqn {}
     // SAFETY: as above.
     unsafe impl Plain for libc::timeval {}
 }

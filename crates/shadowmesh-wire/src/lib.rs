@@ -19,6 +19,7 @@
 //! | [`fragment`] | a piece of a packet too long for the path |
 //! | [`envelope`] | a datagram that a relay is to pass on |
 //! | [`way`] | relays and streams, written as socket addresses |
+//! | [`beacon`] | what a node says on its local network |
 //! | [`control`] | messages on the control stream |
 //! | [`ip`], [`prefix`], [`overlay`] | IP packets, prefixes, addresses derived from a [`PeerId`] |
 //! | [`traffic_class`] | DSCP and ECN of an IP packet, across the tunnel |
@@ -26,6 +27,7 @@
 //! | [`offload`] | the super-packets of the TUN device: split and coalesce |
 #![forbid(unsafe_code)]
 
+pub mod beacon;
 pub mod bundle;
 mod checksum;
 pub mod control;

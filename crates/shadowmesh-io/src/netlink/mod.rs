@@ -4,6 +4,8 @@
 //! is nothing to wait for and no reason for tasks. The few messages we need are encoded here: their
 //! framing in `message.rs`, four fixed headers and a dozen attributes in `record.rs`.
 //!
+//! [`Monitor`] hears of changes that others make.
+//!
 //! A [`Handle`] belongs to the network namespace it was opened in. Inside another one, open it
 //! there: `netns.run(Handle::new)`.
 //!
@@ -26,17 +28,23 @@ mod handle;
 #[cfg(target_os = "linux")]
 mod message;
 #[cfg(target_os = "linux")]
+mod monitor;
+#[cfg(target_os = "linux")]
 pub mod nftables;
+mod own;
 #[cfg(target_os = "linux")]
 mod record;
 
 #[cfg(target_os = "linux")]
 pub use handle::Handle;
+#[cfg(target_os = "linux")]
+pub use monitor::Monitor;
+pub use own::own_addresses;
 
 #[cfg(not(target_os = "linux"))]
 mod unsupported;
 #[cfg(not(target_os = "linux"))]
-pub use unsupported::Handle;
+pub use unsupported::{Handle, Monitor};
 
 /// The main routing table.
 pub const TABLE_MAIN: u32 = 254;
@@ -76,6 +84,9 @@ pub struct Address {
     pub address: IpAddr,
     /// The length of the prefix that is reached directly through the device.
     pub prefix_len: u8,
+    /// Whether it may be used for something new: neither tentative nor deprecated nor found to be
+    /// somebody else's.
+    pub ready: bool,
 }
 
 /// A unicast route.
@@ -133,6 +144,21 @@ impl fmt::Display for Route {
         }
         Ok(())
     }
+}
+
+/// What the kernel says has changed; see [`Monitor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A device came, went, or changed its state.
+    Link,
+    /// An address did.
+    Address,
+    /// A unicast route was added or replaced.
+    RouteAdded(Route),
+    /// A unicast route was removed.
+    RouteRemoved(Route),
+    /// More than could be taken in.
+    Lost,
 }
 
 /// Why a request failed.

@@ -12,6 +12,9 @@ pub(super) const CREATE: u16 = REQUEST | (libc::NLM_F_CREATE | libc::NLM_F_EXCL)
 /// unknown.)
 const OPERATIONAL: u8 = 6;
 
+/// Flags of an address that is not to be used for anything new.
+const NOT_READY: u32 = libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED | libc::IFA_F_DEPRECATED;
+
 /// `struct ifinfomsg`: family, padding, type, index, flags, mask of the flags to change.
 pub(super) fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut header = [0; 16];
@@ -86,8 +89,11 @@ pub(super) fn address_request(
 
 pub(super) fn parse_address(body: &[u8]) -> Option<Address> {
     let (mut local, mut address) = (None, None);
+    let mut flags = u32::from(*body.get(2)?);
     for (kind, value) in attributes(body.get(8..)?) {
         match kind {
+            // All of them; the header has room for eight only.
+            libc::IFA_FLAGS => flags = u32_at(value, 0)?,
             libc::IFA_LOCAL => local = message::address(value),
             libc::IFA_ADDRESS => address = message::address(value),
             _ => {}
@@ -98,6 +104,7 @@ pub(super) fn parse_address(body: &[u8]) -> Option<Address> {
         index: u32_at(body, 4)?,
         address: local.or(address)?,
         prefix_len: body[1],
+        ready: flags & NOT_READY == 0,
     })
 }
 

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use super::{Address, Link, NetlinkError, Route};
+use super::{Address, Change, Link, NetlinkError, Route};
 
 type Result<T> = std::result::Result<T, NetlinkError>;
 
@@ -76,6 +76,31 @@ impl Handle {
         match self.0 {}
     }
     pub fn del_route(&self, _route: &Route) -> Result<()> {
+        match self.0 {}
+    }
+}
+
+/// Changes of links, addresses and routes; cannot exist on this platform.
+pub struct Monitor(Infallible);
+
+#[allow(missing_docs, reason = "documented on the Linux type")]
+impl Monitor {
+    pub fn new() -> Result<Self> {
+        Err(NetlinkError::Unsupported)
+    }
+    pub fn take(&mut self) -> Result<Vec<Change>> {
+        match self.0 {}
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.0 {}
+    }
+}
+
+impl AsRawFd for Monitor {
+    fn as_raw_fd(&self) -> RawFd {
         match self.0 {}
     }
 }
