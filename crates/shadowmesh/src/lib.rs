@@ -11,6 +11,7 @@
 //! | [`identity_file`], [`state`] | what the node keeps on disk |
 //! | [`admin`] | the Unix socket by which verbs talk to a running node |
 //! | [`engine`] | the threads between device and UDP socket |
+//! | [`metrics`] | the Prometheus endpoint |
 //! | [`mod@bench`] | measuring: handshakes in-process, throughput and latency between two nodes |
 //! | [`demo`] | the whole mesh at work on one machine, measured |
 //! | [`lab`] | several real nodes on one machine, for the demo and the tests |
@@ -27,4 +28,5 @@ pub mod engine;
 pub mod identity_file;
 pub mod lab;
 pub mod log;
+pub mod metrics;
 pub mod state;

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-use report::{NodeReport, PathReport, PeerReport};
+use report::{MetricsReport, NodeReport, PathReport, PeerReport};
 
 /// Where the running node of a state directory listens.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
@@ -42,6 +42,11 @@ pub enum Command {
     Peers {
         /// takes the answer
         reply: oneshot::Sender<Vec<PeerReport>>,
+    },
+    /// What is counted, for the metrics endpoint.
+    Metrics {
+        /// takes the answer
+        reply: oneshot::Sender<Box<MetricsReport>>,
     },
     /// Send one probe through the session of `peer`. Without a session the engine starts to
     /// connect and answers [`PingFailure::NoSession`] at once. The asker gives up by dropping the

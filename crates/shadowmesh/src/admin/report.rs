@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use shadowmesh_net::ConnectivityTotals;
 
 /// The node as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -163,4 +164,54 @@ pub enum PathKind {
     Relay,
     /// WebSocket over TLS straight to the peer.
     Web,
+}
+
+/// Everything the metrics endpoint tells. It names no peer: who talks to whom is nobody's business who
+/// may only read figures.
+#[derive(Clone, Debug, Default)]
+pub struct MetricsReport {
+    /// The node as a whole.
+    pub node: NodeReport,
+    /// Peers by [`PeerState`]: idle, connecting, up.
+    pub peers: [usize; 3],
+    /// Sessions by [`PathKind`]: direct, relay, web.
+    pub paths: [usize; 3],
+    /// How peers were reached since the start.
+    pub connectivity: ConnectivityTotals,
+    /// What happened to sessions since the start.
+    pub sessions: SessionCounts,
+    /// Drops by reason, also reasons that never happened.
+    pub drops: Vec<(&'static str, u64)>,
+    /// What waits for the control thread: name of the queue, how much is in it, how much may be.
+    pub queues: Vec<QueueReport>,
+}
+
+/// What happened to sessions since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounts {
+    /// Handshakes that we began and completed, with the whole exchange of keys and signatures.
+    pub handshakes_full: u64,
+    /// Those that resumed an earlier session.
+    pub handshakes_resumed: u64,
+    /// Sessions that came up.
+    pub up: u64,
+    /// Sessions that ended, by reason.
+    pub down: BTreeMap<&'static str, u64>,
+    /// Fresh keys.
+    pub rekeys: u64,
+    /// Times a peer's datagrams took another way.
+    pub path_changes: u64,
+    /// Times a peer's packets were carried by something else.
+    pub plane_changes: u64,
+}
+
+/// A queue in front of the control thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueReport {
+    /// What waits in it.
+    pub name: &'static str,
+    /// Messages in it.
+    pub len: usize,
+    /// Messages it may hold; what comes beyond is dropped and counted.
+    pub limit: usize,
 }

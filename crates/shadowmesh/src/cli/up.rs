@@ -1,5 +1,6 @@
 //! `shadowmesh up`: from configuration and state directory to a running engine, and back.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
@@ -21,6 +22,7 @@ use crate::admin::{COMMAND_QUEUE_MAX, Command};
 use crate::config::{CipherChoice, Config, Loaded, Offload};
 use crate::engine::{self, EngineConfig, EngineError, Hooks, Started};
 use crate::identity_file;
+use crate::metrics::MetricsServer;
 use crate::state::StateDir;
 
 /// Learned keys waiting to be written; a key that does not fit is learned again next time.
@@ -48,10 +50,17 @@ async fn serve(
 ) -> Result<(), Failure> {
     let config = Arc::new(loaded.config.clone());
     let (commands, inbox) = mpsc::channel::<Command>(COMMAND_QUEUE_MAX);
+    let metrics = bind_metrics(config.metrics.listen, commands.clone()).await?;
     let admin = AdminServer::bind(state.path(), Arc::clone(&config), commands)
         .map_err(|error| admin_failure(state.path(), &error))?;
     let (stop_admin, stop) = oneshot::channel();
     let admin = tokio::spawn(admin.run(stop));
+    // The endpoint is there until this is dropped.
+    let _metrics = metrics.map(|metrics| {
+        let (stop_metrics, stop) = oneshot::channel();
+        tokio::spawn(metrics.run(stop));
+        stop_metrics
+    });
 
     let id = identity.peer_id();
     let hooks = Hooks {
@@ -67,6 +76,27 @@ async fn serve(
     let _ = stop_admin.send(());
     let _ = admin.await;
     ended.map_err(engine_failure)
+}
+
+async fn bind_metrics(
+    listen: Option<SocketAddr>,
+    commands: mpsc::Sender<Command>,
+) -> Result<Option<MetricsServer>, Failure> {
+    let Some(listen) = listen else {
+        return Ok(None);
+    };
+    if !listen.ip().is_loopback() {
+        tracing::warn!(
+            "the metrics can be read by everybody who reaches {listen}: there is no login"
+        );
+    }
+    match MetricsServer::bind(listen, commands).await {
+        Ok(server) => Ok(Some(server)),
+        Err(error) => Err(
+            Failure::new(format!("cannot serve metrics on {listen}: {error}"))
+                .next("choose another metrics.listen, or stop the program that uses this port"),
+        ),
+    }
 }
 
 fn engine_config(

@@ -27,6 +27,7 @@ use super::by_quic::FrameBatch;
 use super::inbox::{FromNetwork, Inbox};
 use super::receiver::coalescer;
 use super::{DataThreads, EngineError, Hooks, Shared, Started, report};
+use crate::admin::report::{NodeReport, SessionCounts};
 use crate::admin::{BenchFailure, Command, PingFailure, PingReply};
 use crate::bench::responder::Responder;
 
@@ -56,6 +57,7 @@ pub struct Control {
     /// one packet.
     arrived: Vec<u8>,
     coalescer: Coalescer,
+    sessions: SessionCounts,
     benches: Vec<(PeerId, oneshot::Sender<Result<SocketAddr, BenchFailure>>)>,
 }
 
@@ -97,6 +99,7 @@ impl Control {
             pings: HashMap::new(),
             arrived: Vec::new(),
             coalescer,
+            sessions: SessionCounts::default(),
             benches: Vec::new(),
         }
     }
@@ -118,7 +121,7 @@ impl Control {
             self.drain();
             let due = self.node.poll_timeout().map(|(at, _)| at);
             let end = tokio::select! {
-                command = commands.recv() => self.handle_command(command),
+                command = commands.recv() => self.handle_command(command, &inbox),
                 input = take(&mut inbox.control, LONG_BATCH_MAX) => {
                     inbox.taken(&input);
                     self.handle_network(input)
@@ -209,16 +212,14 @@ impl Control {
     }
 
     /// `None` stands for nobody being left to send commands; the node goes on without.
-    fn handle_command(&mut self, command: Option<Command>) -> Option<End> {
+    fn handle_command(&mut self, command: Option<Command>, inbox: &Inbox) -> Option<End> {
         match command? {
-            Command::Status { reply } => {
-                let report = report::node(
-                    &self.node,
-                    &self.started,
-                    self.since,
-                    self.shared.links.receive_drops(),
-                );
-                let _ = reply.send(report);
+            Command::Status { reply } => drop(reply.send(self.report())),
+            Command::Metrics { reply } => {
+                let sessions = self.sessions.clone();
+                let queues = inbox.lengths();
+                let report = report::metrics(&self.node, self.report(), sessions, queues);
+                let _ = reply.send(Box::new(report));
             }
             Command::Peers { reply } => {
                 let _ = reply.send(report::peers(&self.node));
@@ -232,6 +233,11 @@ impl Control {
             Command::Down { reply } => return Some(End::Asked(reply)),
         }
         None
+    }
+
+    fn report(&self) -> NodeReport {
+        let overflow = self.shared.links.receive_drops();
+        report::node(&self.node, &self.started, self.since, overflow)
     }
 
     fn ping(&mut self, peer: PeerId, reply: oneshot::Sender<Result<PingReply, PingFailure>>) {
@@ -300,6 +306,7 @@ impl Control {
 
     fn handle_net_event(&mut self, event: NetEvent) {
         report::log_event(&event);
+        self.sessions.count(&event);
         match event {
             NetEvent::PingReply {
                 token, rtt, path, ..

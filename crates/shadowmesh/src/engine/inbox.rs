@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::by_quic::{self, FrameBatch, ToQuic};
+use crate::admin::report::QueueReport;
 
 /// Messages of control connections that may wait. A peer's control connection sends a few datagrams
 /// per second, a handshake is about 16; one that carries packets brings many in each message.
@@ -89,6 +90,26 @@ pub struct Inbox {
 }
 
 impl Inbox {
+    /// How much waits in each queue.
+    pub fn lengths(&self) -> Vec<QueueReport> {
+        fn report<T>(name: &'static str, queue: &Receiver<T>) -> QueueReport {
+            QueueReport {
+                name,
+                len: queue.len(),
+                limit: queue.max_capacity(),
+            }
+        }
+        vec![
+            report("control", &self.control),
+            report("inner", &self.inner),
+            report("stray", &self.stray),
+            report("first", &self.first),
+            report("device", &self.device),
+            report("frames", &self.frames),
+            report("too_long", &self.too_long),
+        ]
+    }
+
     /// To be told what was taken out of `control`.
     pub fn taken(&self, input: &[FromNetwork]) {
         let bytes = input.iter().map(FromNetwork::len).sum();

@@ -30,7 +30,7 @@
 //! | `priority` | who goes first when all cores are busy |
 //! | `links` | the UDP sockets |
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
-//! | `report` | what commands are told |
+//! | `report`, `tally` | what commands are told, and what is counted for metrics |
 
 mod arrivals;
 mod buffers;
@@ -53,6 +53,7 @@ mod runs;
 mod sender;
 mod stop;
 mod sync;
+mod tally;
 mod turnstile;
 
 use std::io::{self, IoSlice};

@@ -14,8 +14,8 @@ use shadowmesh_wire::prefix::IpPrefix;
 
 use super::Started;
 use crate::admin::report::{
-    CipherSpeeds, DeviceReport, HandshakeReport, NodeReport, PathKind, PathReport, PeerReport,
-    PeerState, TrafficReport,
+    CipherSpeeds, DeviceReport, HandshakeReport, MetricsReport, NodeReport, PathKind, PathReport,
+    PeerReport, PeerState, QueueReport, SessionCounts, TrafficReport,
 };
 use crate::admin::{BenchFailure, PingFailure};
 
@@ -57,6 +57,38 @@ pub fn node(node: &Node, started: &Started, since: Instant, overflow: u64) -> No
             .collect(),
         cpu_ms: cpu::process().map_or(0, |time| millis(time.total())),
         memory_kib: cpu::memory().map_or(0, |memory| memory.resident / 1024),
+    }
+}
+
+/// What is counted, beside the node as a whole.
+pub fn metrics(
+    node: &Node,
+    report: NodeReport,
+    sessions: SessionCounts,
+    queues: Vec<QueueReport>,
+) -> MetricsReport {
+    let (mut peers, mut paths) = ([0; 3], [0; 3]);
+    for peer in &node.status(Instant::now()).peers {
+        let net = peer.net.as_ref();
+        peers[state(net.map_or(NetState::Idle, |net| net.state)) as usize] += 1;
+        if let Some(session) = session_of(peer) {
+            paths[path(session.path, None).kind as usize] += 1;
+        }
+    }
+    let overflow = DropReason::SocketOverflow.name();
+    let counted = |reason: &DropReason| match reason.name() {
+        // The kernel counts these.
+        name if name == overflow => (name, report.drops.get(name).copied().unwrap_or(0)),
+        name => (name, node.drops().get(*reason)),
+    };
+    MetricsReport {
+        peers,
+        paths,
+        connectivity: node.connectivity().totals(),
+        sessions,
+        drops: DropReason::ALL.iter().map(counted).collect(),
+        queues,
+        node: report,
     }
 }
 
