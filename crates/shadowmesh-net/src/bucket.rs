@@ -19,8 +19,14 @@ impl Bucket {
 
     /// Takes one, if there is one: of `size` at once, and one more in each `interval`.
     pub fn take(&mut self, size: u32, interval: Duration, now: Instant) -> bool {
-        let whole_at = self.whole_at.max(now) + interval;
-        if whole_at > now + interval * size {
+        self.spend(interval, interval * size, now)
+    }
+
+    /// Takes what is regained in the time `cost`, if there is so much: of what is regained in the time
+    /// `depth`. For what is counted in bytes.
+    pub fn spend(&mut self, cost: Duration, depth: Duration, now: Instant) -> bool {
+        let whole_at = self.whole_at.max(now) + cost;
+        if whole_at > now + depth {
             return false;
         }
         self.whole_at = whole_at;

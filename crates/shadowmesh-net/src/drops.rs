@@ -79,6 +79,21 @@ drop_reasons! {
     /// A packet in fragments that made room for newer ones. Counted once for each packet.
     FragmentOverflow = "fragment_overflow",
 
+    // Relays.
+    /// For a peer over a relay with which there is no session, or which is itself reached over one.
+    NoRelay = "no_relay",
+    /// What claims to be passed on by a relay, and came from a peer that is none of ours; or inside what
+    /// a relay passed on.
+    RelayNotOurs = "relay_not_ours",
+    /// To be passed on, and we relay nothing for its sender.
+    RelayNotServed = "relay_not_served",
+    /// To be passed on, and nobody with that label has a session here.
+    RelayUnknown = "relay_unknown",
+    /// To be passed on, and more than its sender or its receiver may have relayed.
+    RelayRate = "relay_rate",
+    /// To be passed on, and too long for the path to its receiver.
+    RelayTooLong = "relay_too_long",
+
     // What may flow.
     /// Not a well-formed IP packet.
     MalformedIpPacket = "malformed_ip_packet",

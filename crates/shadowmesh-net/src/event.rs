@@ -7,6 +7,7 @@ use std::time::Duration;
 use shadowmesh_crypto::{Cipher, PublicIdentity};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
+use shadowmesh_wire::way::Way;
 
 use crate::forwarding::TrafficTotals;
 use crate::plane::PlaneStatus;
@@ -33,6 +34,22 @@ impl Received {
             ecn: None,
             socket: 0,
         }
+    }
+
+    /// A datagram that a relay passed on, as it is judged: it came by the way `remote` over that relay.
+    pub fn over_relay(self, remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            local_ip: None,
+            socket: 0,
+            ..self
+        }
+    }
+
+    /// Whether a relay passed it on: then there is no other relay's envelope in it.
+    // PROTOCOL SM-RL-2
+    pub fn is_relayed(&self) -> bool {
+        matches!(Way::of(self.remote), Way::Relayed { .. })
     }
 
     /// With IPv4 addresses as such, not mapped into IPv6 as a dual-stack socket tells them: an
@@ -158,6 +175,25 @@ pub enum NetEvent {
         /// What.
         message: ControlMessage,
     },
+}
+
+impl NetEvent {
+    /// Whom it is about, if it is about one peer.
+    pub fn peer(&self) -> Option<PeerId> {
+        match self {
+            NetEvent::Handshaken { peer, .. }
+            | NetEvent::PeerUp { peer, .. }
+            | NetEvent::PeerDown { peer, .. }
+            | NetEvent::Rekeyed { peer, .. }
+            | NetEvent::PathChanged { peer, .. }
+            | NetEvent::PlaneChanged { peer, .. }
+            | NetEvent::PingReply { peer, .. }
+            | NetEvent::WantStream { peer }
+            | NetEvent::Control { peer, .. } => Some(*peer),
+            NetEvent::LearnedKey(key) => Some(key.peer_id()),
+            NetEvent::ForwardingChanged | NetEvent::SocketsDone { .. } => None,
+        }
+    }
 }
 
 /// The way datagrams take to a peer.

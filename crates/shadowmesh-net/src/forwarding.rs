@@ -12,12 +12,16 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use shadowmesh_crypto::{Opener, Sealer, SharedWindow};
 use shadowmesh_wire::PeerId;
-use shadowmesh_wire::sealed::ReceiverIndex;
+use shadowmesh_wire::envelope::ENVELOPE_OVERHEAD;
+use shadowmesh_wire::sealed::{OVERHEAD, ReceiverIndex};
 use shadowmesh_wire::way::Label;
 
+use crate::credit::{Credit, RelayCounters};
+use crate::drops::DropReason;
 use crate::fragments::Reassembler;
 use crate::plane::Plane;
 
@@ -28,6 +32,10 @@ pub struct Forwarding {
     outbound: BTreeMap<PeerId, Arc<Outbound>>,
     /// Limit: two entries for each peer, the session in use and the one it replaced.
     inbound: HashMap<ReceiverIndex, Arc<Inbound>, BuildHasherDefault<IndexHasher>>,
+    /// For whom we relay, by label. Limit: one entry for each peer with a session. Hashed with a key:
+    /// labels are chosen by those who have them.
+    clients: HashMap<Label, Client>,
+    relayed: Arc<RelayCounters>,
     /// Where the peers of `outbound` are. Hashed with a key: strangers choose what is looked up.
     remotes: HashSet<SocketAddr>,
 }
@@ -60,6 +68,30 @@ pub struct Outbound {
     pub plane: Plane,
 }
 
+/// Somebody for whom we relay.
+#[derive(Debug, Clone)]
+struct Client {
+    outbound: Arc<Outbound>,
+    credit: Arc<Credit>,
+}
+
+/// Where to pass on what one client sends to another.
+///
+/// In place: take the frame apart as usual (the sender's session opens it), let [`RelayTo::take`] allow
+/// its length, give the inner frame to [`readdress`](shadowmesh_wire::envelope::readdress) with
+/// [`RelayTo::source`], seal the same bytes with [`Outbound::sealer`] of [`RelayTo::outbound`], count it
+/// in that one's `traffic`, and send it to that one's address. The length stays as it was.
+#[derive(Debug, Clone, Copy)]
+pub struct RelayTo<'f> {
+    /// How to send to the receiver. Its `via` is `None`.
+    pub outbound: &'f Arc<Outbound>,
+    /// The sender's label, to be put in the place of the receiver's.
+    pub source: Label,
+    sender: &'f Credit,
+    receiver: &'f Credit,
+    relayed: &'f RelayCounters,
+}
+
 /// The first part of a way that leads over a relay.
 #[derive(Debug)]
 pub struct Via {
@@ -82,10 +114,16 @@ pub struct Inbound {
     pub fragments: Arc<Mutex<Reassembler>>,
     /// As [`Outbound::inner_mtu`]: what the peer's TCP may be told of the way to it.
     pub inner_mtu: Option<usize>,
+    /// Which of our relays the peer is, if it is one: it may pass on what others send us.
+    pub relay_slot: Option<u16>,
+    /// We pass on what the peer sends to others.
+    pub relays_for: bool,
     /// To be counted for each frame opened.
     pub traffic: Arc<Traffic>,
 }
 
+/// What QUIC needs of every path (RFC 9000 §14.1).
+const QUIC_LEN_MIN: usize = 1200;
 /// Inner bytes of a frame that every IPv4 path passes.
 const LONG_FRAME: u64 = 512;
 
@@ -99,7 +137,36 @@ pub struct Traffic {
     long_frames: AtomicU64,
 }
 
+impl RelayTo<'_> {
+    /// Whether a frame of so many bytes may go, which then counts for the sender and the receiver. True:
+    /// on its way the network may cut it (IPv4 without DF), because the path to the receiver is not
+    /// known to take it, and QUIC takes for granted that 1200 bytes pass. HOT PATH.
+    ///
+    /// # Errors
+    /// [`DropReason::RelayTooLong`] and [`DropReason::RelayRate`].
+    // PROTOCOL SM-RL-3
+    // PROTOCOL SM-RL-7
+    pub fn take(&self, frame_len: usize, now: Instant) -> Result<bool, DropReason> {
+        let fits = frame_len <= self.outbound.inner_len_max + OVERHEAD;
+        if !fits && frame_len > QUIC_LEN_MIN + ENVELOPE_OVERHEAD {
+            return Err(DropReason::RelayTooLong);
+        }
+        if !self.sender.send(frame_len, now) || !self.receiver.receive(frame_len, now) {
+            return Err(DropReason::RelayRate);
+        }
+        self.relayed.passed_on(frame_len);
+        Ok(!fits)
+    }
+}
+
 impl Forwarding {
+    pub(crate) fn new(relayed: Arc<RelayCounters>) -> Self {
+        Self {
+            relayed,
+            ..Self::default()
+        }
+    }
+
     /// How to send to `peer`, if there is a session.
     pub fn outbound(&self, peer: &PeerId) -> Option<&Arc<Outbound>> {
         self.outbound.get(peer)
@@ -116,6 +183,30 @@ impl Forwarding {
         self.remotes.contains(&remote)
     }
 
+    /// Where an envelope goes that `from` sent for the peer with this label. Good for all datagrams of a
+    /// run from the one to the other. HOT PATH.
+    ///
+    /// # Errors
+    /// [`DropReason::RelayNotServed`]: we do not relay for the sender. [`DropReason::RelayUnknown`]:
+    /// nobody with that label has a session here; then the frame is to be handed to `Net`, which tells
+    /// the sender.
+    // PROTOCOL SM-RL-4
+    pub fn relay(&self, from: &PeerId, to: Label) -> Result<RelayTo<'_>, DropReason> {
+        let source = Label::of(from);
+        let sender = self.clients.get(&source);
+        let sender = sender
+            .filter(|client| client.outbound.peer == *from)
+            .ok_or(DropReason::RelayNotServed)?;
+        let receiver = self.clients.get(&to).ok_or(DropReason::RelayUnknown)?;
+        Ok(RelayTo {
+            outbound: &receiver.outbound,
+            source,
+            sender: &sender.credit,
+            receiver: &receiver.credit,
+            relayed: &self.relayed,
+        })
+    }
+
     /// The peers that have a session, in order.
     pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
         self.outbound.keys()
@@ -127,9 +218,18 @@ impl Forwarding {
         self.inbound.keys().copied()
     }
 
-    pub(crate) fn insert_outbound(&mut self, outbound: Outbound) {
+    pub(crate) fn insert_outbound(&mut self, outbound: Outbound) -> Arc<Outbound> {
         self.remotes.insert(outbound.remote);
-        self.outbound.insert(outbound.peer, Arc::new(outbound));
+        let outbound = Arc::new(outbound);
+        self.outbound.insert(outbound.peer, outbound.clone());
+        outbound
+    }
+
+    /// The first with a label keeps it.
+    pub(crate) fn insert_client(&mut self, outbound: Arc<Outbound>, credit: Arc<Credit>) {
+        let client = Client { outbound, credit };
+        let label = Label::of(&client.outbound.peer);
+        self.clients.entry(label).or_insert(client);
     }
 
     pub(crate) fn insert_inbound(&mut self, index: ReceiverIndex, inbound: Inbound) {

@@ -23,6 +23,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use shadowmesh_wire::way::is_way;
+
 use crate::bucket::Bucket;
 
 /// Unproven first packets served when it was quiet. A small mesh that starts together fits;
@@ -165,9 +167,11 @@ impl Gate {
     }
 }
 
-/// One household usually holds a /64, so for IPv6 that is one source.
+/// One household usually holds a /64, so for IPv6 that is one source. Ways over relays and streams name
+/// one peer each.
 fn source_key(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
+        way if is_way(way) => way,
         IpAddr::V6(v6) => {
             let prefix = u128::from(v6) >> 64 << 64;
             IpAddr::V6(prefix.into())

@@ -23,6 +23,7 @@ mod bucket;
 mod config;
 mod connectivity;
 mod control;
+mod credit;
 mod drops;
 mod event;
 mod forwarding;
@@ -51,7 +52,8 @@ pub use event::{
     AddressKind, CandidateReport, CandidateState, DownReason, NetEvent, OwnAddress, PathInfo,
     PathReport, PeerState, PeerStatus, Received, SessionStatus, Transmit,
 };
-pub use forwarding::{Forwarding, Inbound, Outbound, Traffic, TrafficTotals, Via};
+pub use forwarding::{Forwarding, Inbound, Outbound, RelayTo, Traffic, TrafficTotals, Via};
 pub use fragments::{Pieces, Reassembled, Reassembler, pieces};
 pub use net::{Net, NetError};
 pub use plane::{DataPlane, Plane, PlaneStatus};
+pub use relay::wrap;

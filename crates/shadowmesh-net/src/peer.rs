@@ -1,22 +1,38 @@
 //! What `Net` keeps for each peer across its connections.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::way::Way;
 
 use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::ConnKey;
 use crate::forwarding::TrafficTotals;
 use crate::plane::DataPlane;
+use crate::relay::Credit;
 
 /// Limit: ways found for a peer beside those of the configuration.
 const LEARNED_MAX: usize = 4;
 
+/// What we have to do with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Given by the parent: packets may flow.
+    Member,
+    /// Given by the parent as a relay, and nothing else: its session may be given up for a nearer one.
+    Transit,
+    /// It called us to relay for it; nobody gave it to us, and the parent never hears of it.
+    Client,
+}
+
 /// One peer.
 #[derive(Debug)]
 pub(crate) struct Peer {
+    pub(crate) role: Role,
     /// As configured. Limit: [`ADDRESSES_MAX`].
     pub(crate) addresses: Vec<SocketAddr>,
     /// Ways found meanwhile, the newest first. Limit: [`LEARNED_MAX`].
@@ -41,6 +57,8 @@ pub(crate) struct Peer {
     pub(crate) holds_our_key: bool,
     /// Traffic of sessions that ended.
     pub(crate) past_traffic: TrafficTotals,
+    /// What it may have relayed, where we relay for it.
+    pub(crate) credit: Option<Arc<Credit>>,
     /// What went wrong last.
     pub(crate) last_error: Option<String>,
 }
@@ -50,6 +68,7 @@ impl Peer {
         let mut addresses = config.addresses;
         addresses.truncate(ADDRESSES_MAX);
         Self {
+            role: Role::Member,
             addresses,
             learned: Vec::new(),
             last_seen: None,
@@ -62,7 +81,23 @@ impl Peer {
             used_quic: config.data_plane == DataPlane::Quic,
             holds_our_key: false,
             past_traffic: TrafficTotals::default(),
+            credit: None,
             last_error: None,
+        }
+    }
+
+    /// Somebody for whom we relay and who is nothing else to us.
+    pub(crate) fn client(id: PeerId) -> Self {
+        let config = PeerConfig {
+            id,
+            addresses: Vec::new(),
+            known_key: None,
+            data_plane: DataPlane::Sealed,
+            relay: false,
+        };
+        Self {
+            role: Role::Client,
+            ..Self::new(config)
         }
     }
 
@@ -84,9 +119,10 @@ impl Peer {
         }
     }
 
-    /// Where to try, the likeliest first.
+    /// Where to try without a relay, the likeliest first.
     pub(crate) fn targets(&self) -> Vec<SocketAddr> {
         let mut targets: Vec<SocketAddr> = self.last_seen.into_iter().collect();
+        targets.retain(|address| !matches!(Way::of(*address), Way::Relayed { .. }));
         for address in self.learned.iter().chain(&self.addresses) {
             if !targets.contains(address) {
                 targets.push(*address);
@@ -143,6 +179,11 @@ impl Retry {
     /// An attempt begins.
     pub(crate) fn begun(&mut self) {
         self.refused = false;
+    }
+
+    /// Whether the last attempt was answered by a no.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// The attempt was answered by a no: asking again soon costs both sides a handshake and cannot

@@ -11,7 +11,12 @@ use shadowmesh_wire::PeerId;
 
 /// The members and their keys.
 #[derive(Debug, Default)]
-pub(crate) struct Roster(Mutex<Inner>);
+pub(crate) struct Roster {
+    /// Others may call too, to have datagrams relayed; who of them stays is decided when they have shown
+    /// who they are (`net::relaying`), so that they can be told why not.
+    open: bool,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -23,6 +28,19 @@ struct Inner {
 }
 
 impl Roster {
+    /// An empty one. `open`: strangers may show who they are.
+    pub(crate) fn new(open: bool) -> Self {
+        Self {
+            open,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Whether this is a member, and not somebody who may only call.
+    pub(crate) fn lists(&self, id: &PeerId) -> bool {
+        self.lock().members.contains_key(id)
+    }
+
     /// Adds a member. A key it was added with before stays if none is given now.
     pub(crate) fn add(&self, id: PeerId, key: Option<Arc<PublicIdentity>>) {
         let key = key.filter(|key| key.peer_id() == id);
@@ -44,13 +62,14 @@ impl Roster {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.inner.lock().expect("no holder of this lock panics")
     }
 }
 
 impl PeerBook for Roster {
+    // PROTOCOL SM-RL-5
     fn is_member(&self, id: &PeerId) -> bool {
-        self.lock().members.contains_key(id)
+        self.open || self.lists(id)
     }
 
     fn public_identity(&self, id: &PeerId) -> Option<Arc<PublicIdentity>> {

@@ -30,6 +30,10 @@ pub(crate) enum Timer {
     Mtu(ConnKey),
     /// Try again to connect.
     Connect(PeerId),
+    /// Look whether enough of our relays answer, and whether some are not needed.
+    Relays,
+    /// A client of ours whose session ended may be forgotten.
+    ForgetClient(PeerId),
     /// First packets that waited to see whether a flood follows are judged.
     Strangers,
     /// The indices of a removed peer need not be remembered any longer.
@@ -50,6 +54,8 @@ impl Timer {
             Timer::Retire(_) => "wipe old epoch",
             Timer::Mtu(_) => "path MTU",
             Timer::Connect(_) => "connect",
+            Timer::Relays => "relays",
+            Timer::ForgetClient(_) => "forget client",
             Timer::Strangers => "first packets",
             Timer::Forget => "forget removed peer",
         }

@@ -27,10 +27,12 @@ use std::time::Instant;
 use shadowmesh_crypto::{Authentic, OpenError};
 use shadowmesh_net::{DropCounters, DropReason, Forwarding, Outbound, Reassembled};
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::envelope;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::ip::IpPacket;
 use shadowmesh_wire::mss;
 use shadowmesh_wire::sealed;
+use shadowmesh_wire::way::{Label, Way};
 
 use crate::members::Members;
 
@@ -68,11 +70,41 @@ pub enum Inbound {
         /// The body of the inner frame, without its type byte.
         range: Range<usize>,
     },
+    /// What a relay of ours passed on: a datagram to be judged like any other, once, with its `remote` and
+    /// [`Inbound::inside`].
+    Envelope {
+        /// The relay.
+        relay: PeerId,
+        /// The way it came, written as an address.
+        remote: SocketAddr,
+        /// The datagram inside.
+        range: Range<usize>,
+    },
+    /// To be passed on: we are the sender's relay. See [`Forwarding::relay`].
+    Relay {
+        /// Who sealed it.
+        peer: PeerId,
+        /// For whom.
+        label: Label,
+        /// The inner frame, its type byte first.
+        range: Range<usize>,
+    },
     /// No sealed frame of a session we have; the datagram is untouched and is
     /// [`Node::handle_datagram`](crate::Node::handle_datagram)'s.
     NotSealed,
     /// Not to be delivered.
     Dropped(DropReason),
+}
+
+impl Inbound {
+    /// The verdict on a datagram that a relay passed on: there is no envelope inside an envelope.
+    // PROTOCOL SM-RL-2
+    pub fn inside(self) -> Self {
+        match self {
+            Self::Envelope { .. } | Self::Relay { .. } => Self::Dropped(DropReason::RelayNotOurs),
+            other => other,
+        }
+    }
 }
 
 impl Snapshot {
@@ -197,6 +229,12 @@ impl Snapshot {
         if kind == Some(InnerType::Fragment as u8) {
             return Inbound::Fragment { peer, range: body };
         }
+        if kind == Some(InnerType::Relayed as u8) {
+            return passed_on(session, datagram, body);
+        }
+        if kind == Some(InnerType::RelayEnvelope as u8) {
+            return to_be_passed_on(session, datagram, range);
+        }
         if kind != Some(InnerType::IpPacket as u8) {
             return Inbound::Inner { peer, range };
         }
@@ -275,6 +313,42 @@ impl Snapshot {
             return Err(DropReason::NotForUs);
         }
         Ok(())
+    }
+}
+
+/// What a session brings that claims to be passed on by a relay.
+// PROTOCOL SM-RL-2
+fn passed_on(session: &shadowmesh_net::Inbound, datagram: &[u8], body: Range<usize>) -> Inbound {
+    let Some(slot) = session.relay_slot else {
+        return Inbound::Dropped(DropReason::RelayNotOurs);
+    };
+    let Some((label, inside)) = envelope::decode(&datagram[body.clone()]) else {
+        return Inbound::Dropped(DropReason::InnerMalformed);
+    };
+    Inbound::Envelope {
+        relay: session.peer,
+        remote: Way::Relayed { slot, label }.address(),
+        range: body.end - inside.len()..body.end,
+    }
+}
+
+/// What a session brings for somebody else.
+// PROTOCOL SM-RL-4
+fn to_be_passed_on(
+    session: &shadowmesh_net::Inbound,
+    datagram: &[u8],
+    range: Range<usize>,
+) -> Inbound {
+    if !session.relays_for {
+        return Inbound::Dropped(DropReason::RelayNotServed);
+    }
+    match envelope::decode(&datagram[range.start + 1..range.end]) {
+        Some((label, _)) => Inbound::Relay {
+            peer: session.peer,
+            label,
+            range,
+        },
+        None => Inbound::Dropped(DropReason::InnerMalformed),
     }
 }
 

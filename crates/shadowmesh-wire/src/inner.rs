@@ -13,7 +13,7 @@ pub enum InnerType {
     EthernetFrame = 2,
     /// A sealed ping or its answer, see [`crate::probe`].
     Probe = 3,
-    /// A datagram for somebody else, to be passed on by a relay.
+    /// A datagram for somebody else, to be passed on by a relay, see [`crate::envelope`].
     RelayEnvelope = 4,
     /// A fixed-size cell of an onion circuit.
     Cell = 5,
@@ -21,6 +21,8 @@ pub enum InnerType {
     Padding = 6,
     /// A piece of an inner frame too long for the path.
     Fragment = 7,
+    /// A datagram from somebody else that a relay passed on, see [`crate::envelope`].
+    Relayed = 8,
 }
 
 impl TryFrom<u8> for InnerType {
@@ -36,6 +38,7 @@ impl TryFrom<u8> for InnerType {
             5 => Self::Cell,
             6 => Self::Padding,
             7 => Self::Fragment,
+            8 => Self::Relayed,
             other => return Err(UnknownInnerType(other)),
         })
     }
@@ -58,13 +61,13 @@ mod tests {
 
     // PROTOCOL SM-SF-7
     #[test]
-    fn exactly_the_types_one_to_seven_are_known() {
+    fn exactly_the_types_one_to_eight_are_known() {
         for byte in 0..=u8::MAX {
             match InnerType::try_from(byte) {
                 Ok(inner) => assert_eq!(u8::from(inner), byte),
                 Err(error) => assert_eq!(error, UnknownInnerType(byte)),
             }
-            assert_eq!(InnerType::try_from(byte).is_ok(), (1..=7).contains(&byte));
+            assert_eq!(InnerType::try_from(byte).is_ok(), (1..=8).contains(&byte));
         }
     }
 }

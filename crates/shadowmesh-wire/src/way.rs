@@ -83,6 +83,12 @@ impl Way {
     }
 }
 
+/// Whether an IP address is part of a way that is none of UDP. Its lower half then names one peer or one
+/// stream, while in others of IPv6 it names one host of many in the same place.
+pub fn is_way(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if (ip.to_bits() >> 64) as u64 == DISCARD_ONLY)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +104,7 @@ mod tests {
         ] {
             let address = text.parse().unwrap();
             assert_eq!(Way::of(address), Way::Udp(address));
+            assert!(!is_way(address.ip()));
         }
         let label = Label::of(&PeerId::from_bytes([7; 32]));
         assert_eq!(label, Label(0x0707_0707_0707_0707));
@@ -109,7 +116,7 @@ mod tests {
             let relayed = Way::Relayed { slot, label: Label(low) };
             for way in [relayed, Way::Stream(low)] {
                 prop_assert_eq!(Way::of(way.address()), way);
-                prop_assert!(!way.is_udp());
+                prop_assert!(!way.is_udp() && is_way(way.address().ip()));
             }
         }
     }

@@ -91,6 +91,8 @@ pub(crate) enum Close {
     Dead = 4,
     /// No cipher is allowed by both sides; only another configuration helps.
     NoCipher = 5,
+    /// We are a relay, and do not serve the other side, or have no room for it.
+    NotServed = 6,
 }
 
 impl Close {

@@ -141,7 +141,9 @@ impl Control {
             .token_store(self.tokens.clone())
             .version(settings::QUIC_VERSION)
             .initial_dst_cid_provider(Arc::new(move || quinn_proto::ConnectionId::new(&dcid)));
-        let (handle, quic) = self.endpoint.connect(now, config, first.remote, &name)?;
+        // QUIC takes no port 0, which ways over streams have; to it the address only has to stay.
+        let virtual_remote = SocketAddr::new(first.remote.ip(), first.remote.port().max(1));
+        let (handle, quic) = self.endpoint.connect(now, config, virtual_remote, &name)?;
         let key = ConnKey(handle.0);
         let mut connection = Connection::new(quic, Paths::new(first, &targets[1..]), now);
         connection.peer = Some(peer);

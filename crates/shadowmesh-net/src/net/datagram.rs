@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use quinn_proto::{DatagramEvent, EcnCodepoint};
 use shadowmesh_crypto::FirstContact;
 use shadowmesh_wire::sealed;
+use shadowmesh_wire::way::is_way;
 
 use super::Net;
 use crate::control::{CID_LEN, Close, ConnKey, Connection, LongHeader, Owner};
@@ -273,6 +274,7 @@ impl ResetLimit {
     fn slot(&self, remote: SocketAddr) -> usize {
         let address = match remote.ip() {
             std::net::IpAddr::V4(v4) => u128::from(v4.to_bits()),
+            std::net::IpAddr::V6(v6) if is_way(v6.into()) => v6.to_bits(),
             std::net::IpAddr::V6(v6) => v6.to_bits() >> 64,
         };
         let mixed = (address as u64 ^ (address >> 64) as u64 ^ self.key)

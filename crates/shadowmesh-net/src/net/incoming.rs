@@ -34,6 +34,9 @@ impl Net {
             self.control.endpoint.ignore(incoming);
             return self.drops.count(DropReason::FirstContactTag);
         }
+        if !self.relays.may_bring_caller(incoming.remote_address(), now) {
+            return self.ignore(incoming, DropReason::HandshakeSource);
+        }
         let source = incoming.remote_address().ip();
         let mut verdict = self.judge(source, proven, now);
         if verdict == Verdict::TableFull && self.make_room(now) {

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use rand::Rng;
 use shadowmesh_wire::PeerId;
-use shadowmesh_wire::control::ControlMessage;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::probe::{Probe, ProbeKind};
 
@@ -35,6 +34,7 @@ impl Net {
         match InnerType::try_from(kind) {
             Ok(InnerType::Probe) => self.on_probe(key, received, body, Way::Sealed, now),
             Ok(InnerType::Padding) => {}
+            Ok(InnerType::RelayEnvelope) => self.pass_on(peer, received, inner, now),
             _ => self.drops.count(DropReason::InnerUnknown),
         }
         self.settle(now);
@@ -133,7 +133,7 @@ impl Net {
             peer: id,
             path: self.relays.info(path.remote),
         });
-        self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);
+        self.tell_address(key, path.remote, now);
         self.start_mtu(key, None, now);
     }
 

@@ -1,5 +1,6 @@
 //! What follows for the peer: connecting, session up, session down, connecting again.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,12 +9,15 @@ use shadowmesh_wire::control::{ControlMessage, Hello};
 use shadowmesh_wire::way::Way;
 
 use super::Net;
+use super::relaying::CLIENT_MEMORY;
 use crate::control::{Close, ConnKey, Connection, Phase};
 use crate::drops::DropReason;
 use crate::event::{DownReason, NetEvent};
+use crate::peer::Role;
 use crate::plane::{Choice, DataPlane, agree};
 use crate::session::{Contender, EstablishError, LIVENESS_TICK, Session, newcomer_wins};
 use crate::timers::Timer;
+use rand::Rng;
 
 /// From the first Initial to the session. Ten tries of QUIC at ordinary round trips.
 pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -28,6 +32,9 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 const SECOND_CALLER_WAIT: Duration = Duration::from_millis(200);
 /// The round trips in that wait count for no more than this.
 const SECOND_CALLER_RTT_MAX: Duration = Duration::from_millis(250);
+/// A relay that will not serve us is asked again after this: a thousand that it has no room for may ask.
+// PROTOCOL SM-RL-6
+const RELAY_REFUSED_WAIT: Duration = Duration::from_secs(60);
 /// How long a replaced session is still received on: what was under way when it was replaced.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a closed connection answers late packets, at most. QUIC means three retransmission
@@ -42,10 +49,10 @@ pub(super) const REKEY_DEADLINE: Duration = Duration::from_secs(10);
 impl Net {
     /// Begins to connect, if there is anywhere to connect to.
     pub(super) fn start_attempt(&mut self, id: PeerId, now: Instant) {
+        let targets = self.targets(&id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let targets = peer.targets();
         if peer.attempt.is_some() || targets.is_empty() {
             return;
         }
@@ -78,11 +85,18 @@ impl Net {
 
     /// An attempt failed or a session broke: when is the next one?
     fn schedule_attempt(&mut self, id: PeerId, now: Instant) {
+        let nowhere = self.targets(&id).is_empty();
+        let is_relay = self.relays.contains(&id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.primary.is_some() || peer.targets().is_empty() {
+        if peer.primary.is_some() || nowhere {
             return;
+        }
+        if is_relay && peer.retry.was_refused() {
+            // PROTOCOL SM-RL-6
+            let wait = RELAY_REFUSED_WAIT.mul_f64(self.rng.random_range(0.75..1.25));
+            return self.timers.set(Timer::Connect(id), now + wait);
         }
         if let Some(wait) = peer.retry.failed(now, &mut self.rng) {
             self.timers.set(Timer::Connect(id), now + wait);
@@ -208,9 +222,20 @@ impl Net {
             path: self.relays.info(path.remote),
             cipher: session.cipher,
         });
-        self.send_message(key, &ControlMessage::ObservedAddress(path.remote), now);
+        self.tell_address(key, path.remote, now);
         self.greet_with_plane(key, now);
         self.start_mtu(key, earlier, now);
+        self.grant_credit(id, now);
+        if earlier.is_none() && self.relays.contains(&id) {
+            self.on_relay_up(id, now);
+        }
+    }
+
+    /// Tells the peer at which address it is seen; of no use where that is no UDP address.
+    pub(super) fn tell_address(&mut self, key: ConnKey, remote: SocketAddr, now: Instant) {
+        if Way::of(remote).is_udp() {
+            self.send_message(key, &ControlMessage::ObservedAddress(remote), now);
+        }
     }
 
     /// Both sides connected at once, and the peer's connection won before ours was even answered.
@@ -357,10 +382,17 @@ impl Net {
         rtt: Option<Duration>,
         now: Instant,
     ) {
-        let final_end = matches!(
-            reason,
-            DownReason::Removed | DownReason::Shutdown | DownReason::PeerLeft | DownReason::Refused
-        );
+        let is_relay = self.relays.contains(&id);
+        let final_end = match reason {
+            DownReason::Removed | DownReason::Shutdown => true,
+            // A relay that restarts is wanted as before.
+            DownReason::PeerLeft => !is_relay,
+            DownReason::Refused => true,
+            _ => false,
+        };
+        if is_relay {
+            self.timers.set(Timer::Relays, now);
+        }
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -368,6 +400,11 @@ impl Net {
             return self.use_session(spare, id, now);
         }
         self.output.event(NetEvent::PeerDown { peer: id, reason });
+        if peer.role == Role::Client {
+            return self
+                .timers
+                .set(Timer::ForgetClient(id), now + CLIENT_MEMORY);
+        }
         if final_end {
             peer.retry.persistent = false;
         } else if peer.retry.lost(now) {

@@ -54,6 +54,7 @@ impl Net {
             ControlMessage::DataPlane { turn, plane } => {
                 self.on_plane_message(key, turn, plane, now);
             }
+            ControlMessage::RelayRefused { label, .. } => self.on_relay_refused(key, label, now),
             ControlMessage::Bye { .. } => {
                 self.close(key, Close::Leaving, DownReason::PeerLeft, now);
             }

@@ -9,6 +9,8 @@
 //! | `incoming` | the first packet of somebody who wants to connect |
 //! | `inner` | a sealed frame's content that is not a packet: probes |
 //! | `mtu` | what the host says of a datagram's length; probes of the path MTU |
+//! | `relayed` | what goes over our relays; which of them are kept |
+//! | `relaying` | what we pass on for others, and who these may be |
 //! | `timeout` | time |
 //! | `quic` | what QUIC says of a connection: connected, lost, stream events |
 //! | `message` | a control message |
@@ -28,6 +30,8 @@ mod network;
 mod output;
 mod peers;
 mod quic;
+mod relayed;
+mod relaying;
 mod timeout;
 
 use std::collections::BTreeMap;
@@ -39,6 +43,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shadowmesh_crypto::HandshakeCounters;
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::way::Way;
 
 use crate::config::{ConfigError, NetConfig};
 use crate::connectivity::Connectivity;
@@ -49,8 +54,8 @@ use crate::event::{
 };
 use crate::forwarding::{Forwarding, TrafficTotals};
 use crate::gate::Gate;
-use crate::peer::Peer;
-use crate::relay::Relays;
+use crate::peer::{Peer, Role};
+use crate::relay::{RelayCounters, Relays};
 use crate::roster::Roster;
 use crate::timers::{Timer, Timers};
 use datagram::ResetLimit;
@@ -72,6 +77,7 @@ pub struct Net {
     drops: Arc<DropCounters>,
     counters: Arc<HandshakeCounters>,
     relays: Relays,
+    relayed: Arc<RelayCounters>,
     /// What peers are told to try. Limit: [`OWN_ADDRESSES_MAX`].
     own_addresses: Vec<OwnAddress>,
     connectivity: Arc<Connectivity>,
@@ -104,7 +110,7 @@ impl Net {
     pub fn new(config: NetConfig, now: Instant) -> Result<Self, ConfigError> {
         config.check()?;
         let mut rng = StdRng::from_seed(config.seed);
-        let roster = Arc::new(Roster::default());
+        let roster = Arc::new(Roster::new(config.relay.enabled));
         let counters = Arc::new(HandshakeCounters::default());
         let control_seed = NetConfig {
             seed: rng.random(),
@@ -123,6 +129,7 @@ impl Net {
             drops: Arc::default(),
             counters,
             relays: Relays::default(),
+            relayed: Arc::default(),
             own_addresses: Vec::new(),
             connectivity: Arc::default(),
             rng,
@@ -144,9 +151,14 @@ impl Net {
         self.output.pop_transmit()
     }
 
-    /// The next thing to know.
+    /// The next thing to know. Nothing is told of clients for whom we only relay.
     pub fn poll_event(&mut self) -> Option<NetEvent> {
-        self.output.pop_event()
+        loop {
+            let event = self.output.pop_event()?;
+            if !event.peer().is_some_and(|peer| self.is_client(&peer)) {
+                return Some(event);
+            }
+        }
     }
 
     /// A frame that came before its session, which is up by now: to be judged by the forwarding of
@@ -176,10 +188,11 @@ impl Net {
         &self.connectivity
     }
 
-    /// One row for each peer, in order of PeerId.
+    /// One row for each peer, in order of PeerId, without clients for whom we only relay.
     pub fn status(&self, now: Instant) -> Vec<PeerStatus> {
         self.peers
             .iter()
+            .filter(|(_, peer)| peer.role != Role::Client)
             .map(|(&id, peer)| self.peer_status(id, peer, now))
             .collect()
     }
@@ -245,25 +258,38 @@ impl Net {
     }
 
     fn build_forwarding(&self) -> Forwarding {
-        let mut forwarding = Forwarding::default();
-        for peer in self.peers.values() {
+        let mut forwarding = Forwarding::new(self.relayed.clone());
+        let mut over_relays = Vec::new();
+        for (id, peer) in &self.peers {
             let primary = peer
                 .primary
                 .and_then(|key| self.control.connections.get(&key));
             if let Some(connection) = primary
                 && let Some(session) = connection.session()
             {
-                forwarding.insert_outbound(session.outbound(&connection.paths, self.config.mtu));
+                let outbound = session.outbound(&connection.paths, self.config.mtu);
+                match Way::of(outbound.remote) {
+                    Way::Relayed { slot, label } => over_relays.push((slot, label, outbound)),
+                    Way::Udp(_) | Way::Stream(_) => {
+                        let outbound = forwarding.insert_outbound(outbound);
+                        if let Some(credit) = &peer.credit {
+                            forwarding.insert_client(outbound, credit.clone());
+                        }
+                    }
+                }
             }
             for key in [peer.primary, peer.lingering].into_iter().flatten() {
                 if let Some(connection) = self.control.connections.get(&key)
                     && let (Some(session), Some(index)) = (connection.session(), connection.index)
                 {
-                    let inbound = session.inbound(&connection.paths, self.config.mtu);
+                    let mut inbound = session.inbound(&connection.paths, self.config.mtu);
+                    inbound.relay_slot = self.relays.slot(id);
+                    inbound.relays_for = peer.credit.is_some();
                     forwarding.insert_inbound(index, inbound);
                 }
             }
         }
+        self.lead_over_relays(&mut forwarding, over_relays);
         forwarding
     }
 }

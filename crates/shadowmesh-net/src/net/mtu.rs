@@ -51,20 +51,24 @@ impl Net {
                 )
             });
         let ours = self.config.mtu;
-        let Some(connection) = self.control.connections.get_mut(&key) else {
+        let Some(connection) = self.control.connections.get(&key) else {
             return;
         };
         let rtt = rtt(connection);
         let remote = connection.paths.current().remote;
+        let carries = self.relay_carries(remote).unwrap_or(usize::MAX);
         let Some(session) = connection.session().filter(|session| !session.uses_quic()) else {
             return;
         };
-        let target = usize::from(session.theirs.mtu.min(ours).max(DEVICE_MTU_MIN)) + OVERHEAD;
+        let device = usize::from(session.theirs.mtu.min(ours).max(DEVICE_MTU_MIN));
+        let target = (device + OVERHEAD).min(carries);
         let search = match earlier {
             Some((at, Some(search))) if at == remote => search.carried_over(target, rtt, now),
-            _ => MtuSearch::new(remote.is_ipv4(), target, rtt, now),
+            _ => MtuSearch::new(remote, target, rtt, now),
         };
-        connection.paths.mtu = Some(search);
+        if let Some(connection) = self.control.connections.get_mut(&key) {
+            connection.paths.mtu = Some(search);
+        }
         self.drive_mtu(key, now);
     }
 

@@ -12,7 +12,7 @@ use super::{Net, NetError};
 use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::{Cids, Close, ConnKey, Owner};
 use crate::event::{DownReason, canonical};
-use crate::peer::{Peer, Retry};
+use crate::peer::{Peer, Retry, Role};
 use crate::timers::Timer;
 
 /// How long frames of a removed peer are told from frames of strangers. It goes on sending until
@@ -51,8 +51,8 @@ impl Removed {
 
 impl Net {
     /// Adds a peer, or changes the addresses of one that is there. Nothing is sent before
-    /// [`Net::connect`].
-    pub fn add_peer(&mut self, mut config: PeerConfig, _now: Instant) {
+    /// [`Net::connect`], unless it is a relay we use.
+    pub fn add_peer(&mut self, mut config: PeerConfig, now: Instant) {
         if config.id == self.peer_id() {
             return;
         }
@@ -60,15 +60,34 @@ impl Net {
             *address = canonical(*address);
         }
         self.roster.add(config.id, config.known_key.clone());
-        if config.relay {
-            self.relays.add(config.id);
-        }
-        if let Some(peer) = self.peers.get_mut(&config.id) {
+        let (id, relay) = (config.id, config.relay);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.role = Role::Member;
             peer.addresses = config.addresses;
             peer.addresses.truncate(ADDRESSES_MAX);
             peer.data_plane = config.data_plane;
         } else {
-            self.peers.insert(config.id, Peer::new(config));
+            self.peers.insert(id, Peer::new(config));
+        }
+        if relay {
+            self.relays.add(id);
+            self.timers.set(Timer::Relays, now);
+        }
+    }
+
+    /// Adds a relay that is nothing else to us; its session may be given up when nearer ones answer.
+    /// Relays are called without being asked for.
+    pub fn add_relay(&mut self, config: PeerConfig, now: Instant) {
+        let id = config.id;
+        self.add_peer(
+            PeerConfig {
+                relay: true,
+                ..config
+            },
+            now,
+        );
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.role = Role::Transit;
         }
     }
 
@@ -173,6 +192,7 @@ impl Net {
         for key in keys {
             self.close(key, Close::Leaving, DownReason::Shutdown, now);
         }
+        self.timers.stop(Timer::Relays);
         self.settle(now);
     }
 

@@ -5,12 +5,13 @@ use std::time::Instant;
 use quinn_proto::{
     ConnectionError, EcnCodepoint, EndpointEvent, Event, StreamEvent, TransportErrorCode,
 };
-use shadowmesh_crypto::{PeerBook, authenticated_peer};
+use shadowmesh_crypto::authenticated_peer;
 use shadowmesh_wire::sealed::is_initial;
+use shadowmesh_wire::way::Way;
 
 use super::Net;
 use crate::control::{Close, ConnKey, Phase, StreamError};
-use crate::drops::{DropCounters, DropReason};
+use crate::drops::DropReason;
 use crate::event::{DownReason, NetEvent, Transmit};
 use crate::paths::Path;
 use crate::session::{Session, no_common_cipher};
@@ -95,13 +96,23 @@ impl Net {
         };
         let authenticated = authenticated_peer(connection.quic.crypto_session());
         let expected = connection.peer;
-        let member = authenticated
-            .filter(|id| expected.is_none_or(|expected| expected == *id))
-            .filter(|id| self.roster.is_member(id) && self.peers.contains_key(id));
-        let Some(id) = member else {
-            tracing::debug!("connection of somebody who is not a member");
-            self.drops.count(DropReason::NotMember);
-            return self.close(key, Close::NotMember, DownReason::ConnectionLost, now);
+        let called_us = !connection.is_client();
+        let pinned = authenticated.filter(|id| expected.is_none_or(|expected| expected == *id));
+        let admitted = match pinned {
+            Some(id) if self.roster.lists(&id) && self.peers.contains_key(&id) => Ok(id),
+            Some(id) if called_us => self.admit_client(id, now).map(|()| id),
+            _ => Err(Close::NotMember),
+        };
+        let id = match admitted {
+            Ok(id) => id,
+            Err(why) => {
+                tracing::debug!("connection of somebody who is not a member");
+                self.drops.count(DropReason::NotMember);
+                return self.close(key, why, DownReason::ConnectionLost, now);
+            }
+        };
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
         };
         connection.peer = Some(id);
         connection.phase = Phase::Hello;
@@ -241,11 +252,11 @@ impl Net {
 
     /// Sends all that QUIC has to send, along `path` instead of the connection's if one is given.
     pub(super) fn transmit_towards(&mut self, key: ConnKey, path: Option<Path>, now: Instant) {
-        let Some(connection) = self.control.connections.get_mut(&key) else {
-            return;
-        };
-        let runs = connection.session().is_some();
         loop {
+            let Some(connection) = self.control.connections.get_mut(&key) else {
+                return;
+            };
+            let runs = connection.session().is_some();
             connection.datagrams.fill(&mut connection.quic, &self.drops);
             let segments = if runs {
                 segments_max(&connection.quic)
@@ -270,16 +281,18 @@ impl Net {
             run.segment_size = transmit.segment_size;
             let more = ways.iter().flat_map(|way| (0..copies).map(move |_| way));
             for way in more.skip(1) {
-                let copy = Transmit {
+                self.queue(Transmit {
                     remote: way.remote,
                     local_ip: way.local_ip,
                     socket: way.socket,
                     ..run.clone()
-                };
-                count_lost(self.output.transmit(copy), &self.drops);
+                });
             }
-            count_lost(self.output.transmit(run), &self.drops);
+            self.queue(run);
         }
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
         let len_changed = connection
             .datagrams
             .settle(&mut connection.quic, &self.drops);
@@ -298,7 +311,16 @@ impl Net {
         self.queue(to_transmit(path, None, false, datagram));
     }
 
+    /// Queues a datagram, or a run of them: for the host, or in frames to the relay that passes it on.
     fn queue(&mut self, transmit: Transmit) {
+        match Way::of(transmit.remote) {
+            Way::Relayed { slot, label } => self.queue_relayed(slot, label, &transmit),
+            Way::Udp(_) | Way::Stream(_) => self.hand_over(transmit),
+        }
+    }
+
+    /// Queues what goes out as it is.
+    pub(super) fn hand_over(&mut self, transmit: Transmit) {
         if !self.output.transmit(transmit) {
             self.drops.count(DropReason::TransmitBacklog);
         }
@@ -316,18 +338,17 @@ fn segments_max(quic: &quinn_proto::Connection) -> usize {
     (RUN_BYTES_MAX / usize::from(quic.current_mtu())).clamp(1, RUN_SEGMENTS_MAX)
 }
 
-fn count_lost(sent: bool, drops: &DropCounters) {
-    if !sent {
-        drops.count(DropReason::TransmitBacklog);
-    }
-}
-
 /// What people are told about a lost connection; `cipher_speeds` are ours.
 fn in_words(reason: &ConnectionError, cipher_speeds: [u32; 2]) -> String {
     match reason {
         reason if wants_another_cipher(reason) => no_common_cipher(cipher_speeds),
         ConnectionError::ConnectionClosed(close) if is_access_denied(close.error_code) => {
             "refused: no peer with our PeerId stands in its configuration".into()
+        }
+        reason if is_not_served(reason) => {
+            "refused: this relay is full, or does not serve us; its `[relay]` settings `allow` and \
+             `clients_max` decide"
+                .into()
         }
         // A close carries text of the other side; a terminal must not obey it.
         other => other.to_string().escape_debug().to_string(),
@@ -340,11 +361,17 @@ fn wants_another_cipher(reason: &ConnectionError) -> bool {
     matches!(reason, ConnectionError::ApplicationClosed(close) if close.error_code == code)
 }
 
+/// Whether the peer is a relay that will not serve us.
+fn is_not_served(reason: &ConnectionError) -> bool {
+    let code = Close::NotServed.code();
+    matches!(reason, ConnectionError::ApplicationClosed(close) if close.error_code == code)
+}
+
 /// Whether the peer knows who we are and will not have us as we are.
 fn is_refusal(reason: &ConnectionError) -> bool {
     match reason {
         ConnectionError::ConnectionClosed(close) => is_access_denied(close.error_code),
-        other if wants_another_cipher(other) => true,
+        other if wants_another_cipher(other) || is_not_served(other) => true,
         other => down_reason(other) == DownReason::Refused,
     }
 }
@@ -363,6 +390,7 @@ fn down_reason(reason: &ConnectionError) -> DownReason {
         ConnectionError::ApplicationClosed(close) => match close.error_code {
             code if code == Close::Leaving.code() => DownReason::PeerLeft,
             code if code == Close::NotMember.code() => DownReason::Refused,
+            code if code == Close::NotServed.code() => DownReason::Refused,
             code if code == Close::Dead.code() => DownReason::FoundDead,
             _ => DownReason::ConnectionLost,
         },

@@ -30,6 +30,8 @@ impl Net {
                 Timer::Retire(key) => self.on_retire(key),
                 Timer::Mtu(key) => self.on_mtu_timeout(key, now),
                 Timer::Connect(peer) => self.on_connect_timeout(peer, now),
+                Timer::Relays => self.keep_relays(now),
+                Timer::ForgetClient(peer) => self.forget_client(peer, now),
                 Timer::Strangers => self.on_strangers_waited(now),
                 Timer::Forget => {
                     if let Some(next) = self.removed.forget(&self.control.cids, now) {

@@ -95,10 +95,30 @@ impl Paths {
         (path.remote != self.current.remote).then_some(path)
     }
 
+    /// Tries another address too. Only while they are tried.
+    pub(crate) fn also_try(&mut self, path: Path) {
+        if self.targets().all(|known| known.remote != path.remote) {
+            self.tried.push(path);
+        }
+    }
+
+    /// An address that was tried leads nowhere. What to use in the place of the current one if that was
+    /// it; `Err`: there is nothing else.
+    pub(crate) fn give_up(&mut self, remote: SocketAddr) -> Result<Option<Path>, ()> {
+        self.tried.retain(|path| path.remote != remote);
+        if self.current.remote != remote {
+            return Ok(None);
+        }
+        if self.tried.is_empty() {
+            return Err(());
+        }
+        Ok(Some(self.tried.remove(0)))
+    }
+
     /// The largest inner packet that fits one frame now, and, once that is settled and less than the
     /// device takes, what inner senders are to be told.
     pub(crate) fn inner_len(&self, device_mtu: u16) -> (usize, Option<usize>) {
-        let base = MtuSearch::base(self.current.remote.is_ipv4());
+        let base = MtuSearch::base(self.current.remote);
         let datagram = self.mtu.as_ref().map_or(base, MtuSearch::datagram_len_max);
         let inner = datagram - OVERHEAD;
         let settled = self.mtu.as_ref().is_some_and(MtuSearch::is_settled);

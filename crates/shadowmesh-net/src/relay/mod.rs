@@ -4,12 +4,20 @@
 //! it. The way to a peer over a relay is written as an address ([`Way::Relayed`]) whose slot says
 //! which of our relays is meant; this module keeps the slots.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
+use shadowmesh_crypto::Sealer;
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::envelope::{self, ENVELOPE_OVERHEAD, HEAD_LEN};
+use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD};
 use shadowmesh_wire::way::{Label, Way};
 
-use crate::event::PathInfo;
+use crate::bucket::Bucket;
+pub(crate) use crate::credit::{Credit, RelayCounters};
+use crate::event::{PathInfo, Transmit};
+use crate::forwarding::{Traffic, Via};
 
 /// Limit: relays a node uses.
 pub(crate) const RELAYS_MAX: usize = 16;
@@ -19,7 +27,21 @@ pub(crate) const RELAYS_MAX: usize = 16;
 pub(crate) struct Relays {
     /// Limit: [`RELAYS_MAX`]. `None`: it was removed.
     slots: Vec<Option<PeerId>>,
+    /// Handshakes that each may bring us. Limit: one for each slot.
+    callers: BTreeMap<u16, Bucket>,
+    /// Until then every relay is of use: a peer may be with any of them.
+    all_wanted_until: Option<Instant>,
 }
+
+/// Handshakes that one relay may bring us at once, and how fast that is regained: a small network that
+/// starts together; and a fifth of the table of unfinished handshakes, in which each may stay for 2 s.
+// PROTOCOL SM-HS-10
+const CALLERS_BURST: u32 = 64;
+const CALLERS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long relays are kept that were called because a peer was not with the others.
+// PROTOCOL SM-RL-6
+const ALL_WANTED: Duration = Duration::from_secs(60);
 
 impl Relays {
     /// Gives a relay a slot. A relay beyond the limit gets none, and is not used.
@@ -27,6 +49,28 @@ impl Relays {
         if self.slot(&id).is_none() && self.slots.len() < RELAYS_MAX {
             self.slots.push(Some(id));
         }
+    }
+
+    /// A peer was looked for in vain: it may be with any of them.
+    pub(crate) fn want_all(&mut self, now: Instant) {
+        self.all_wanted_until = Some(now + ALL_WANTED);
+    }
+
+    /// Whether that was so not long ago.
+    pub(crate) fn are_all_wanted(&self, now: Instant) -> bool {
+        self.all_wanted_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether somebody who calls from this address may be looked at: a relay of ours may make up any
+    /// number of callers, and each of them would be a source of its own to the gate.
+    // PROTOCOL SM-HS-10
+    pub(crate) fn may_bring_caller(&mut self, from: SocketAddr, now: Instant) -> bool {
+        let Way::Relayed { slot, .. } = Way::of(from) else {
+            return true;
+        };
+        let callers = self.callers.entry(slot);
+        let bucket = callers.or_insert_with(|| Bucket::full(now));
+        bucket.take(CALLERS_BURST, CALLERS_INTERVAL, now)
     }
 
     /// Takes a relay out.
@@ -72,13 +116,46 @@ impl Relays {
         }
     }
 
-    fn slot(&self, id: &PeerId) -> Option<u16> {
+    /// The number by which ways over this relay name it.
+    pub(crate) fn slot(&self, id: &PeerId) -> Option<u16> {
         let at = self
             .slots
             .iter()
             .position(|slot| slot.as_ref() == Some(id))?;
         Some(at as u16 + 1)
     }
+}
+
+/// A datagram for the peer with a label, in a frame for the relay whose session this is. `None`: the
+/// epoch has no counters left.
+// PROTOCOL SM-RL-1
+pub(crate) fn seal_envelope(
+    sealer: &Sealer,
+    traffic: &Traffic,
+    label: Label,
+    datagram: &[u8],
+) -> Option<Vec<u8>> {
+    let mut frame = vec![0; datagram.len() + ENVELOPE_OVERHEAD];
+    let (head, rest) = frame[HEADER_LEN..].split_at_mut(HEAD_LEN);
+    head.copy_from_slice(&envelope::encode(label));
+    rest[..datagram.len()].copy_from_slice(datagram);
+    sealer.seal(sealer.reserve(1)?, &mut frame);
+    traffic.sent(1, (frame.len() - OVERHEAD) as u64);
+    Some(frame)
+}
+
+/// What goes to the relay instead of a single datagram for a peer behind it. `None`: the epoch has no
+/// counters left. For those who send one at a time; data threads write it in place.
+pub fn wrap(via: &Via, datagram: Transmit) -> Option<Transmit> {
+    let relay = &via.relay;
+    let contents = seal_envelope(&relay.sealer, &relay.traffic, via.label, &datagram.contents)?;
+    Some(Transmit {
+        remote: relay.remote,
+        local_ip: relay.local_ip,
+        socket: relay.socket,
+        contents,
+        ..datagram
+    })
 }
 
 #[cfg(test)]

@@ -164,6 +164,8 @@ impl Session {
             peer: self.peer,
             opener: self.epochs.opener(),
             window: self.window.clone(),
+            relay_slot: None,
+            relays_for: false,
             traffic: self.traffic.clone(),
         }
     }

@@ -15,10 +15,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shadowmesh_crypto::Identity;
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::envelope;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::sealed::{HEADER_LEN, ReceiverIndex, TAG_LEN, receiver_index};
+use shadowmesh_wire::way::Way;
 
-use crate::{DataPlane, DropReason, Net, NetConfig, NetEvent, PeerConfig, Plane, Received};
+use crate::{
+    DataPlane, DropReason, Net, NetConfig, NetEvent, PeerConfig, Plane, Received, Transmit, wrap,
+};
 
 /// Where the virtual clock begins; the value itself means nothing.
 #[allow(
@@ -136,15 +140,33 @@ impl World {
     /// Makes `other` a peer of `node`.
     pub(crate) fn introduce(&mut self, node: usize, other: usize, with_address: bool) {
         let address = with_address.then_some(self.nodes[other].address);
-        let config = PeerConfig {
+        let config = self.peer_config(node, other, address);
+        let now = self.now;
+        self.nodes[node].net.add_peer(config, now);
+    }
+
+    /// Makes `other` a relay of `node`.
+    pub(crate) fn introduce_relay(&mut self, node: usize, other: usize) {
+        let address = self.nodes[other].address;
+        let config = self.peer_config(node, other, Some(address));
+        let now = self.now;
+        self.nodes[node].net.add_relay(config, now);
+    }
+
+    fn peer_config(&self, node: usize, other: usize, address: Option<SocketAddr>) -> PeerConfig {
+        PeerConfig {
             id: self.id(other),
             addresses: address.into_iter().collect(),
             known_key: None,
             data_plane: self.data_planes[node],
             relay: false,
-        };
-        let now = self.now;
-        self.nodes[node].net.add_peer(config, now);
+        }
+    }
+
+    /// Starts a node anew with another configuration.
+    pub(crate) fn configure(&mut self, node: usize, change: impl FnOnce(&mut NetConfig)) {
+        change(&mut self.nodes[node].config);
+        self.restart(node);
     }
 
     pub(crate) fn connect(&mut self, node: usize, other: usize) {
@@ -195,8 +217,20 @@ impl World {
         let counter = outbound.sealer.reserve(1).unwrap();
         outbound.sealer.seal(counter, &mut datagram);
         outbound.traffic.sent(1, payload.len() as u64);
-        let target = outbound.remote;
-        self.dispatch(node, target, (Kind::Data, false), datagram);
+        let frame = Transmit {
+            remote: outbound.remote,
+            local_ip: None,
+            socket: 0,
+            ecn: None,
+            may_fragment: false,
+            segment_size: None,
+            contents: datagram,
+        };
+        let frame = match &outbound.via {
+            Some(via) => wrap(via, frame).unwrap(),
+            None => frame,
+        };
+        self.dispatch(node, frame.remote, (Kind::Data, false), frame.contents);
         true
     }
 
@@ -380,6 +414,14 @@ impl Node {
                 inbound.traffic.received(1, inner.len() as u64 - 1);
                 if inner[0] == u8::from(InnerType::IpPacket) {
                     self.packets.push(inner[1..].to_vec());
+                } else if inner[0] == u8::from(InnerType::Relayed) {
+                    let (label, inside) = envelope::decode(&inner[1..]).unwrap();
+                    let Some(slot) = inbound.relay_slot.filter(|_| !received.is_relayed()) else {
+                        return self.net.drops().count(DropReason::RelayNotOurs);
+                    };
+                    let remote = Way::Relayed { slot, label }.address();
+                    let inside = inside.to_vec();
+                    self.judge(received.over_relay(remote), &inside, now);
                 } else {
                     self.net.handle_inner(&inbound.peer, received, inner, now);
                 }

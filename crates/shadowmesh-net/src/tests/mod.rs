@@ -13,5 +13,6 @@ mod member;
 mod membership;
 mod paths;
 mod rekey;
+mod relay;
 mod restart;
 mod soak;

@@ -22,7 +22,13 @@ impl Node {
 
     /// Without draining: what waited for a session is judged while `net` is drained.
     pub(super) fn judge(&mut self, received: Received, mut data: BytesMut, now: Instant) {
-        match self.snapshot.inbound(&mut data) {
+        let verdict = self.snapshot.inbound(&mut data);
+        let verdict = if received.is_relayed() {
+            verdict.inside()
+        } else {
+            verdict
+        };
+        match verdict {
             Inbound::Packet { range, .. } => self.to_device.push_back(data.freeze().slice(range)),
             Inbound::Inner { peer, range } => {
                 self.net.handle_inner(&peer, received, &data[range], now)
@@ -31,6 +37,15 @@ impl Node {
                 let drops = self.net.drops().clone();
                 let packet = self.snapshot.reassemble(&data, range, now, &drops);
                 self.to_device.extend(packet.map(Bytes::from));
+            }
+            Inbound::Envelope { remote, range, .. } => {
+                data.truncate(range.end);
+                let inside = data.split_off(range.start);
+                // Once: what is inside is no envelope, whatever it says.
+                self.judge(received.over_relay(remote), inside, now);
+            }
+            Inbound::Relay { peer, range, .. } => {
+                self.net.handle_inner(&peer, received, &data[range], now);
             }
             Inbound::NotSealed => self.net.handle_datagram(received, data, now),
             // PROTOCOL SM-OV-5

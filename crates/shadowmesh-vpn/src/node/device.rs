@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use shadowmesh_net::{DropReason, Outbound, Plane, Transmit};
+use shadowmesh_net::{DropReason, Outbound, Plane, Transmit, wrap};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::mss;
@@ -57,7 +57,7 @@ impl Node {
         let mut slot = vec![0; fragments.frame_len_max()];
         while let Some(len) = fragments.write_next(&mut slot) {
             self.transmits
-                .push_back(to_transmit(outbound, slot[..len].to_vec()));
+                .push_back(to_transmit(outbound, slot[..len].to_vec())?);
         }
         Ok(())
     }
@@ -102,11 +102,12 @@ fn seal_packet(outbound: &Outbound, packet: &[u8]) -> Result<Transmit, DropReaso
     }
     outbound.sealer.seal(counter, &mut contents);
     outbound.traffic.sent(1, packet.len() as u64);
-    Ok(to_transmit(outbound, contents))
+    to_transmit(outbound, contents)
 }
 
-fn to_transmit(outbound: &Outbound, contents: Vec<u8>) -> Transmit {
-    Transmit {
+/// A sealed frame on its way: straight, or inside a frame to the relay.
+fn to_transmit(outbound: &Outbound, contents: Vec<u8>) -> Result<Transmit, DropReason> {
+    let frame = Transmit {
         remote: outbound.remote,
         local_ip: outbound.local_ip,
         socket: outbound.socket,
@@ -114,5 +115,9 @@ fn to_transmit(outbound: &Outbound, contents: Vec<u8>) -> Transmit {
         may_fragment: false,
         segment_size: None,
         contents,
+    };
+    match &outbound.via {
+        Some(via) => wrap(via, frame).ok_or(DropReason::SealExhausted),
+        None => Ok(frame),
     }
 }

@@ -71,7 +71,7 @@ impl Node {
         }
         for relay in &config.relays {
             if members.peer(&relay.id).is_none() {
-                net.add_peer(net_relay(relay), now);
+                net.add_relay(net_relay(relay), now);
             }
         }
         let members = Arc::new(members);
@@ -264,6 +264,12 @@ impl Node {
                 NetEvent::ForwardingChanged => self.renew_snapshot(),
                 NetEvent::PeerUp { peer, .. } => {
                     // The event may come before ForwardingChanged does.
+                    self.renew_snapshot();
+                    self.send_waiting(&peer, now);
+                    self.events.push_back(NodeEvent::Net(event));
+                }
+                NetEvent::PathChanged { peer, .. } => {
+                    // What waited because the way before led nowhere.
                     self.renew_snapshot();
                     self.send_waiting(&peer, now);
                     self.events.push_back(NodeEvent::Net(event));

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use minicbor::{Decode, Decoder as CborDecoder, Encode, Encoder, data::Type};
 
 use super::{ControlError, ControlMessage, Hello, MESSAGE_LEN_MAX};
+use crate::way::Label;
 
 /// Bytes of the length prefix.
 pub(super) const PREFIX_LEN: usize = 2;
@@ -22,6 +23,7 @@ mod kind {
     pub(super) const BENCH_REPLY: u64 = 6;
     pub(super) const BYE: u64 = 7;
     pub(super) const DATA_PLANE: u64 = 8;
+    pub(super) const RELAY_REFUSED: u64 = 10;
 }
 
 #[derive(Encode, Decode)]
@@ -52,6 +54,14 @@ struct PlaneChange {
     turn: u32,
     #[n(1)]
     plane: u8,
+}
+
+#[derive(Encode, Decode)]
+struct Refusal {
+    #[n(0)]
+    label: u64,
+    #[n(1)]
+    reason: u8,
 }
 
 #[derive(Encode, Decode)]
@@ -119,6 +129,10 @@ impl ControlMessage {
             Self::DataPlane { turn, plane } => {
                 let (turn, plane) = (*turn, *plane);
                 put(out, kind::DATA_PLANE, &PlaneChange { turn, plane });
+            }
+            Self::RelayRefused { label, reason } => {
+                let (label, reason) = (label.0, *reason);
+                put(out, kind::RELAY_REFUSED, &Refusal { label, reason });
             }
             // Only a decoder makes these; sent on, it stays a kind with an empty body.
             Self::Unknown(kind) => put(out, *kind, &[(); 0]),
@@ -208,6 +222,11 @@ fn read_message(cbor: &mut CborDecoder<'_>) -> Result<ControlMessage, minicbor::
         kind::DATA_PLANE => {
             let PlaneChange { turn, plane } = cbor.decode()?;
             ControlMessage::DataPlane { turn, plane }
+        }
+        kind::RELAY_REFUSED => {
+            let Refusal { label, reason } = cbor.decode()?;
+            let label = Label(label);
+            ControlMessage::RelayRefused { label, reason }
         }
         // PROTOCOL SM-CT-3
         unknown => {

@@ -116,6 +116,10 @@ mod tests {
             any::<u16>().prop_map(|port| ControlMessage::BenchReply { port }),
             any::<u8>().prop_map(|reason| ControlMessage::Bye { reason }),
             any::<(u32, u8)>().prop_map(|(turn, plane)| ControlMessage::DataPlane { turn, plane }),
+            any::<(u64, u8)>().prop_map(|(label, reason)| {
+                let label = crate::way::Label(label);
+                ControlMessage::RelayRefused { label, reason }
+            }),
             (100u64..).prop_map(ControlMessage::Unknown),
         ]
     }

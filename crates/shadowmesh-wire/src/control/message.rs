@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr};
 
 use crate::sealed::ReceiverIndex;
+use crate::way::Label;
 
 /// One message on the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,13 @@ pub enum ControlMessage {
         turn: u32,
         /// 0 sealed frames, 1 QUIC datagrams.
         plane: u8,
+    },
+    /// A relay could not pass on a datagram of yours.
+    RelayRefused {
+        /// For whom it was.
+        label: Label,
+        /// 0 nobody with that label has a session here, 1 this node relays nothing for you.
+        reason: u8,
     },
     /// A kind this version does not know. To be ignored.
     // PROTOCOL SM-CT-3

@@ -226,7 +226,11 @@ fn judge(
     delivery: &mut Delivery,
 ) {
     delivery.of_peers += u32::from(match inbound {
-        Inbound::Packet { .. } | Inbound::Inner { .. } | Inbound::Fragment { .. } => true,
+        Inbound::Packet { .. }
+        | Inbound::Inner { .. }
+        | Inbound::Fragment { .. }
+        | Inbound::Envelope { .. }
+        | Inbound::Relay { .. } => true,
         Inbound::NotSealed => control.known && !sealed::is_initial(datagram),
         Inbound::Dropped(_) => false,
     });
@@ -250,6 +254,17 @@ fn judge(
             let snapshot = control.snapshot;
             let whole = snapshot.reassemble(datagram, range, Instant::now(), drops);
             delivery.whole.extend(whole);
+        }
+        Inbound::Envelope { remote, range, .. } => {
+            let received = control.received.over_relay(remote);
+            shared
+                .outbox
+                .datagram(received, &datagram[range], control.known);
+        }
+        Inbound::Relay { peer, range, .. } => {
+            shared
+                .outbox
+                .inner(peer, control.received, &datagram[range]);
         }
         Inbound::NotSealed => control.push(datagram),
         Inbound::Dropped(reason) => shared.drops.count(reason),

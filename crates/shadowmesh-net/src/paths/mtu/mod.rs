@@ -20,7 +20,11 @@
 mod tests;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use shadowmesh_wire::envelope::ENVELOPE_OVERHEAD;
+use shadowmesh_wire::way::Way;
 
 /// IP and UDP headers of a datagram.
 const HEADERS_V4: usize = 28;
@@ -29,6 +33,17 @@ const HEADERS_V6: usize = 48;
 pub(crate) const BASE_V4: usize = 576 - HEADERS_V4;
 /// Passes every path: the smallest MTU of an IPv6 link (RFC 8200 §5).
 pub(crate) const BASE_V6: usize = 1280 - HEADERS_V6;
+/// What the underlay puts around a datagram on this way, and what passes before anything is known. Over a
+/// relay that is what passes both halves of the way.
+// PROTOCOL SM-RL-3
+fn headers_and_base(remote: SocketAddr) -> (usize, usize) {
+    match Way::of(remote) {
+        Way::Udp(SocketAddr::V4(_)) => (HEADERS_V4, BASE_V4),
+        Way::Udp(SocketAddr::V6(_)) | Way::Stream(_) => (HEADERS_V6, BASE_V6),
+        Way::Relayed { .. } => (HEADERS_V4 + ENVELOPE_OVERHEAD, BASE_V4 - ENVELOPE_OVERHEAD),
+    }
+}
+
 /// MTUs that networks have: IPv6's least, tunnels of several kinds, PPPoE, Ethernet, jumbo frames.
 const KNOWN: [usize; 8] = [1280, 1400, 1420, 1480, 1492, 1500, 4000, 9000];
 /// Lengths asked for at once when no known one is left.
@@ -132,12 +147,16 @@ enum Watch {
 
 impl MtuSearch {
     /// Starts on a fresh path. `target` is the longest datagram that is of use.
-    pub(crate) fn new(is_ipv4: bool, target: usize, rtt: Duration, now: Instant) -> Self {
-        let (headers, base) = if is_ipv4 {
-            (HEADERS_V4, BASE_V4)
-        } else {
-            (HEADERS_V6, BASE_V6)
-        };
+    pub(crate) fn new(remote: SocketAddr, target: usize, rtt: Duration, now: Instant) -> Self {
+        Self::from_base(headers_and_base(remote), target, rtt, now)
+    }
+
+    fn from_base(
+        (headers, base): (usize, usize),
+        target: usize,
+        rtt: Duration,
+        now: Instant,
+    ) -> Self {
         let mut this = Self {
             headers,
             base,
@@ -165,8 +184,7 @@ impl MtuSearch {
         self.told = None;
         let high = self.search.take().map(|search| search.high);
         if target != self.target || !self.settled {
-            let is_ipv4 = self.headers == HEADERS_V4;
-            return Self::new(is_ipv4, target, rtt, now);
+            return Self::from_base((self.headers, self.base), target, rtt, now);
         }
         self.ask(rtt, now);
         if high.is_some() {
@@ -186,8 +204,13 @@ impl MtuSearch {
     }
 
     /// What passes before anything is known.
-    pub(crate) fn base(is_ipv4: bool) -> usize {
-        if is_ipv4 { BASE_V4 } else { BASE_V6 }
+    pub(crate) fn base(remote: SocketAddr) -> usize {
+        headers_and_base(remote).1
+    }
+
+    /// The longest datagram that is of use.
+    pub(crate) fn target(&self) -> usize {
+        self.target
     }
 
     /// Whether that is a result, and not only what is safe while a search goes on.

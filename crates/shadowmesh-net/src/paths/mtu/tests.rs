@@ -6,6 +6,10 @@ use rand::{Rng, SeedableRng};
 
 const TARGET: usize = 1450;
 
+fn remote(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
 /// A path that swallows what is too long, and loses some of the rest.
 struct World {
     search: MtuSearch,
@@ -28,7 +32,7 @@ impl World {
     fn new(limit: usize, target: usize) -> Self {
         let (now, rtt) = (start(), Duration::from_millis(20));
         Self {
-            search: MtuSearch::new(true, target, rtt, now),
+            search: MtuSearch::new(remote("192.0.2.1:1"), target, rtt, now),
             now,
             limit,
             rtt,
@@ -112,8 +116,17 @@ fn an_ordinary_path_is_found_with_one_probe_in_one_round_trip() {
 #[test]
 fn the_base_passes_the_smallest_path_of_each_version() {
     let now = start();
-    let at = |is_ipv4| MtuSearch::new(is_ipv4, TARGET, Duration::ZERO, now).datagram_len_max();
-    assert_eq!((at(true) + 28, at(false) + 48), (576, 1280));
+    let at = |text| MtuSearch::new(remote(text), TARGET, Duration::ZERO, now).datagram_len_max();
+    let (v4, v6) = (at("192.0.2.1:1"), at("[2001:db8::1]:1"));
+    assert_eq!((v4 + 28, v6 + 48), (576, 1280));
+}
+
+// PROTOCOL SM-RL-3
+#[test]
+fn the_base_over_a_relay_passes_the_smallest_path_inside_the_relays_frame() {
+    let now = start();
+    let search = MtuSearch::new(remote("[100::1]:1"), TARGET, Duration::ZERO, now);
+    assert_eq!(search.datagram_len_max() + ENVELOPE_OVERHEAD + 28, 576);
 }
 
 #[test]

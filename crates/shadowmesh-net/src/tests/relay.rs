@@ -1,0 +1,194 @@
+//! Two nodes that cannot reach each other, and relays between them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::{DropReason, NetEvent, PathInfo, RelayAllow};
+
+use super::harness::{World, ms};
+
+const A: usize = 0;
+const B: usize = 1;
+const R: usize = 2;
+const S: usize = 3;
+
+/// A and B behind firewalls that let them reach only the relays, and as many relays.
+fn world(relays: usize, seed: u64) -> World {
+    let mut world = World::new(2 + relays, seed);
+    for relay in 2..2 + relays {
+        world.configure(relay, |config| config.relay.enabled = true);
+        world.introduce_relay(A, relay);
+        world.introduce_relay(B, relay);
+    }
+    world.introduce(A, B, true);
+    world.introduce(B, A, false);
+    let ends = [world.nodes[A].address, world.nodes[B].address];
+    world.lost = Box::new(move |flight| flight.from < 2 && ends.contains(&flight.target));
+    world
+}
+
+/// Whether a packet each way arrives.
+fn flows(world: &mut World) -> bool {
+    let before = [A, B].map(|node| world.nodes[node].packets.len());
+    let sent = world.send(A, B, b"from a") && world.send(B, A, b"from b");
+    world.run(2 * world.delay + ms(1));
+    let after = [A, B].map(|node| world.nodes[node].packets.len());
+    sent && after == before.map(|n| n + 1)
+}
+
+fn path(world: &World, node: usize, other: usize) -> Option<PathInfo> {
+    let id = world.id(other);
+    let mut all = world.nodes[node].net.status(world.now).into_iter();
+    let status = all.find(|status| status.peer == id)?;
+    Some(status.session?.path)
+}
+
+// PROTOCOL SM-RL-1
+// PROTOCOL SM-RL-4
+// PROTOCOL SM-RL-6
+#[test]
+fn two_nodes_without_a_direct_way_talk_over_a_relay_from_the_first_moment() {
+    let mut world = world(1, 1);
+    world.connect(A, B);
+    assert!(world.run_until(ms(200), |world| world.is_up(A, B) && world.is_up(B, A)));
+    assert!(flows(&mut world));
+    let relay = world.id(R);
+    assert_eq!(path(&world, A, B), Some(PathInfo::Relayed { relay }));
+    assert_eq!(path(&world, B, A), Some(PathInfo::Relayed { relay }));
+    // Keys are renewed and the peer is pinged over it like anywhere else.
+    world.run(ms(60_000));
+    assert!(flows(&mut world));
+    assert!(world.count(A, |event| matches!(event, NetEvent::Rekeyed { .. })) > 2);
+    assert!(world.count(A, |event| matches!(event, NetEvent::PeerDown { .. })) == 0);
+}
+
+// PROTOCOL SM-RL-3
+#[test]
+fn what_the_relay_passes_is_as_long_as_its_own_frames_leave_room_for() {
+    let mut world = world(1, 2);
+    world.connect(A, B);
+    world.run(ms(3_000));
+    let forwarding = world.nodes[A].net.forwarding();
+    let (to_b, to_relay) = (world.id(B), world.id(R));
+    let outbound = forwarding.outbound(&to_b).unwrap();
+    let relay = forwarding.outbound(&to_relay).unwrap();
+    assert_eq!(relay.inner_len_max, 1420);
+    assert_eq!(outbound.inner_len_max, 1420 - 38);
+    assert_eq!(outbound.inner_mtu, Some(1420 - 38));
+}
+
+// PROTOCOL SM-RL-6
+#[test]
+fn two_relays_are_kept_and_the_others_given_up() {
+    let mut world = world(4, 3);
+    world.run(ms(20_000));
+    let up = (2..6).filter(|&relay| world.is_up(A, relay)).count();
+    assert_eq!(up, 2);
+    let (dead, spare): (Vec<_>, Vec<_>) = (2..6).partition(|&relay| world.is_up(A, relay));
+    let gone: BTreeSet<_> = dead.iter().map(|&n| world.nodes[n].address).collect();
+    world.lost = Box::new(move |flight| gone.contains(&flight.target));
+    world.run(Duration::from_secs(45));
+    assert!(spare.iter().all(|&relay| world.is_up(A, relay)));
+}
+
+// PROTOCOL SM-RL-8
+// PROTOCOL SM-RL-6
+#[test]
+fn a_peer_that_is_with_another_relay_is_found_there() {
+    let mut world = World::new(4, 4);
+    for relay in [R, S] {
+        world.configure(relay, |config| config.relay.enabled = true);
+    }
+    for relay in [R, S] {
+        world.introduce_relay(A, relay);
+    }
+    world.introduce_relay(B, S);
+    world.introduce(A, B, false);
+    world.introduce(B, A, false);
+    world.run(ms(500));
+    world.connect(A, B);
+    assert!(world.run_until(ms(200), |world| world.is_up(A, B)));
+    assert_eq!(
+        path(&world, A, B),
+        Some(PathInfo::Relayed { relay: world.id(S) })
+    );
+}
+
+// PROTOCOL SM-RL-8
+#[test]
+fn whoever_calls_a_peer_that_is_with_no_relay_is_told() {
+    let mut world = world(1, 5);
+    let relay = world.id(R);
+    world.nodes[B].net.remove_peer(&relay, world.now);
+    world.connect(A, B);
+    world.run(ms(3_000));
+    assert!(!world.is_up(A, B));
+    assert!(world.drops(R, DropReason::RelayUnknown) > 0);
+    let id = world.id(B);
+    let mut status = world.nodes[A].net.status(world.now).into_iter();
+    let status = status.find(|status| status.peer == id).unwrap();
+    assert!(status.last_error.is_some());
+}
+
+fn refused(world: &World, node: usize, relay: usize) -> bool {
+    let id = world.id(relay);
+    let mut all = world.nodes[node].net.status(world.now).into_iter();
+    let status = all.find(|status| status.peer == id);
+    let error = status.and_then(|status| status.last_error);
+    error.is_some_and(|error| error.contains("this relay is full, or does not serve us"))
+}
+
+// PROTOCOL SM-RL-5
+// PROTOCOL SM-CT-4
+#[test]
+fn who_is_not_on_the_relays_list_is_told_so_and_asks_seldom() {
+    let mut world = world(1, 6);
+    let only_b = BTreeSet::from([world.id(B)]);
+    world.configure(R, |config| config.relay.allow = RelayAllow::Listed(only_b));
+    world.run(ms(5_000));
+    assert!(world.is_up(B, R) && !world.is_up(A, R));
+    assert!(refused(&world, A, R) && !refused(&world, B, R));
+    assert_eq!(world.drops(R, DropReason::NotMember), 1);
+}
+
+// PROTOCOL SM-RL-5
+#[test]
+fn a_relay_takes_no_more_clients_than_it_may_and_room_that_is_left_is_given_away() {
+    let mut world = world(1, 7);
+    world.configure(R, |config| config.relay.clients_max = 1);
+    world.run(ms(3_000));
+    let (inside, outside) = if world.is_up(A, R) { (A, B) } else { (B, A) };
+    assert!(world.is_up(inside, R) && !world.is_up(outside, R));
+    assert!(refused(&world, outside, R));
+    assert_eq!(world.nodes[R].net.relay_totals().0, 1);
+    let now = world.now;
+    world.nodes[inside].net.shutdown(now);
+    assert!(world.run_until(ms(90_000), |world| world.is_up(outside, R)));
+}
+
+// PROTOCOL SM-RL-5
+#[test]
+fn a_clients_word_is_no_business_of_the_relays_parent() {
+    let mut world = world(1, 8);
+    world.connect(A, B);
+    world.run(ms(2_000));
+    assert!(world.is_up(A, R));
+    assert_eq!(
+        world.nodes[R]
+            .events
+            .iter()
+            .filter(|(_, e)| e.peer().is_some())
+            .count(),
+        0
+    );
+    assert!(world.nodes[R].net.status(world.now).is_empty());
+}
+
+#[test]
+fn a_node_that_is_no_relay_takes_in_no_stranger() {
+    let mut world = world(1, 9);
+    world.configure(R, |config| config.relay.enabled = false);
+    world.run(ms(3_000));
+    assert!(!world.is_up(A, R));
+    assert_eq!(world.nodes[R].net.open_connections(), 0);
+}
