@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::plain::Plain;
-use super::{NAME_LEN_MAX, Offloads, QUEUES_MAX, TunError, TunOptions, check_mtu};
+use super::{NAME_LEN_MAX, NOTHING, Offloads, QUEUES_MAX, TunError, TunOptions, check_mtu};
 use crate::netlink::{Handle, NetlinkError, Refusal};
 use crate::sys;
 
@@ -60,6 +60,21 @@ impl Tun {
             (true, ..=1) => Self::open_single(options),
             (true, queues) => Self::open_multiple(options, queues.min(QUEUES_MAX)),
         }
+    }
+
+    /// No device: nothing comes from it, and what is written is gone. Needs no rights.
+    pub fn nothing() -> Result<Self, TunError> {
+        let nothing = Plain::nothing().map_err(|source| TunError::Io {
+            action: "open a socket",
+            source,
+        })?;
+        Ok(Self {
+            queues: vec![TunQueue(Queue::Plain(nothing))],
+            writer: None,
+            name: NOTHING.into(),
+            index: 0,
+            offloads: Offloads::NONE,
+        })
     }
 
     fn open_single(options: &TunOptions<'_>) -> Result<Self, TunError> {
@@ -373,6 +388,25 @@ mod tests {
             let error = Tun::create(Some(name), 1420).err().expect(name);
             assert!(matches!(error, TunError::Name(_)), "{name:?}: {error}");
         }
+    }
+
+    #[test]
+    fn nothing_comes_from_a_device_of_nothing_and_it_takes_everything() {
+        let nothing = Tun::nothing().expect("it needs no rights");
+        let mut buffer = [0; super::super::READ_LEN_MAX];
+        let error = nothing.read(&mut buffer).expect_err("nothing comes");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let slices = [IoSlice::new(&[0; 10]), IoSlice::new(&[0; 1000])];
+        assert_eq!(nothing.write_vectored(&slices).expect("it is gone"), 1010);
+        assert_eq!(nothing.queues().len(), 1);
+        let mut waiting = libc::pollfd {
+            fd: nothing.as_fd().as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one live `pollfd`, and a count of one.
+        let ready = unsafe { libc::poll(&raw mut waiting, 1, 0) };
+        assert_eq!((ready, waiting.revents), (0, 0), "it would wake its sender");
     }
 
     #[test]

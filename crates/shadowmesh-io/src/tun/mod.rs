@@ -44,6 +44,9 @@ pub const READ_LEN_MAX: usize = 10 + 65_535;
 /// Most queues a device of ours has; the kernel would give 256.
 pub const QUEUES_MAX: usize = 16;
 
+/// What a device of nothing is called; no real one has a name with a space.
+const NOTHING: &str = "no device";
+
 /// What device is wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct TunOptions<'a> {

@@ -20,6 +20,19 @@ pub struct Tun {
 pub struct TunQueue(Plain);
 
 impl Tun {
+    /// No device: nothing comes from it, and what is written is gone. Needs no rights.
+    pub fn nothing() -> Result<Self, TunError> {
+        let queue = Plain::nothing().map_err(|source| TunError::Io {
+            action: "open a socket",
+            source,
+        })?;
+        Ok(Self {
+            name: super::NOTHING.into(),
+            index: 0,
+            queue: TunQueue(queue),
+        })
+    }
+
     /// Makes the device. It has one queue and no offloads, whatever was asked for.
     pub fn open(options: &TunOptions<'_>) -> Result<Self, TunError> {
         check_mtu(options.mtu)?;

@@ -94,6 +94,16 @@ pub enum Verb {
 Needs the right to create a network device: root, or CAP_NET_ADMIN. Ctrl-C or `shadowmesh down`
 stops it and takes its addresses and routes away; what a killed node left is cleaned at next start.")]
     Up(Box<UpArgs>),
+    /// Relay for others, in the foreground, until stopped: no device, no root
+    #[command(after_help = "Examples:
+  shadowmesh relay --state-dir ~/.shadowmesh-relay
+  shadowmesh relay --allow sm1… --allow sm1… --client-mbit 100
+
+Run it where everybody can reach it by UDP, and let its port (4433) in through the firewall. It prints
+the [[relay.use]] block for those who use it. It forwards sealed datagrams, can read none of them, and
+keeps no record of who talks to whom. [relay], [node], [web], [paths] and [metrics] of the configuration
+apply; the rest does not. A node that is a member of the mesh relays by `[relay] enabled` instead.")]
+    Relay(Box<RelayArgs>),
     /// Stop the running node
     #[command(after_help = "Example:
   shadowmesh down --state-dir ./a")]
@@ -229,6 +239,42 @@ pub struct UpArgs {
     pub peer: Vec<String>,
 }
 
+/// The flags of `up` that concern a relay, by shorter names.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RelayArgs {
+    /// node.listen: UDP address to bind; may repeat [default: 0.0.0.0:4433 and [::]:4433]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Vec<String>,
+    /// relay.allow, for whom: any, or PeerIds; may repeat [default: any]
+    #[arg(long, value_name = "ID")]
+    pub allow: Vec<String>,
+    /// relay.clients_max, 1 to 10000 [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub clients_max: Option<String>,
+    /// relay.client_mbit, for each client and each way [default: 1000]
+    #[arg(long, value_name = "MBIT")]
+    pub client_mbit: Option<String>,
+    /// metrics.listen, TCP address of the Prometheus endpoint, or a port of this machine only
+    /// [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_listen: Option<String>,
+}
+
+impl RelayArgs {
+    /// As `up` would take them.
+    pub fn as_up(&self) -> UpArgs {
+        UpArgs {
+            listen: self.listen.clone(),
+            relay_enabled: Some("true".into()),
+            relay_allow: self.allow.clone(),
+            relay_clients_max: self.clients_max.clone(),
+            relay_client_mbit: self.client_mbit.clone(),
+            metrics_listen: self.metrics_listen.clone(),
+            ..UpArgs::default()
+        }
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct PingArgs {
     /// Name, PeerId or overlay address
@@ -350,8 +396,9 @@ mod tests {
 
     #[test]
     fn every_verb_takes_json_config_and_state_dir() {
-        let verbs: [&[&str]; 9] = [
+        let verbs: [&[&str]; 10] = [
             &["up"],
+            &["relay"],
             &["down"],
             &["id"],
             &["status"],

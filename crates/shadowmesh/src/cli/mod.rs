@@ -11,6 +11,7 @@ mod id;
 mod output;
 mod peers;
 mod ping;
+mod relay;
 mod status;
 mod up;
 
@@ -53,6 +54,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let done = match &cli.verb {
         Verb::Demo { keep } => return demo::run(global, *keep),
         Verb::Up(up) => up::run(global, up),
+        Verb::Relay(relay) => relay::run(global, relay),
         Verb::Down => down::run(global),
         Verb::Id => id::run(global),
         Verb::Status => status::run(global),
@@ -72,9 +74,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// `up` says what it does; other verbs answer on standard output and log only trouble.
+/// `up` and `relay` say what they do; other verbs answer on standard output and log only trouble.
 fn start_log(cli: &Cli) -> Result<(), Failure> {
-    let usual = if matches!(cli.verb, Verb::Up(_)) {
+    let usual = if matches!(cli.verb, Verb::Up(_) | Verb::Relay(_)) {
         "info"
     } else {
         "warn"

@@ -54,6 +54,9 @@ fn running(report: &NodeReport) -> String {
 
 fn device(report: &NodeReport) -> String {
     let device = &report.device;
+    if device.addresses.is_empty() {
+        return "none: it only relays for others".into();
+    }
     let addresses = device.addresses.join(", ");
     format!("{}, mtu {}, {addresses}", device.name, device.mtu)
 }

@@ -29,7 +29,20 @@ use crate::state::StateDir;
 const LEARNED_QUEUE_MAX: usize = 64;
 
 pub fn run(global: &Global, args: &UpArgs) -> Result<(), Failure> {
-    let loaded = load(global, args)?;
+    run_node(global, load(global, args)?, Role::Member)
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A member of a mesh, with a device.
+    Member,
+    /// A relay for others and nothing else.
+    Relay,
+}
+
+/// Runs the node in the foreground until something ends it.
+pub(super) fn run_node(global: &Global, loaded: Loaded, role: Role) -> Result<(), Failure> {
     let state = StateDir::open(&loaded.config.node.state_dir)?;
     let _lock = state.lock()?;
     let identity = Arc::new(identity_file::load_or_create(&state.identity_path())?);
@@ -39,12 +52,13 @@ pub fn run(global: &Global, args: &UpArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("cannot start the event loop: {error}")))?;
-    runtime.block_on(serve(global.json, &loaded, &state, identity))
+    runtime.block_on(serve(global.json, &loaded, role, &state, identity))
 }
 
 async fn serve(
     as_json: bool,
     loaded: &Loaded,
+    role: Role,
     state: &StateDir,
     identity: Arc<Identity>,
 ) -> Result<(), Failure> {
@@ -63,14 +77,20 @@ async fn serve(
     });
 
     let id = identity.peer_id();
+    let relay = config.relay.clone();
     let hooks = Hooks {
         learned: key_writer(state.clone(), &config),
         ready: Box::new(move |started| {
-            tell_ready(as_json, &id, started);
+            match role {
+                Role::Member => tell_ready(as_json, &id, started),
+                Role::Relay => super::relay::tell_ready(as_json, &id, started, &relay),
+            }
             tell_manager("READY=1");
         }),
     };
-    let ended = engine::run(engine_config(&config, state, identity, hooks)?, inbox).await;
+    let mut engine = engine_config(&config, state, identity, hooks)?;
+    engine.bare = role == Role::Relay;
+    let ended = engine::run(engine, inbox).await;
     tell_manager("STOPPING=1");
     // Verbs that wait for an answer, `down` above all, still get it.
     let _ = stop_admin.send(());
@@ -108,6 +128,7 @@ fn engine_config(
     Ok(EngineConfig {
         node: node_config(config, state, identity)?,
         listen: config.node.listen.clone(),
+        bare: false,
         device_name: config.device.name.clone(),
         mtu: config.device.mtu,
         queues: config.device.queues.on(cores()),

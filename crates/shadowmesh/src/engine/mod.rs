@@ -58,7 +58,7 @@ mod turnstile;
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -89,6 +89,9 @@ pub struct EngineConfig {
     pub node: NodeConfig,
     /// UDP addresses to bind; a socket each.
     pub listen: Vec<SocketAddr>,
+    /// No device, no addresses and no routes: the node takes part in no network, and only relays. Needs
+    /// no rights.
+    pub bare: bool,
     /// Name of the device; `None` takes the first free `shadowN`.
     pub device_name: Option<String>,
     /// Largest IP packet of the device.
@@ -167,14 +170,14 @@ pub async fn run(
     let cipher_speeds = config.node.net.cipher_speeds;
     let node = Node::new(config.node, Instant::now())?;
     let links = Arc::new(Links::bind(&config.listen).map_err(EngineError::Listen)?);
-    host::clean_leftovers(&config.state_dir)?;
-    let device = Arc::new(Tun::open(&TunOptions {
+    let wanted = TunOptions {
         name: config.device_name.as_deref(),
         mtu: config.mtu.into(),
         queues: config.queues,
         offload: config.offload,
-    })?);
-    let mut host = Host::configure(&device, node.addresses(), node.routes(), &config.state_dir)?;
+    };
+    let wanted = (!config.bare).then_some(&wanted);
+    let (device, mut host) = open_device(wanted, &node, &config.state_dir)?;
     let drops = Arc::clone(node.drops());
     let (outbox, inbox) = inbox::queues(Arc::clone(&drops));
     let shared = Shared {
@@ -190,7 +193,10 @@ pub async fn run(
     let started = Started {
         device: device.name().into(),
         listen: links.addresses(),
-        addresses: node.addresses().to_vec(),
+        addresses: match config.bare {
+            true => Vec::new(),
+            false => node.addresses().to_vec(),
+        },
         mtu: config.mtu,
         cipher_speeds,
     };
@@ -198,10 +204,27 @@ pub async fn run(
     let control = Control::new(node, shared, started, config.hooks);
     let ended = control.run(inbox, commands, &mut threads).await;
     threads.stop();
-    host.undo();
+    if let Some(host) = &mut host {
+        host.undo();
+    }
     // The last owner: with it the device goes, before anybody is told that it has.
     drop(device);
     ended.confirm()
+}
+
+/// The device and what is set on the host for it; where none is wanted, nothing and nothing.
+fn open_device(
+    wanted: Option<&TunOptions<'_>>,
+    node: &Node,
+    state_dir: &Path,
+) -> Result<(Arc<Tun>, Option<Host>), EngineError> {
+    let Some(wanted) = wanted else {
+        return Ok((Arc::new(Tun::nothing()?), None));
+    };
+    host::clean_leftovers(state_dir)?;
+    let device = Tun::open(wanted)?;
+    let host = Host::configure(&device, node.addresses(), node.routes(), state_dir)?;
+    Ok((Arc::new(device), Some(host)))
 }
 
 /// What all threads work with.

@@ -1,0 +1,152 @@
+//! `shadowmesh relay`: a relay for others and nothing else. The node is the one of `up`, without a device.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::json;
+use shadowmesh_io::netlink::{self, Handle};
+use shadowmesh_net::RelayAllow;
+use shadowmesh_wire::PeerId;
+
+use super::args::{Global, RelayArgs};
+use super::failure::Failure;
+use super::up::{Role, run_node};
+use super::{load, output};
+use crate::config::RelayConfig;
+use crate::engine::Started;
+
+pub fn run(global: &Global, args: &RelayArgs) -> Result<(), Failure> {
+    let mut loaded = load(global, &args.as_up())?;
+    // Other relays are for those who cannot be reached, and a relay must be.
+    loaded.config.relay.uses.clear();
+    run_node(global, loaded, Role::Relay)
+}
+
+/// The relay is up: said on standard output, with what its users must write.
+pub fn tell_ready(as_json: bool, id: &PeerId, started: &Started, relay: &RelayConfig) {
+    let addresses = reachable_at(&started.listen, &host_addresses());
+    let public = addresses.iter().any(|address| is_public(address.ip()));
+    if as_json {
+        output::line(json!({
+            "event": "up",
+            "peer_id": id.to_string(),
+            "listen": started.listen,
+            "addresses": addresses,
+            "public": public,
+            "relay_use": block(id, &addresses),
+        }));
+        return;
+    }
+    let listen: Vec<String> = started.listen.iter().map(ToString::to_string).collect();
+    let whom = match &relay.allow {
+        RelayAllow::Any => "anybody".to_owned(),
+        RelayAllow::Listed(ids) => format!("{} listed and the peers of its own file", ids.len()),
+    };
+    output::line(format!("relay: {id}"));
+    output::line(format!("    listening on {}", listen.join(", ")));
+    output::line(format!(
+        "    for {whom}; at most {} clients, {} Mbit/s each",
+        relay.clients_max, relay.client_mbit
+    ));
+    output::line("    stop with Ctrl-C or `shadowmesh down`; for the files of its users:\n");
+    output::line(block(id, &addresses));
+    if !public {
+        output::line(
+            "# This machine has no public address of its own: write the one that others reach it at, \
+             and let\n# the router pass the port on to it.",
+        );
+    }
+}
+
+/// What a user's file says.
+fn block(id: &PeerId, addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses
+        .iter()
+        .map(|address| format!("\"{address}\""))
+        .collect();
+    let addresses = addresses.join(", ");
+    format!("[[relay.use]]\nid = \"{id}\"\naddresses = [{addresses}]")
+}
+
+/// Where others may reach it: what it listens on, an unspecified address standing for all of the host
+/// that are of its kind. Public addresses alone, where there are any.
+fn reachable_at(listen: &[SocketAddr], host: &[IpAddr]) -> Vec<SocketAddr> {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for address in listen {
+        let host = host.iter().filter(|ip| ip.is_ipv4() == address.is_ipv4());
+        let ips: Vec<IpAddr> = match address.ip().is_unspecified() {
+            true => host.copied().collect(),
+            false => vec![address.ip()],
+        };
+        let all = ips
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, address.port()));
+        found.extend(all);
+    }
+    if found.iter().any(|address| is_public(address.ip())) {
+        found.retain(|address| is_public(address.ip()));
+    }
+    found
+}
+
+fn host_addresses() -> Vec<IpAddr> {
+    let ask = || {
+        let netlink = Handle::new()?;
+        let (links, addresses) = (netlink.links()?, netlink.addresses()?);
+        // 0 is no device: there is none of ours to be left out.
+        Ok::<_, netlink::NetlinkError>(netlink::own_addresses(&links, &addresses, 0))
+    };
+    // Without, the user writes it; nothing depends on it here.
+    ask().unwrap_or_default()
+}
+
+/// Whether the whole internet may route to it (RFC 6890), as far as relays can be there.
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            // RFC 6598: between a provider and its customers.
+            let shared = a == 100 && (64..128).contains(&b);
+            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared)
+        }
+        // Global unicast (RFC 4291 §2.4) is 2000::/3 today.
+        IpAddr::V6(ip) => ip.segments()[0] & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn users_are_told_the_public_addresses_of_what_it_listens_on() {
+        let host: Vec<IpAddr> = ["192.168.1.5", "203.0.113.5", "2001:db8::5", "fd00::5"]
+            .map(|ip| ip.parse().unwrap())
+            .into();
+        let any = [at("0.0.0.0:4433"), at("[::]:4434")];
+        assert_eq!(
+            reachable_at(&any, &host),
+            [at("203.0.113.5:4433"), at("[2001:db8::5]:4434")]
+        );
+        assert_eq!(
+            reachable_at(&[at("192.168.1.5:1")], &host),
+            [at("192.168.1.5:1")]
+        );
+        assert_eq!(reachable_at(&any, &host[..1]), [at("192.168.1.5:4433")]);
+        for private in ["10.0.0.1", "100.64.0.1", "127.0.0.1", "fe80::1", "::1"] {
+            assert!(!is_public(private.parse().unwrap()), "{private}");
+        }
+    }
+
+    #[test]
+    fn the_block_it_prints_is_a_configuration_as_it_stands() {
+        let id = PeerId::from_bytes([7; 32]);
+        let text = block(&id, &[at("203.0.113.5:4433"), at("[2001:db8::5]:4433")]);
+        let config = crate::config::parse(std::path::Path::new("t.toml"), &text).unwrap();
+        assert_eq!(config.relay.uses[0].id, id);
+        assert_eq!(config.relay.uses[0].addresses.len(), 2);
+    }
+}
