@@ -425,3 +425,67 @@ fn the_next_step_checks_the_file_that_was_wrong() {
     let told = stderr(&run(&line));
     assert!(told.contains("next: correct it and try again"), "{told}");
 }
+
+#[test]
+fn a_relay_runs_without_a_device_tells_its_figures_and_ends_on_down() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    // Whoever had the port gave it up just now; nobody else in this test asks for one.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = port.local_addr().unwrap();
+    drop(port);
+    let mut relay = shadowmesh(&[
+        "relay",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--metrics-listen",
+        &metrics.to_string(),
+        "--state-dir",
+        text(&state),
+    ])
+    .stdout(std::process::Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut line = String::new();
+    BufReader::new(relay.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let up: Value = serde_json::from_str(&line).unwrap();
+    let block = up["relay_use"].as_str().unwrap();
+    assert!(block.contains(up["peer_id"].as_str().unwrap()), "{block}");
+    let file = directory.path().join("client.toml");
+    fs::write(&file, block).unwrap();
+    let client = directory.path().join("client");
+    let checked = json(&run(&[
+        "config",
+        "check",
+        "--json",
+        "--config",
+        text(&file),
+        "--state-dir",
+        text(&client),
+    ]));
+    assert_eq!(checked["relay"]["use"][0]["id"], up["peer_id"]);
+
+    let mut reader = std::net::TcpStream::connect(metrics).unwrap();
+    reader
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut figures = String::new();
+    reader.read_to_string(&mut figures).unwrap();
+    assert!(
+        figures.contains("shadowmesh_p2p_fallbacks_total 0\n"),
+        "{figures}"
+    );
+
+    let status = run(&["status", "--state-dir", text(&state)]);
+    assert!(
+        stdout(&status).contains("it only relays"),
+        "{}",
+        stdout(&status)
+    );
+    assert!(run(&["down", "--state-dir", text(&state)]).status.success());
+    assert!(relay.wait().unwrap().success());
+}
