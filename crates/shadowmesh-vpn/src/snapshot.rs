@@ -25,7 +25,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use shadowmesh_crypto::{Authentic, OpenError};
-use shadowmesh_net::{DropCounters, DropReason, Forwarding, Outbound, Reassembled};
+use shadowmesh_net::{DropCounters, DropReason, Forwarding, Outbound, Reassembled, RelayTo};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::envelope;
 use shadowmesh_wire::inner::InnerType;
@@ -194,6 +194,12 @@ impl Snapshot {
     /// Whether a peer with a session is at this address, as far as an address says.
     pub fn knows(&self, remote: SocketAddr) -> bool {
         self.forwarding.knows(remote)
+    }
+
+    /// Where an envelope goes that `from` sent for the peer with this label, see [`Forwarding::relay`].
+    /// HOT PATH.
+    pub fn relay(&self, from: &PeerId, to: Label) -> Result<RelayTo<'_>, DropReason> {
+        self.forwarding.relay(from, to)
     }
 
     /// The expensive part, without any lock.

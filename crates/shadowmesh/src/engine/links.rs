@@ -8,7 +8,7 @@ use std::time::Duration;
 use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::udp::{SendFault, Transmit, UdpLink};
 
-/// How long a data thread waits for room in a socket's buffer before it drops a run. Longer than the
+/// How long a sender waits for room in a socket's buffer before it drops a run. Longer than the
 /// buffer takes to drain at 1 Gbit/s: a wait is back-pressure on the device, a drop is a lost packet.
 const FULL_WAIT: Duration = Duration::from_millis(100);
 
@@ -72,6 +72,11 @@ impl Links {
     /// which has nothing better to do: the device's queue then fills and slows the applications down.
     /// HOT PATH.
     pub fn send_patiently(&self, transmit: Transmit<'_>) -> Result<(), SendFault> {
+        self.send_within(transmit, FULL_WAIT)
+    }
+
+    /// As [`send_patiently`](Self::send_patiently), waiting for room no longer than `patience`. HOT PATH.
+    pub fn send_within(&self, transmit: Transmit<'_>, patience: Duration) -> Result<(), SendFault> {
         let link = self
             .towards(transmit.remote, transmit.local_ip)
             .ok_or(SendFault::Unreachable)?;
@@ -79,7 +84,9 @@ impl Links {
         while !rest.contents.is_empty() {
             match link.try_send(&rest) {
                 Ok(len) => rest.contents = &rest.contents[len..],
-                Err(error) if SendFault::of(&error) == SendFault::Full => wait_for_room(link)?,
+                Err(error) if SendFault::of(&error) == SendFault::Full => {
+                    wait_for_room(link, patience)?;
+                }
                 Err(error) => return Err(SendFault::of(&error)),
             }
         }
@@ -100,8 +107,8 @@ fn has_ipv6() -> bool {
     Path::new("/proc/net/if_inet6").exists()
 }
 
-fn wait_for_room(link: &UdpLink) -> Result<(), SendFault> {
-    match poll::wait(&mut [Watch::writable(link)], Some(FULL_WAIT)) {
+fn wait_for_room(link: &UdpLink, patience: Duration) -> Result<(), SendFault> {
+    match poll::wait(&mut [Watch::writable(link)], Some(patience)) {
         Ok(1..) => Ok(()),
         _ => Err(SendFault::Full),
     }

@@ -25,6 +25,7 @@
 //! | `envelopes` | what a way over a relay adds |
 //! | `oversize` | what is too long for its path, in fragments |
 //! | `receiver`, `turnstile` | network to device, and the order of receivers |
+//! | `relayed`, `passing` | what relays passed on to us, and what we pass on as one |
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
 //! | `sync` | locks and atomics, loom's where a test tries every interleaving |
 //! | `priority` | who goes first when all cores are busy |
@@ -45,9 +46,11 @@ mod links;
 #[cfg(test)]
 mod model;
 mod oversize;
+mod passing;
 mod placement;
 mod priority;
 mod receiver;
+mod relayed;
 mod report;
 mod runs;
 mod sender;

@@ -7,6 +7,10 @@
 //! copied on the way. What is no sealed frame costs a table lookup and, if there is room, one copy
 //! into control's queue; that is all a flood of first packets gets here.
 //!
+//! Two kinds of frame lead on. What a relay of ours passed on is opened a second time where it lies
+//! ([`relayed`](super::relayed)); what is for somebody else is sealed again there
+//! ([`passing`](super::passing)).
+//!
 //! Several receivers take turns at the sockets, work side by side, and write in the order they took
 //! ([`turnstile`](super::turnstile)). A peer's datagrams come on one pair of addresses, so sharing out
 //! sockets (`SO_REUSEPORT`) would leave one busy peer to one thread; sharing out batches does not.
@@ -28,8 +32,10 @@ use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
 
 use super::Shared;
 use super::inbox::Outbox;
+use super::passing::Passing;
 use super::placement::Placement;
 use super::priority::{self, Standing};
+use super::relayed::Relayed;
 use super::runs::SEGMENTS_MAX;
 use super::sender::SharedWork;
 use super::stop::Stop;
@@ -64,9 +70,13 @@ pub struct Receiver {
     standing: Standing,
 }
 
-/// What a batch brings to the device.
+/// What a batch brings to the device, and to others.
 struct Delivery {
     coalescer: Coalescer,
+    /// For others.
+    passing: Passing,
+    /// What relays passed on to us and was not looked into yet.
+    relayed: Relayed,
     /// Datagrams of peers, as far as can be told.
     of_peers: u32,
     /// Packets that came in fragments, and whatever came behind the first of these, or it would overtake.
@@ -80,6 +90,8 @@ impl Receiver {
         Self {
             delivery: Delivery {
                 coalescer: coalescer(shared.device.offloads()),
+                passing: Passing::default(),
+                relayed: Relayed::default(),
                 of_peers: 0,
                 whole: Vec::new(),
             },
@@ -187,6 +199,8 @@ impl Receiver {
                 datagrams += 1;
             });
             control.finish();
+            let start = number * RecvBatch::BUFFER_BYTES;
+            open_relayed(&self.shared, &snapshot, &from, (start, buffer), delivery);
         }
         let of_peers = std::mem::take(&mut self.delivery.of_peers);
         self.standing.served(of_peers, datagrams);
@@ -198,6 +212,7 @@ impl Receiver {
         let writes = self.delivery.coalescer.finish();
         ticket.wait();
         let bytes = self.batch.bytes();
+        self.delivery.passing.send(bytes, &self.shared);
         let mut slices = [IoSlice::new(&[]); IOV_LEN_MAX];
         for write in writes {
             let len = write.gather(bytes, &mut slices);
@@ -214,6 +229,42 @@ impl Receiver {
         }
         Ok(())
     }
+}
+
+/// What relays passed on in a buffer, which starts at byte `start` of the batch: opened a second time, as
+/// if it had been received the way it came.
+// PROTOCOL SM-RL-2
+fn open_relayed(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    from: &udp::Received,
+    (start, buffer): (usize, &mut [u8]),
+    delivery: &mut Delivery,
+) {
+    let (mut relayed, of_peers) = (std::mem::take(&mut delivery.relayed), delivery.of_peers);
+    relayed.drain(start, buffer, |remote, starts, datagrams| {
+        let from = udp::Received {
+            remote,
+            local_ip: None,
+            stride: datagrams.stride(),
+            ..*from
+        };
+        let mut control = ToControl::new(&shared.outbox, snapshot, &from);
+        snapshot.inbound_run(datagrams, |inbound, datagram| {
+            let at = starts.next().expect("each datagram has a place");
+            judge(
+                shared,
+                &mut control,
+                inbound.inside(),
+                datagram,
+                at,
+                delivery,
+            );
+        });
+        control.finish();
+    });
+    // The frames around them were counted.
+    (delivery.relayed, delivery.of_peers) = (relayed, of_peers);
 }
 
 /// One opened datagram, which starts at byte `at` of the batch.
@@ -256,15 +307,24 @@ fn judge(
             delivery.whole.extend(whole);
         }
         Inbound::Envelope { remote, range, .. } => {
-            let received = control.received.over_relay(remote);
-            shared
-                .outbox
-                .datagram(received, &datagram[range], control.known);
+            let range = at + range.start..at + range.end;
+            delivery.relayed.push(remote, range);
         }
-        Inbound::Relay { peer, range, .. } => {
-            shared
-                .outbox
-                .inner(peer, control.received, &datagram[range]);
+        Inbound::Relay { peer, label, range } => {
+            let ecn = control.received.ecn.unwrap_or(0);
+            let passed = match control.snapshot.relay(&peer, label) {
+                Ok(to) => delivery.passing.seal(&to, (at, datagram), range, ecn),
+                // The sender is to be told.
+                Err(DropReason::RelayUnknown) => {
+                    let inner = &datagram[range];
+                    shared.outbox.inner(peer, control.received, inner);
+                    Ok(())
+                }
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = passed {
+                shared.drops.count(reason);
+            }
         }
         Inbound::NotSealed => control.push(datagram),
         Inbound::Dropped(reason) => shared.drops.count(reason),

@@ -33,6 +33,19 @@ pub struct NodeSettings {
     pub queues: Option<usize>,
     /// Whether the device passes super-packets.
     pub offload: bool,
+    /// It relays for everybody, at so many Mbit/s for each client.
+    pub relays_at_mbit: Option<u64>,
+    /// The relays it uses.
+    pub relays: Vec<RelaySettings>,
+}
+
+/// A `[[relay.use]]` of a laboratory node.
+#[derive(Debug, Clone)]
+pub struct RelaySettings {
+    /// Who.
+    pub id: PeerId,
+    /// Where it is.
+    pub addresses: Vec<SocketAddr>,
 }
 
 impl Default for NodeSettings {
@@ -52,6 +65,8 @@ impl Default for NodeSettings {
             mtu: None,
             queues: None,
             offload: true,
+            relays_at_mbit: None,
+            relays: Vec::new(),
         }
     }
 }
@@ -101,6 +116,16 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
         quote(&settings.cipher),
         quote(&settings.data_plane)
     );
+    if let Some(mbit) = settings.relays_at_mbit {
+        let _ = write!(text, "\n[relay]\nenabled = true\nclient_mbit = {mbit}\n");
+    }
+    for relay in &settings.relays {
+        let (id, addresses) = (&relay.id, list(&relay.addresses));
+        let _ = write!(
+            text,
+            "\n[[relay.use]]\nid = \"{id}\"\naddresses = {addresses}\n"
+        );
+    }
     for peer in peers {
         let _ = write!(
             text,

@@ -17,6 +17,7 @@
 //! | [`config`] | writes its configuration file |
 //! | [`wiring`] | bridge, veth pairs and underlay addresses |
 //! | [`routed`] | two nodes with routers and a narrow cable between them |
+//! | [`relayed`] | two nodes that reach each other over relays only, or from behind NAT |
 //! | [`bulk`] | TCP transfers, hashed or timed |
 //! | [`datagrams`] | UDP floods and paced series, every loss counted |
 //! | [`load`] | several of them at once, and pings beside them |
@@ -26,6 +27,7 @@ pub mod config;
 pub mod datagrams;
 pub mod load;
 pub mod node;
+pub mod relayed;
 pub mod routed;
 pub mod wiring;
 
@@ -38,8 +40,9 @@ use shadowmesh_io::netlink::NetlinkError;
 use shadowmesh_io::netns::Netns;
 use thiserror::Error;
 
-pub use config::{NodeSettings, PeerSettings};
+pub use config::{NodeSettings, PeerSettings, RelaySettings};
 pub use node::{Family, LabNode};
+pub use relayed::RelayedLab;
 pub use routed::RoutedLab;
 
 /// UDP port of every laboratory node.

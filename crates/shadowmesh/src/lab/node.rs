@@ -97,6 +97,14 @@ impl LabNode {
         }
     }
 
+    /// As [`as_peer`](Self::as_peer), of somebody who does not know where it is.
+    pub fn as_unreachable_peer(&self) -> PeerSettings {
+        PeerSettings {
+            addresses: Vec::new(),
+            ..self.as_peer(Family::V4)
+        }
+    }
+
     /// Its configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.directory.join("shadowmesh.toml")

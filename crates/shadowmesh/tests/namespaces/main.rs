@@ -10,6 +10,7 @@ mod laboratory;
 mod mesh;
 mod path_mtu;
 mod queues;
+mod relay;
 mod restart;
 mod service;
 mod strangers;

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Duration;
 
-use shadowmesh::lab::{Family, Lab, LabNode, RoutedLab};
+use shadowmesh::lab::{Family, Lab, LabError, LabNode, RelayedLab, RoutedLab};
 use shadowmesh_io::lab::privileged;
 use tempfile::TempDir;
 
@@ -93,6 +93,52 @@ impl DerefMut for RoutedTestLab {
 }
 
 impl Drop for RoutedTestLab {
+    fn drop(&mut self) {
+        show_logs(&self.lab);
+    }
+}
+
+/// A laboratory whose nodes have relays between them, and which prints what they said if the test fails.
+pub struct RelayedTestLab {
+    lab: RelayedLab,
+    _directory: TempDir,
+}
+
+/// Runs a test in a laboratory of two nodes and relays that `build` makes; `name` as for [`in_lab`].
+pub fn in_relayed_lab(
+    name: &str,
+    build: impl FnOnce(&Path, &Path) -> Result<RelayedLab, LabError>,
+    body: impl FnOnce(&mut RelayedTestLab),
+) {
+    if left_out(name) {
+        return;
+    }
+    privileged(name, || {
+        let directory = tempfile::tempdir().expect("a directory for the nodes");
+        let program = Path::new(env!("CARGO_BIN_EXE_shadowmesh"));
+        let lab = build(program, directory.path()).expect("a laboratory");
+        body(&mut RelayedTestLab {
+            lab,
+            _directory: directory,
+        });
+    });
+}
+
+impl Deref for RelayedTestLab {
+    type Target = RelayedLab;
+
+    fn deref(&self) -> &RelayedLab {
+        &self.lab
+    }
+}
+
+impl DerefMut for RelayedTestLab {
+    fn deref_mut(&mut self) -> &mut RelayedLab {
+        &mut self.lab
+    }
+}
+
+impl Drop for RelayedTestLab {
     fn drop(&mut self) {
         show_logs(&self.lab);
     }
