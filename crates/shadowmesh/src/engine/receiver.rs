@@ -29,6 +29,7 @@ use shadowmesh_vpn::{Inbound, Snapshot};
 use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
 use shadowmesh_wire::sealed;
 use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
+use shadowmesh_wire::way::Way;
 
 use super::Shared;
 use super::inbox::Outbox;
@@ -190,6 +191,12 @@ impl Receiver {
         let snapshot = self.shared.cell.load();
         let mut datagrams = 0;
         for (number, (from, buffer)) in self.batch.iter_mut().enumerate() {
+            // No network delivers from there: somebody claims to be one of our relays or streams.
+            if !Way::of(from.remote).is_udp() {
+                let forged = buffer.len().div_ceil(from.stride) as u64;
+                self.shared.drops.add(DropReason::MalformedDatagram, forged);
+                continue;
+            }
             let mut at = number * RecvBatch::BUFFER_BYTES;
             let delivery = &mut self.delivery;
             let mut control = ToControl::new(&self.shared.outbox, &snapshot, &from);
