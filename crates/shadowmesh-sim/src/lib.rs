@@ -26,4 +26,4 @@ pub use ledger::Ledger;
 pub use link::{LinkProfile, Loss};
 pub use middlebox::{BoxProfile, NatKind};
 pub use trace::Trace;
-pub use world::{BoxId, Host, HostConfig, HostId, Passing, World};
+pub use world::{BoxId, Envelope, Host, HostConfig, HostId, Mischief, Passing, World};

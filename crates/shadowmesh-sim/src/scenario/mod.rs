@@ -4,6 +4,7 @@ pub mod handshake;
 pub mod nat;
 pub mod random;
 pub mod rekey;
+pub mod relay;
 pub mod restart;
 
 use std::time::Duration;

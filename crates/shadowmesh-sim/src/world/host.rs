@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shadowmesh_crypto::{Identity, PublicIdentity};
-use shadowmesh_net::{DataPlane, DropReason, NetConfig, NetEvent};
-use shadowmesh_vpn::{Node, NodeConfig, NodeEvent, NodePeer};
+use shadowmesh_net::{DataPlane, DropReason, NetConfig, NetEvent, RelayConfig};
+use shadowmesh_vpn::{Node, NodeConfig, NodeEvent, NodePeer, NodeRelay};
 use shadowmesh_wire::PeerId;
 
 use super::topology::{BoxId, Realm};
@@ -47,6 +47,8 @@ pub struct HostConfig {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether the node calls all its peers when it starts, as the program does.
     pub greet: bool,
+    /// What it does as a relay.
+    pub relay: RelayConfig,
 }
 
 impl Default for HostConfig {
@@ -58,6 +60,7 @@ impl Default for HostConfig {
             data_plane: DataPlane::default(),
             addresses: Vec::new(),
             greet: false,
+            relay: RelayConfig::default(),
         }
     }
 }
@@ -68,6 +71,8 @@ pub struct Host {
     pub config: HostConfig,
     /// Whom it knows, read at the next start.
     pub peers: Vec<NodePeer>,
+    /// Which relays it uses, read at the next start.
+    pub relays: Vec<NodeRelay>,
     /// What its node reported since the host was added, with the world time.
     pub events: Vec<(Duration, NetEvent)>,
     /// UDP payload its nodes have sent so far, bytes, without what a tap swallowed.
@@ -100,6 +105,7 @@ impl Host {
         Self {
             config,
             peers: Vec::new(),
+            relays: Vec::new(),
             events: Vec::new(),
             sent_bytes: 0,
             bare: Vec::new(),
@@ -208,6 +214,7 @@ impl Host {
         net.rekey_interval = self.config.rekey_interval;
         net.cipher_speeds = self.config.cipher_speeds;
         net.mtu = self.config.mtu;
+        net.relay = self.config.relay.clone();
         let mut peers = self.peers.clone();
         for peer in &mut peers {
             peer.data_plane = self.config.data_plane;
@@ -220,7 +227,7 @@ impl Host {
             net,
             addresses: self.config.addresses.clone(),
             peers,
-            relays: Vec::new(),
+            relays: self.relays.clone(),
         };
         let mut node = Node::new(config, now).expect("the scenario's configuration is sound");
         if self.config.greet {

@@ -14,6 +14,7 @@
 
 mod flight;
 mod host;
+mod liar;
 mod places;
 mod run;
 mod topology;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shadowmesh_crypto::Identity;
-use shadowmesh_vpn::{Node, NodePeer};
+use shadowmesh_vpn::{Node, NodePeer, NodeRelay};
 use shadowmesh_wire::overlay::{derived_ipv4, derived_ipv6};
 
 pub use crate::ledger::HostId;
@@ -36,6 +37,7 @@ use crate::packet;
 use crate::trace::Trace;
 use flight::Flight;
 pub use host::{Bare, Host, HostConfig};
+pub use liar::{Envelope, Mischief};
 pub use topology::BoxId;
 use topology::{Topology, Way};
 
@@ -78,6 +80,8 @@ pub struct World {
     scheduled: u64,
     wakes_at_this_instant: u32,
     tap: Option<Tap>,
+    /// Relays that do not do what they should.
+    liars: BTreeMap<HostId, Mischief>,
     trace: Trace,
 }
 
@@ -103,6 +107,11 @@ enum Happening {
         host: HostId,
         boot: u64,
     },
+    /// A relay passes on what it made of an envelope.
+    Lie {
+        relay: HostId,
+        envelope: Envelope,
+    },
 }
 
 impl World {
@@ -124,6 +133,7 @@ impl World {
             scheduled: 0,
             wakes_at_this_instant: 0,
             tap: None,
+            liars: BTreeMap::new(),
             trace: Trace::default(),
         }
     }
@@ -188,6 +198,21 @@ impl World {
             peer.underlay = self.addresses_for(who, whom);
             self.host_mut(who).peers.push(peer);
         }
+    }
+
+    /// Lists a relay in a host's configuration; read at the next start.
+    pub fn use_relay(&mut self, host: HostId, relay: HostId) {
+        let entry = NodeRelay {
+            id: self.host(relay).id(),
+            underlay: self.addresses_for(host, relay),
+            known_key: None,
+        };
+        self.host_mut(host).relays.push(entry);
+    }
+
+    /// Makes a relay do with envelopes whatever it likes.
+    pub fn corrupt(&mut self, relay: HostId, mischief: Mischief) {
+        self.liars.insert(relay, mischief);
     }
 
     /// A configuration entry for a host: its id, its public addresses, and what is its own.

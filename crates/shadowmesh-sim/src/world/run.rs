@@ -35,6 +35,7 @@ impl World {
             }
             Happening::Landing(flight) => self.land(&flight),
             Happening::Wake { host, boot } if self.is_due(host, boot) => self.wake(host),
+            Happening::Lie { relay, envelope } => self.lie(relay, &envelope),
             // Of a former life, or replaced by an earlier one.
             Happening::Wake { .. } => {}
         }
@@ -54,6 +55,9 @@ impl World {
         let host = &mut self.hosts[to.0];
         if host.is_up() && host.is_nodes(local) {
             let received = Received::from_remote(remote);
+            if self.liars.contains_key(&to) {
+                return self.arrive_at_liar(to, received, data.to_vec());
+            }
             self.with_node(to, |node, now| {
                 node.handle_datagram(received, BytesMut::from(data), now)
             });

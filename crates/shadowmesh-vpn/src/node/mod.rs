@@ -187,6 +187,12 @@ impl Node {
         self.net.connectivity()
     }
 
+    /// What we relay: clients that have a session and are no peers, and what was passed on for everybody
+    /// together, datagrams and their bytes.
+    pub fn relay_totals(&self) -> (usize, u64, u64) {
+        self.net.relay_totals()
+    }
+
     /// Tells the peers that we leave; afterwards only `poll_transmit` is of use.
     pub fn shutdown(&mut self, now: Instant) {
         self.net.shutdown(now);

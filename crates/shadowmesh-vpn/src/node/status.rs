@@ -19,6 +19,8 @@ pub struct NodeStatus {
     pub addresses: Vec<(IpAddr, u8)>,
     /// The peers in the order of the configuration.
     pub peers: Vec<NodePeerStatus>,
+    /// The relays that it uses and that are no peers, in the order of the configuration.
+    pub relays: Vec<PeerStatus>,
     /// Packets and datagrams dropped since the start, by reason; reasons never met are left out.
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -36,17 +38,21 @@ impl Node {
     /// Everything at once.
     pub fn status(&self, now: Instant) -> NodeStatus {
         let mut by_peer = self.net.status(now);
-        let peers = self.members.peers().iter().map(|peer| {
-            let found = by_peer.iter().position(|status| status.peer == peer.id);
-            NodePeerStatus {
-                config: peer.clone(),
-                net: found.map(|at| by_peer.swap_remove(at)),
-            }
+        let mut take = |id: &PeerId| {
+            let found = by_peer.iter().position(|status| status.peer == *id);
+            found.map(|at| by_peer.swap_remove(at))
+        };
+        let peers = self.members.peers().iter().map(|peer| NodePeerStatus {
+            config: peer.clone(),
+            net: take(&peer.id),
         });
+        let peers = peers.collect();
+        let relays = self.relays.iter().filter_map(|relay| take(&relay.id));
         NodeStatus {
             id: self.net.peer_id(),
             addresses: self.members.own_addresses().to_vec(),
-            peers: peers.collect(),
+            peers,
+            relays: relays.collect(),
             drops: self.net.drops().nonzero().collect(),
         }
     }
