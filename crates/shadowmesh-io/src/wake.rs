@@ -6,7 +6,7 @@
 //! (timerfd_create(2)). It also does so when somebody sets the clock, which the distance tells apart.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::sys;
@@ -42,12 +42,6 @@ impl WakeWatch {
 impl AsFd for WakeWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.timer.as_fd()
-    }
-}
-
-impl AsRawFd for WakeWatch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.timer.as_raw_fd()
     }
 }
 

@@ -134,6 +134,7 @@ fn engine_config(
         queues: config.device.queues.on(cores()),
         offload: config.device.offload == Offload::Auto,
         dscp: config.device.dscp,
+        lan_discovery: config.paths.lan_discovery,
         state_dir: state.path().into(),
         hooks,
     })

@@ -25,6 +25,7 @@ use tokio::time::{self, Instant as TokioInstant};
 
 use super::by_quic::FrameBatch;
 use super::inbox::{FromNetwork, Inbox};
+use super::network::{Network, News};
 use super::receiver::coalescer;
 use super::{DataThreads, EngineError, Hooks, Shared, Started, report};
 use crate::admin::report::{NodeReport, SessionCounts};
@@ -109,6 +110,7 @@ impl Control {
         mut self,
         mut inbox: Inbox,
         mut commands: mpsc::Receiver<Command>,
+        mut network: Network,
         threads: &mut DataThreads,
     ) -> Ended {
         let mut signals = match Signals::new() {
@@ -132,6 +134,7 @@ impl Control {
                 input = take(&mut inbox.first, FIRST_BATCH_MAX) => self.handle_network(input),
                 input = take(&mut inbox.device, BATCH_MAX) => self.handle_device(input),
                 input = take(&mut inbox.too_long, BATCH_MAX) => self.handle_too_long(input),
+                news = network.news() => self.handle_news(news),
                 () = sleep_until(due) => None,
                 () = signals.recv() => Some(End::Signal),
                 error = threads.failure() => Some(End::Failed(error)),
@@ -200,6 +203,16 @@ impl Control {
         let now = Instant::now();
         for (remote, len) in input {
             self.node.handle_too_long(remote, len, now);
+        }
+        None
+    }
+
+    fn handle_news(&mut self, news: News) -> Option<End> {
+        let now = Instant::now();
+        match news {
+            News::Addresses(addresses) => self.node.set_own_addresses(addresses, now),
+            News::Changed => self.node.network_changed(now),
+            News::Heard(heard) => self.node.learn_address(&heard.peer, heard.address, now),
         }
         None
     }

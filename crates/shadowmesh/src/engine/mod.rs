@@ -31,6 +31,7 @@
 //! | `priority` | who goes first when all cores are busy |
 //! | `links` | the UDP sockets |
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
+//! | `network`, `lan` | our own addresses and changes of the host's network, neighbours |
 //! | `report`, `tally` | what commands are told, and what is counted for metrics |
 
 mod arrivals;
@@ -42,9 +43,11 @@ mod envelopes;
 pub mod host;
 mod inbox;
 pub mod journal;
+mod lan;
 mod links;
 #[cfg(test)]
 mod model;
+mod network;
 mod oversize;
 mod passing;
 mod placement;
@@ -59,6 +62,7 @@ mod sync;
 mod tally;
 mod turnstile;
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -70,6 +74,7 @@ use shadowmesh_crypto::PublicIdentity;
 use shadowmesh_io::tun::{Tun, TunError, TunOptions};
 use shadowmesh_net::{DropCounters, DropReason};
 use shadowmesh_vpn::{ConfigError, Node, NodeConfig};
+use shadowmesh_wire::PeerId;
 use shadowmesh_wire::offload::VNET_HDR_LEN;
 use shadowmesh_wire::traffic_class::OuterDscp;
 use thiserror::Error;
@@ -81,6 +86,7 @@ use control::Control;
 use host::{Host, HostError};
 use inbox::Outbox;
 use links::Links;
+use network::{Network, NetworkOptions};
 use receiver::Receiver;
 use sender::Sender;
 use stop::Stop;
@@ -107,6 +113,8 @@ pub struct EngineConfig {
     pub offload: bool,
     /// What the outer header says of the inner DSCP.
     pub dscp: OuterDscp,
+    /// Whether to look for peers on local networks.
+    pub lan_discovery: bool,
     /// Where the journal of host settings is kept.
     pub state_dir: PathBuf,
     /// What the rest of the program wants to be told.
@@ -171,6 +179,8 @@ pub async fn run(
     commands: mpsc::Receiver<Command>,
 ) -> Result<(), EngineError> {
     let cipher_speeds = config.node.net.cipher_speeds;
+    let own_id = config.node.net.identity.peer_id();
+    let peer_ids = peer_ids(&config.node);
     let node = Node::new(config.node, Instant::now())?;
     let links = Arc::new(Links::bind(&config.listen).map_err(EngineError::Listen)?);
     let wanted = TunOptions {
@@ -204,8 +214,16 @@ pub async fn run(
         cipher_speeds,
     };
     (config.hooks.ready)(&started);
+    let network = Network::start(NetworkOptions {
+        own: own_id,
+        peers: peer_ids,
+        listen: started.listen.clone(),
+        device: device.index(),
+        lan_discovery: config.lan_discovery,
+    })
+    .map_err(EngineError::Threads)?;
     let control = Control::new(node, shared, started, config.hooks);
-    let ended = control.run(inbox, commands, &mut threads).await;
+    let ended = control.run(inbox, commands, network, &mut threads).await;
     threads.stop();
     if let Some(host) = &mut host {
         host.undo();
@@ -228,6 +246,14 @@ fn open_device(
     let device = Tun::open(wanted)?;
     let host = Host::configure(&device, node.addresses(), node.routes(), state_dir)?;
     Ok((Arc::new(device), Some(host)))
+}
+
+/// Everybody whom this node may want to reach.
+fn peer_ids(config: &NodeConfig) -> Vec<PeerId> {
+    let peers = config.peers.iter().map(|peer| peer.id);
+    let relays = config.relays.iter().map(|relay| relay.id);
+    let ids: BTreeSet<PeerId> = peers.chain(relays).collect();
+    ids.into_iter().collect()
 }
 
 /// What all threads work with.

@@ -33,6 +33,11 @@ pub struct NodeSettings {
     pub queues: Option<usize>,
     /// Whether the device passes super-packets.
     pub offload: bool,
+    /// Whether peers are looked for by multicast. Not unless a test is about it: what a capture sees is
+    /// then the mesh's datagrams and nothing else.
+    pub lan_discovery: bool,
+    /// Whether the router is asked for a port.
+    pub port_mapping: bool,
     /// It relays for everybody, at so many Mbit/s for each client.
     pub relays_at_mbit: Option<u64>,
     /// The relays it uses.
@@ -67,6 +72,8 @@ impl Default for NodeSettings {
             offload: true,
             relays_at_mbit: None,
             relays: Vec::new(),
+            lan_discovery: false,
+            port_mapping: false,
         }
     }
 }
@@ -126,6 +133,11 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
             "\n[[relay.use]]\nid = \"{id}\"\naddresses = {addresses}\n"
         );
     }
+    let _ = write!(
+        text,
+        "\n[paths]\nlan_discovery = {}\nport_mapping = {}\n",
+        settings.lan_discovery, settings.port_mapping
+    );
     for peer in peers {
         let _ = write!(
             text,

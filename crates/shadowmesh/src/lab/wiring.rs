@@ -52,7 +52,7 @@ pub fn make_switch() -> Result<Netns, LabError> {
 pub fn attach_namespace(switch: &Netns, index: usize) -> Result<Netns, LabError> {
     let netns = Netns::new()?;
     let port = format!("port{index}");
-    switch.run(|| plug_in(&netns, &port))?;
+    switch.run(|| plug_in(&netns, &port, CABLE))?;
     netns.run(|| set_addresses(index))?;
     // Both ends: each drops packets silently until the kernel has noticed its own carrier.
     switch.run(|| await_carrier(&port))?;
@@ -83,14 +83,33 @@ pub fn make_pair() -> Result<[Netns; 2], LabError> {
     Ok(pair)
 }
 
-/// In the switch: a cable from a new port of the bridge into `netns`.
-fn plug_in(netns: &Netns, port: &str) -> Result<(), LabError> {
+/// Another cable from the bridge into a namespace, ready for use: the network that a machine roams to.
+pub fn second_cable(
+    switch: &Netns,
+    netns: &Netns,
+    device: &str,
+    address: Ipv4Addr,
+) -> Result<(), LabError> {
+    let port = format!("also-{device}");
+    switch.run(|| plug_in(netns, &port, device))?;
+    netns.run(|| -> Result<(), LabError> {
+        let netlink = Handle::new()?;
+        let index = netlink.link_by_name(device)?.index;
+        netlink.add_address(index, address.into(), UNDERLAY_LEN_V4)?;
+        Ok(netlink.set_up(index)?)
+    })?;
+    switch.run(|| await_carrier(&port))?;
+    netns.run(|| await_carrier(device))
+}
+
+/// In the switch: a cable from a new port of the bridge into `netns`, as `device` there.
+fn plug_in(netns: &Netns, port: &str, device: &str) -> Result<(), LabError> {
     let netlink = Handle::new()?;
-    netlink.create_veth(port, CABLE)?;
+    netlink.create_veth(port, device)?;
     let near = netlink.link_by_name(port)?.index;
     netlink.set_master(near, Some(netlink.link_by_name(BRIDGE)?.index))?;
     netlink.set_up(near)?;
-    Ok(netlink.move_to_netns(netlink.link_by_name(CABLE)?.index, netns)?)
+    Ok(netlink.move_to_netns(netlink.link_by_name(device)?.index, netns)?)
 }
 
 /// In the node's namespace: loopback and cable up, both addresses set.

@@ -8,6 +8,7 @@ mod damage;
 mod host;
 mod laboratory;
 mod mesh;
+mod neighbours;
 mod path_mtu;
 mod queues;
 mod relay;
