@@ -39,7 +39,7 @@ use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD, TAG_LEN};
 use shadowmesh_wire::traffic_class::{self, Ecn};
 
 use super::Shared;
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrivals, Served};
 use super::buffers::{Buffer, Buffers};
 use super::by_quic::ToQuic;
 use super::envelopes::Envelopes;
@@ -134,18 +134,20 @@ impl Sender {
         Ok(())
     }
 
-    /// Blocks until there is something to read, or a little longer when that is so at once again and
-    /// again. No snapshot and no session is held here, and no lock.
+    /// Blocks until there is something to read, or pauses where that is so at once again and again. No
+    /// snapshot and no session is held here, and no lock.
     fn wait(&self, arrivals: &mut Arrivals) -> io::Result<()> {
+        if let Some(pause) = arrivals.pause() {
+            thread::sleep(pause);
+            return Ok(());
+        }
         let mut watches = [
             Watch::readable(source(&self.shared, self.source)),
             Watch::readable(self.stop.waker()),
         ];
         let start = Instant::now();
         poll::wait(&mut watches, None)?;
-        if let Some(pause) = arrivals.woken_after(start.elapsed()) {
-            thread::sleep(pause);
-        }
+        arrivals.woken_after(start.elapsed());
         Ok(())
     }
 }
@@ -181,14 +183,14 @@ impl Work {
         }
     }
 
-    /// Turns until the device is empty and nothing waits; returns the bytes that were served.
-    fn until_idle(&mut self, stop: &Stop, placement: &mut Placement) -> io::Result<usize> {
-        let mut served = 0;
+    /// Turns until the device is empty and nothing waits; returns what was served.
+    fn until_idle(&mut self, stop: &Stop, placement: &mut Placement) -> io::Result<Served> {
+        let mut served = Served::default();
         while !stop.is_set() {
             let is_drained = self.read_device(TURN_READS_MAX)?;
-            let bytes = self.serve();
-            placement.worked(bytes);
-            served += bytes;
+            let turn = self.serve();
+            placement.worked(turn.bytes);
+            served += turn;
             if self.queue.is_empty() {
                 self.finish();
                 if is_drained {
@@ -248,11 +250,11 @@ impl Work {
         self.buffers.free(buffer);
     }
 
-    /// Takes one turn's share out of the fair queue, into the runs of the peers; returns its bytes.
-    fn serve(&mut self) -> usize {
+    /// Takes one turn's share out of the fair queue, into the runs of the peers.
+    fn serve(&mut self) -> Served {
         let now = Instant::now();
-        let (mut items, mut bytes) = (0, 0);
-        while items < TURN_ITEMS_MAX && bytes < TURN_BYTES_MAX {
+        let mut served = Served::default();
+        while served.items < TURN_ITEMS_MAX && served.bytes < TURN_BYTES_MAX {
             let (drops, buffers) = (&self.shared.drops, &mut self.buffers);
             let lost = &mut |item, size, reason| lose(drops, buffers, item, size, reason);
             let Some((mut item, size, signal)) = self.queue.pop(now, lost) else {
@@ -262,10 +264,10 @@ impl Work {
                 self.shared.drops.add(reason, size.segments.into());
             }
             self.buffers.free(item.buffer);
-            items += 1;
-            bytes += size.bytes as usize;
+            served.items += 1;
+            served.bytes += size.bytes as usize;
         }
-        bytes
+        served
     }
 
     /// One item whose turn has come.
