@@ -23,6 +23,11 @@ impl Buffer {
         &mut self.bytes[..self.len]
     }
 
+    /// Bytes that were read.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// Bytes of memory this takes.
     pub fn memory(&self) -> usize {
         self.bytes.len()

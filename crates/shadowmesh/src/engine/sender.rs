@@ -59,6 +59,14 @@ const TURN_ITEMS_MAX: usize = TURN_READS_MAX;
 /// waits that long to be looked at.
 const TURN_BYTES_MAX: usize = 2 * GSO_BYTES_MAX;
 
+/// Bytes read of the device in one turn: a few times what leaves in it, so that a packet which came after
+/// a burst of super-packets is soon found among them.
+const TURN_READ_BYTES_MAX: usize = 4 * TURN_BYTES_MAX;
+/// With so much waiting, what is read beyond what leaves would only push something out: a program that
+/// hands over more than can leave would have this thread copy and not send. The rest is for the kernel to
+/// drop, which costs nothing here.
+const BACKLOG_LONG: usize = QUEUE_LIMITS.memory / 2;
+
 /// What may wait. The bytes are those of a TCP connection with the largest socket buffer that systems
 /// give by default (6 MB); the items are twice the device's own queue. Memory of the process.
 const QUEUE_LIMITS: Limits = Limits {
@@ -222,10 +230,20 @@ impl Work {
     fn read_device(&mut self, reads_max: usize) -> io::Result<bool> {
         let snapshot = self.shared.cell.load();
         let now = Instant::now();
+        let mut budget = match self.queue.memory() < BACKLOG_LONG {
+            true => TURN_READ_BYTES_MAX,
+            false => TURN_BYTES_MAX,
+        };
         for _ in 0..reads_max {
             let source = source(&self.shared, self.source);
             match self.buffers.fill(|room| source.read(room)) {
-                Ok(buffer) => self.admit(&snapshot, buffer, now),
+                Ok(buffer) => {
+                    budget = budget.saturating_sub(buffer.len());
+                    self.admit(&snapshot, buffer, now);
+                    if budget == 0 {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),
             }
