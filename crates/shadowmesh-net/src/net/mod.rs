@@ -188,6 +188,11 @@ impl Net {
         &self.connectivity
     }
 
+    /// Where we can be reached, as the host said last.
+    pub fn own_addresses(&self) -> &[OwnAddress] {
+        &self.own_addresses
+    }
+
     /// One row for each peer, in order of PeerId, without clients for whom we only relay.
     pub fn status(&self, now: Instant) -> Vec<PeerStatus> {
         self.peers

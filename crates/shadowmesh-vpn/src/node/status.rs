@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use shadowmesh_net::{DropReason, PeerStatus};
+use shadowmesh_net::{DropReason, OwnAddress, PeerStatus};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 
@@ -19,8 +19,12 @@ pub struct NodeStatus {
     pub addresses: Vec<(IpAddr, u8)>,
     /// The peers in the order of the configuration.
     pub peers: Vec<NodePeerStatus>,
-    /// The relays that it uses and that are no peers, in the order of the configuration.
+    /// The relays we use, in the order of the configuration; those that are peers are in both lists.
     pub relays: Vec<PeerStatus>,
+    /// Where we can be reached, as far as the host knows.
+    pub own_addresses: Vec<OwnAddress>,
+    /// What we do as a relay: clients that are no peers, and datagrams and bytes passed on.
+    pub relaying: (usize, u64, u64),
     /// Packets and datagrams dropped since the start, by reason; reasons never met are left out.
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -38,21 +42,23 @@ impl Node {
     /// Everything at once.
     pub fn status(&self, now: Instant) -> NodeStatus {
         let mut by_peer = self.net.status(now);
-        let mut take = |id: &PeerId| {
-            let found = by_peer.iter().position(|status| status.peer == *id);
-            found.map(|at| by_peer.swap_remove(at))
-        };
-        let peers = self.members.peers().iter().map(|peer| NodePeerStatus {
-            config: peer.clone(),
-            net: take(&peer.id),
+        let status_of = |id| by_peer.iter().find(|status| status.peer == id).cloned();
+        let relays = self.relays.iter().filter_map(|relay| status_of(relay.id));
+        let relays = relays.collect();
+        let peers = self.members.peers().iter().map(|peer| {
+            let found = by_peer.iter().position(|status| status.peer == peer.id);
+            NodePeerStatus {
+                config: peer.clone(),
+                net: found.map(|at| by_peer.swap_remove(at)),
+            }
         });
-        let peers = peers.collect();
-        let relays = self.relays.iter().filter_map(|relay| take(&relay.id));
         NodeStatus {
             id: self.net.peer_id(),
             addresses: self.members.own_addresses().to_vec(),
-            peers,
-            relays: relays.collect(),
+            peers: peers.collect(),
+            relays,
+            own_addresses: self.net.own_addresses().to_vec(),
+            relaying: self.net.relay_totals(),
             drops: self.net.drops().nonzero().collect(),
         }
     }

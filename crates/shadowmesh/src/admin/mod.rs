@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-use report::{MetricsReport, NodeReport, PathReport, PeerReport};
+use report::{DoctorReport, MetricsReport, NodeReport, PathReport, PeerReport};
 
 /// Where the running node of a state directory listens.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
@@ -42,6 +42,11 @@ pub enum Command {
     Peers {
         /// takes the answer
         reply: oneshot::Sender<Vec<PeerReport>>,
+    },
+    /// What keeps peers from better paths?
+    Doctor {
+        /// takes the answer
+        reply: oneshot::Sender<Box<DoctorReport>>,
     },
     /// What is counted, for the metrics endpoint.
     Metrics {

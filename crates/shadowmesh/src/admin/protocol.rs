@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-use super::report::{NodeReport, PathReport, PeerReport};
+use super::report::{DoctorReport, NodeReport, PathReport, PeerReport};
 
 /// Longest request line in bytes; a longer one is not ours.
 pub const REQUEST_LEN_MAX: u64 = 4096;
@@ -22,6 +22,8 @@ pub enum Request {
     Status,
     /// Every peer.
     Peers,
+    /// What keeps peers from better paths.
+    Doctor,
     /// Probes through the tunnel.
     Ping {
         /// name, PeerId or overlay address
@@ -52,6 +54,8 @@ pub enum Response {
     Status(Box<NodeReport>),
     /// to [`Request::Peers`]
     Peers(Vec<PeerReport>),
+    /// to [`Request::Doctor`]
+    Doctor(Box<DoctorReport>),
     /// to [`Request::Ping`], first: whom the name meant
     PingStart {
         /// `sm1…`

@@ -28,6 +28,15 @@ pub struct NodeReport {
     pub peers_total: usize,
     /// Peers with a session.
     pub peers_up: usize,
+    /// Our underlay addresses.
+    #[serde(default)]
+    pub addresses: Vec<AddressReport>,
+    /// The relays we use, in the order of the configuration.
+    #[serde(default)]
+    pub relays: Vec<RelayReport>,
+    /// What we do as a relay for others; absent when we do not.
+    #[serde(default)]
+    pub relaying: Option<RelayingReport>,
     /// Measured AEAD speed in MB/s, 0 when refused by configuration.
     pub cipher_speeds: CipherSpeeds,
     /// All sealed traffic.
@@ -40,6 +49,91 @@ pub struct NodeReport {
     pub cpu_ms: u64,
     /// Resident memory of the process.
     pub memory_kib: u64,
+}
+
+/// An underlay address of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressReport {
+    /// The address, with the port where we listen or the one that leads to it.
+    pub address: SocketAddr,
+    /// How we know it.
+    pub kind: AddressKind,
+    /// How many peers and relays see us there.
+    pub seen_by: usize,
+}
+
+/// How we know an address of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressKind {
+    /// This host has it.
+    Host,
+    /// A router maps it to us, because we asked.
+    Mapped,
+    /// Peers see us there.
+    Observed,
+}
+
+/// A relay we use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayReport {
+    /// `sm1…`
+    pub id: String,
+    /// Name of the configuration, when it is a peer too.
+    pub name: Option<String>,
+    /// Where the session stands.
+    pub state: PeerState,
+    /// Why there is no session, in words, as far as known.
+    pub problem: Option<String>,
+    /// The path to it, when there is a session.
+    pub path: Option<PathReport>,
+    /// Our underlay address as it sees it.
+    pub observed: Option<SocketAddr>,
+}
+
+/// What we do as a relay. Nothing says for whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayingReport {
+    /// Clients that are no peers of ours.
+    pub clients: usize,
+    /// Datagrams passed on.
+    pub datagrams: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+/// What `doctor` looks at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DoctorReport {
+    /// The node as a whole.
+    pub node: NodeReport,
+    /// Every peer, in the order of the configuration.
+    pub peers: Vec<PeerReport>,
+    /// The ways to each of them, in the same order; the best first.
+    pub ways: Vec<Vec<WayReport>>,
+}
+
+/// One way to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayReport {
+    /// Which.
+    pub path: PathReport,
+    /// What is known of it.
+    pub state: WayState,
+}
+
+/// What is known of a way to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WayState {
+    /// It is tried now, or will be soon.
+    Untried,
+    /// Nothing came back.
+    Unanswered,
+    /// It answers.
+    Proven,
+    /// It answered once, and does not any more.
+    Broken,
 }
 
 /// The network device.
@@ -144,6 +238,9 @@ pub struct PathReport {
     /// PeerId of the relay between.
     #[serde(default)]
     pub relay: Option<String>,
+    /// What people call this relay.
+    #[serde(default)]
+    pub relay_name: Option<String>,
     /// Local underlay address, when known.
     pub local: Option<IpAddr>,
     /// Smoothed round trip.
@@ -182,6 +279,8 @@ pub struct MetricsReport {
     pub sessions: SessionCounts,
     /// Drops by reason, also reasons that never happened.
     pub drops: Vec<(&'static str, u64)>,
+    /// Relays we use: with a session, and without.
+    pub relays: [usize; 2],
     /// What waits for the control thread: name of the queue, how much is in it, how much may be.
     pub queues: Vec<QueueReport>,
 }

@@ -85,9 +85,10 @@ fn called(peer: &PeerReport) -> String {
 
 /// `direct 192.0.2.7:4433`
 pub fn path_text(path: &PathReport) -> String {
-    match (path.kind, path.remote, &path.relay) {
+    let relay = path.relay.as_deref().map(short_id);
+    match (path.kind, path.remote, path.relay_name.clone().or(relay)) {
         (PathKind::Direct, Some(remote), _) => format!("direct {remote}"),
-        (PathKind::Relay, _, Some(relay)) => format!("relay {}", short_id(relay)),
+        (PathKind::Relay, _, Some(relay)) => format!("relay {relay}"),
         (PathKind::Direct, None, _) => "direct".into(),
         (PathKind::Relay, _, None) => "relay".into(),
         (PathKind::Web, ..) => "web".into(),

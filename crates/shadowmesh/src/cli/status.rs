@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::args::Global;
 use super::failure::Failure;
-use super::output::{bytes, count, duration};
+use super::output::{bytes, count, duration, rtt as rtt_text, short_id};
 use super::{ask, output, unexpected};
 use crate::admin::protocol::{Request, Response};
-use crate::admin::report::NodeReport;
+use crate::admin::report::{AddressKind, AddressReport, NodeReport, PeerState};
 
 pub fn run(global: &Global) -> Result<(), Failure> {
     let report = match ask(global, &Request::Status)? {
@@ -31,7 +31,10 @@ fn text(report: &NodeReport) -> String {
         ("running", running(report)),
         ("device", device(report)),
         ("listen", listen.join(", ")),
+        ("addresses", addresses(report)),
         ("peers", peers),
+        ("relays", relays(report)),
+        ("relaying", relaying(report)),
         ("in", moved(traffic.bytes_in, traffic.packets_in)),
         ("out", moved(traffic.bytes_out, traffic.packets_out)),
         ("ciphers", ciphers(report)),
@@ -59,6 +62,66 @@ fn device(report: &NodeReport) -> String {
     }
     let addresses = device.addresses.join(", ");
     format!("{}, mtu {}, {addresses}", device.name, device.mtu)
+}
+
+/// Where others may reach this node, those that were seen first.
+fn addresses(report: &NodeReport) -> String {
+    let mut all: Vec<&AddressReport> = report.addresses.iter().collect();
+    all.sort_by_key(|address| std::cmp::Reverse(address.seen_by));
+    let all: Vec<String> = all
+        .into_iter()
+        .map(|known| {
+            let kind = match known.kind {
+                AddressKind::Host => "",
+                AddressKind::Mapped => " by the router",
+                AddressKind::Observed => " from outside",
+            };
+            match known.seen_by {
+                0 => format!("{}{kind}", known.address),
+                seen_by => format!("{}{kind} (seen by {seen_by})", known.address),
+            }
+        })
+        .collect();
+    match all.is_empty() {
+        true => "none known".into(),
+        false => all.join(", "),
+    }
+}
+
+/// The relays this node uses.
+fn relays(report: &NodeReport) -> String {
+    let relays: Vec<String> = report
+        .relays
+        .iter()
+        .map(|relay| {
+            let name = relay.name.clone().unwrap_or_else(|| short_id(&relay.id));
+            let rtt = relay.path.as_ref().and_then(|path| path.rtt_us);
+            match (relay.state, rtt, &relay.problem) {
+                (PeerState::Up, Some(us), _) => format!("{name} {}", rtt_text(us as f64)),
+                (PeerState::Up, None, _) => format!("{name} up"),
+                (_, _, Some(problem)) => format!("{name} down ({problem})"),
+                (PeerState::Connecting, ..) => format!("{name} connecting"),
+                (PeerState::Idle, ..) => format!("{name} in reserve"),
+            }
+        })
+        .collect();
+    match relays.is_empty() {
+        true => "none: add [[relay.use]] to reach peers behind NATs at once".into(),
+        false => relays.join(", "),
+    }
+}
+
+/// What it does for others: how much, never for whom.
+fn relaying(report: &NodeReport) -> String {
+    match &report.relaying {
+        None => "off".into(),
+        Some(relaying) => format!(
+            "{} clients, {} in {} datagrams",
+            count(relaying.clients as u64),
+            bytes(relaying.bytes),
+            count(relaying.datagrams)
+        ),
+    }
 }
 
 fn moved(amount: u64, packets: u64) -> String {

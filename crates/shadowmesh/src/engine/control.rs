@@ -228,6 +228,10 @@ impl Control {
     fn handle_command(&mut self, command: Option<Command>, inbox: &Inbox) -> Option<End> {
         match command? {
             Command::Status { reply } => drop(reply.send(self.report())),
+            Command::Doctor { reply } => {
+                let report = report::doctor(&self.node, self.report());
+                let _ = reply.send(Box::new(report));
+            }
             Command::Metrics { reply } => {
                 let sessions = self.sessions.clone();
                 let queues = inbox.lengths();
@@ -325,7 +329,7 @@ impl Control {
                 token, rtt, path, ..
             } => {
                 if let Some(reply) = self.pings.remove(&token) {
-                    let path = report::path(path, Some(rtt));
+                    let path = report::path(&self.node, path, Some(rtt));
                     let _ = reply.send(Ok(PingReply { rtt, path }));
                 }
             }

@@ -140,6 +140,8 @@ pub struct Started {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Largest IP packet of the device.
     pub mtu: u16,
+    /// Whether it relays for others.
+    pub relaying: bool,
     /// MB/s of AES-256-GCM and ChaCha20-Poly1305 on this machine; 0 where the node refuses it.
     pub cipher_speeds: [u32; 2],
 }
@@ -181,6 +183,7 @@ pub async fn run(
     let cipher_speeds = config.node.net.cipher_speeds;
     let own_id = config.node.net.identity.peer_id();
     let peer_ids = peer_ids(&config.node);
+    let relaying = config.node.net.relay.enabled;
     let node = Node::new(config.node, Instant::now())?;
     let links = Arc::new(Links::bind(&config.listen).map_err(EngineError::Listen)?);
     let wanted = TunOptions {
@@ -211,6 +214,7 @@ pub async fn run(
             false => node.addresses().to_vec(),
         },
         mtu: config.mtu,
+        relaying,
         cipher_speeds,
     };
     (config.hooks.ready)(&started);

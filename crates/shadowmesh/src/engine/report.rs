@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use shadowmesh_io::cpu;
 use shadowmesh_net::{
-    DropReason, NetError, NetEvent, PathInfo, PeerState as NetState, SessionStatus, TrafficTotals,
+    AddressKind as NetAddressKind, DropReason, NetError, NetEvent, PathInfo, PeerState as NetState,
+    PeerStatus, SessionStatus, TrafficTotals,
 };
-use shadowmesh_vpn::{Node, NodePeerStatus};
+use shadowmesh_vpn::{Node, NodePeerStatus, NodeStatus};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 
 use super::Started;
 use crate::admin::report::{
-    CipherSpeeds, DeviceReport, HandshakeReport, MetricsReport, NodeReport, PathKind, PathReport,
-    PeerReport, PeerState, QueueReport, SessionCounts, TrafficReport,
+    AddressKind, AddressReport, CipherSpeeds, DeviceReport, DoctorReport, HandshakeReport,
+    MetricsReport, NodeReport, PathKind, PathReport, PeerReport, PeerState, QueueReport,
+    RelayReport, RelayingReport, SessionCounts, TrafficReport,
 };
 use crate::admin::{BenchFailure, PingFailure};
 
@@ -37,6 +39,20 @@ pub fn node(node: &Node, started: &Started, since: Instant, overflow: u64) -> No
             addresses: with_lengths(&started.addresses),
         },
         listen: started.listen.clone(),
+        addresses: addresses(&status),
+        relays: status
+            .relays
+            .iter()
+            .map(|status| relay(node, status))
+            .collect(),
+        relaying: started.relaying.then(|| {
+            let (clients, datagrams, bytes) = status.relaying;
+            RelayingReport {
+                clients,
+                datagrams,
+                bytes,
+            }
+        }),
         peers_total: status.peers.len(),
         peers_up: status.peers.iter().filter(is_up).count(),
         cipher_speeds: CipherSpeeds {
@@ -72,7 +88,7 @@ pub fn metrics(
         let net = peer.net.as_ref();
         peers[state(net.map_or(NetState::Idle, |net| net.state)) as usize] += 1;
         if let Some(session) = session_of(peer) {
-            paths[path(session.path, None).kind as usize] += 1;
+            paths[path(node, session.path, None).kind as usize] += 1;
         }
     }
     let overflow = DropReason::SocketOverflow.name();
@@ -81,9 +97,12 @@ pub fn metrics(
         name if name == overflow => (name, report.drops.get(name).copied().unwrap_or(0)),
         name => (name, node.drops().get(*reason)),
     };
+    let up = |relay: &&RelayReport| relay.state == PeerState::Up;
+    let relays_up = report.relays.iter().filter(up).count();
     MetricsReport {
         peers,
         paths,
+        relays: [relays_up, report.relays.len() - relays_up],
         connectivity: node.connectivity().totals(),
         sessions,
         drops: DropReason::ALL.iter().map(counted).collect(),
@@ -94,10 +113,15 @@ pub fn metrics(
 
 /// Every peer, in the order of the configuration.
 pub fn peers(node: &Node) -> Vec<PeerReport> {
-    node.status(Instant::now()).peers.iter().map(peer).collect()
+    let status = node.status(Instant::now());
+    status
+        .peers
+        .iter()
+        .map(|status| peer(node, status))
+        .collect()
 }
 
-fn peer(status: &NodePeerStatus) -> PeerReport {
+fn peer(node: &Node, status: &NodePeerStatus) -> PeerReport {
     let session = session_of(status);
     let net = status.net.as_ref();
     PeerReport {
@@ -105,11 +129,7 @@ fn peer(status: &NodePeerStatus) -> PeerReport {
         name: status.config.name.clone(),
         state: state(net.map_or(NetState::Idle, |net| net.state)),
         problem: problem(status),
-        path: session.map(|session| PathReport {
-            local: session.local_ip.or_else(|| source_towards(session.path)),
-            mtu: session.path_mtu,
-            ..path(session.path, session.rtt)
-        }),
+        path: session.map(|session| session_path(node, session)),
         epoch: session.map(|session| session.epoch),
         cipher: session.map(|session| session.cipher.to_string()),
         data_plane: session.map(|session| session.plane.name().to_owned()),
@@ -124,6 +144,77 @@ fn peer(status: &NodePeerStatus) -> PeerReport {
         key_age_ms: session.map(|session| millis(session.key_age)),
         resumed: session.map(|session| session.resumed),
         observed: session.and_then(|session| session.observed),
+    }
+}
+
+fn session_path(node: &Node, session: &SessionStatus) -> PathReport {
+    PathReport {
+        local: session.local_ip.or_else(|| source_towards(session.path)),
+        mtu: session.path_mtu,
+        ..path(node, session.path, session.rtt)
+    }
+}
+
+fn relay(node: &Node, status: &PeerStatus) -> RelayReport {
+    let session = status.session.as_ref();
+    RelayReport {
+        id: status.peer.to_string(),
+        name: name_of(node, &status.peer),
+        state: state(status.state),
+        problem: match session {
+            Some(_) => None,
+            None => status.last_error.clone(),
+        },
+        path: session.map(|session| session_path(node, session)),
+        observed: session.and_then(|session| session.observed),
+    }
+}
+
+fn name_of(node: &Node, id: &PeerId) -> Option<String> {
+    node.peer(id)?.name.clone()
+}
+
+/// What the host knows of our addresses, and what peers and relays see.
+fn addresses(status: &NodeStatus) -> Vec<AddressReport> {
+    let known = status.own_addresses.iter().map(|own| AddressReport {
+        address: own.address,
+        kind: match own.kind {
+            NetAddressKind::Host => AddressKind::Host,
+            NetAddressKind::Mapped => AddressKind::Mapped,
+        },
+        seen_by: 0,
+    });
+    let mut found: Vec<AddressReport> = known.collect();
+    let peers = status.peers.iter().filter_map(|peer| peer.net.as_ref());
+    let is_peer = |id| status.peers.iter().any(|peer| peer.config.id == id);
+    let relays = status.relays.iter().filter(|relay| !is_peer(relay.peer));
+    let sessions = peers.chain(relays).filter_map(|net| net.session.as_ref());
+    for address in sessions.filter_map(|session| session.observed) {
+        match found.iter_mut().find(|known| known.address == address) {
+            Some(known) => known.seen_by += 1,
+            None => found.push(AddressReport {
+                address,
+                kind: AddressKind::Observed,
+                seen_by: 1,
+            }),
+        }
+    }
+    found
+}
+
+/// Everything that says why a peer is not reached better.
+pub fn doctor(node: &Node, report: NodeReport) -> DoctorReport {
+    let now = Instant::now();
+    let status = node.status(now);
+    let ways = status.peers.iter().map(|_| Vec::new());
+    DoctorReport {
+        node: report,
+        ways: ways.collect(),
+        peers: status
+            .peers
+            .iter()
+            .map(|status| peer(node, status))
+            .collect(),
     }
 }
 
@@ -166,16 +257,17 @@ fn source_towards(path: PathInfo) -> Option<IpAddr> {
 }
 
 /// A path with its last known round trip.
-pub fn path(path: PathInfo, rtt: Option<Duration>) -> PathReport {
+pub fn path(node: &Node, path: PathInfo, rtt: Option<Duration>) -> PathReport {
     let (kind, relay) = match path {
-        PathInfo::Relayed { relay } => (PathKind::Relay, Some(relay.to_string())),
+        PathInfo::Relayed { relay } => (PathKind::Relay, Some(relay)),
         PathInfo::Stream => (PathKind::Web, None),
         _ => (PathKind::Direct, None),
     };
     PathReport {
         kind,
         remote: path.remote(),
-        relay,
+        relay: relay.map(|relay| relay.to_string()),
+        relay_name: relay.and_then(|relay| name_of(node, &relay)),
         local: None,
         rtt_us: rtt.map(|rtt| rtt.as_micros().try_into().unwrap_or(u64::MAX)),
         mtu: None,

@@ -4,7 +4,7 @@ use shadowmesh_net::ConnectivityTotals;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::admin::report::{MetricsReport, QueueReport};
+use crate::admin::report::{MetricsReport, QueueReport, RelayingReport};
 
 /// The value of every sample, by name and labels as written.
 fn samples(text: &str) -> BTreeMap<&str, f64> {
@@ -31,6 +31,7 @@ fn report() -> MetricsReport {
             ..ConnectivityTotals::default()
         },
         paths: [2, 1, 0],
+        relays: [2, 0],
         peers: [0, 1, 3],
         drops: vec![("seal_forged", 11), ("no_route", 0)],
         queues: vec![QueueReport {
@@ -45,6 +46,11 @@ fn report() -> MetricsReport {
     report.connectivity.migration_durations[10] = 1;
     report.sessions.down.insert("silent", 2);
     report.node.traffic.bytes_in = 1234;
+    report.node.relaying = Some(RelayingReport {
+        clients: 17,
+        datagrams: 18,
+        bytes: 19,
+    });
     report.node.peer_id = "sm1secret".into();
     report
 }
@@ -75,6 +81,9 @@ fn the_promised_names_and_labels_are_there_with_their_values() {
             r#"shadowmesh_p2p_migration_duration_seconds_bucket{le="+Inf"}"#,
             5.0,
         ),
+        (r#"shadowmesh_relays{state="up"}"#, 2.0),
+        ("shadowmesh_relay_clients", 17.0),
+        ("shadowmesh_relay_bytes_total", 19.0),
         (r#"shadowmesh_paths{type="relay"}"#, 1.0),
         (r#"shadowmesh_peers{state="up"}"#, 3.0),
         (r#"shadowmesh_drops_total{reason="seal_forged"}"#, 11.0),

@@ -29,6 +29,7 @@ impl Collector for Report {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(encoder);
         self.paths(&mut out)?;
+        self.relays(&mut out)?;
         self.node(&mut out)?;
         self.sessions(&mut out)?;
         self.losses(&mut out)
@@ -83,6 +84,32 @@ impl Report {
             "Sessions by the kind of the path in use",
             "type",
             ["direct", "relay", "web"].into_iter().zip(self.0.paths),
+        )
+    }
+
+    /// Relays we use, and what we do as one.
+    fn relays(&self, out: &mut Out<'_>) -> fmt::Result {
+        let ours = self.0.node.relaying.unwrap_or_default();
+        out.gauges(
+            "shadowmesh_relays",
+            "Relays of the configuration by state",
+            "state",
+            ["up", "down"].into_iter().zip(self.0.relays),
+        )?;
+        out.gauge(
+            "shadowmesh_relay_clients",
+            "Nodes that this node relays for, beside its peers",
+            ours.clients as u64,
+        )?;
+        out.counter(
+            "shadowmesh_relay_datagrams",
+            "Datagrams passed on for others",
+            ours.datagrams,
+        )?;
+        out.counter(
+            "shadowmesh_relay_bytes",
+            "Bytes passed on for others",
+            ours.bytes,
         )
     }
 

@@ -63,6 +63,10 @@ impl Connection {
                 .ask(ENGINE_TIMEOUT, |reply| Command::Peers { reply })
                 .await
                 .map(Response::Peers),
+            Ok(Request::Doctor) => self
+                .ask(ENGINE_TIMEOUT, |reply| Command::Doctor { reply })
+                .await
+                .map(Response::Doctor),
             Ok(Request::BenchPrepare { peer, duration_ms }) => {
                 self.bench_prepare(&peer, Duration::from_millis(duration_ms))
                     .await

@@ -42,6 +42,7 @@ async fn answer_until_down(mut inbox: mpsc::Receiver<Command>) {
                 });
             }
             Command::Peers { reply } => drop(reply.send(Vec::new())),
+            Command::Doctor { reply } => drop(reply.send(Box::default())),
             Command::Metrics { reply } => drop(reply.send(Box::default())),
             Command::Ping { reply, .. } => {
                 pings += 1;
@@ -49,6 +50,7 @@ async fn answer_until_down(mut inbox: mpsc::Receiver<Command>) {
                     kind: PathKind::Direct,
                     remote: Some("192.0.2.1:1".parse().unwrap()),
                     relay: None,
+                    relay_name: None,
                     local: None,
                     rtt_us: None,
                     mtu: None,
