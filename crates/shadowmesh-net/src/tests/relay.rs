@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::{DropReason, NetEvent, PathInfo, RelayAllow};
+use shadowmesh_wire::control::ControlMessage;
+use shadowmesh_wire::inner::InnerType;
+use shadowmesh_wire::way::Label;
+
+use crate::{DataPlane, DropReason, NetEvent, PathInfo, Plane, RelayAllow, Transmit, wrap};
 
 use super::harness::{World, ms};
 
@@ -191,4 +195,88 @@ fn a_node_that_is_no_relay_takes_in_no_stranger() {
     world.run(ms(3_000));
     assert!(!world.is_up(A, R));
     assert_eq!(world.nodes[R].net.open_connections(), 0);
+}
+
+// PROTOCOL SM-RL-1
+// PROTOCOL SM-QD-1
+#[test]
+fn packets_that_go_by_quic_take_the_same_way_whatever_the_relays_session_does() {
+    for relays_plane in [DataPlane::Sealed, DataPlane::Quic] {
+        let mut world = World::new(3, 10);
+        world.data_planes = vec![DataPlane::Quic, DataPlane::Quic, relays_plane];
+        world.configure(R, |config| config.relay.enabled = true);
+        world.introduce(A, B, false);
+        world.introduce(B, A, false);
+        world.data_planes = vec![relays_plane; 3];
+        for node in [A, B] {
+            world.introduce(R, node, false);
+            world.introduce_relay(node, R);
+        }
+        world.run(ms(500));
+        world.connect(A, B);
+        world.run(ms(2_000));
+        let forwarding = world.nodes[A].net.forwarding();
+        let outbound = forwarding.outbound(&world.id(B)).unwrap();
+        assert_eq!(outbound.plane, Plane::Quic);
+        let long = vec![7; 1400];
+        for _ in 0..10 {
+            assert!(world.send(A, B, &long));
+            world.run(ms(50));
+        }
+        assert_eq!(world.nodes[B].packets.len(), 10);
+        assert!(world.nodes[B].packets.iter().all(|packet| *packet == long));
+    }
+}
+
+// PROTOCOL SM-RL-2
+#[test]
+fn only_a_relay_of_ours_may_say_from_whom_a_datagram_is() {
+    let mut world = world(1, 11);
+    world.connect(A, B);
+    world.run(ms(1_000));
+    // B's own session with A, which is no relay's, brings what claims to be passed on.
+    let forwarding = world.nodes[B].net.forwarding();
+    let outbound = forwarding.outbound(&world.id(A)).unwrap();
+    let mut frame = vec![0; 13];
+    frame.push(InnerType::Relayed.into());
+    frame.extend_from_slice(&[7; 8 + 40 + 16]);
+    let counter = outbound.sealer.reserve(1).unwrap();
+    outbound.sealer.seal(counter, &mut frame);
+    let forged = Transmit {
+        remote: outbound.remote,
+        local_ip: None,
+        socket: 0,
+        ecn: None,
+        may_fragment: false,
+        segment_size: None,
+        contents: frame,
+    };
+    let forged = wrap(outbound.via.as_ref().unwrap(), forged).unwrap();
+    let (source, target) = (world.nodes[B].address, forged.remote);
+    world.inject(source, target, forged.contents);
+    world.run(ms(100));
+    assert_eq!(world.drops(A, DropReason::RelayNotOurs), 1);
+    assert!(flows(&mut world));
+}
+
+// PROTOCOL SM-RL-8
+#[test]
+fn a_relay_that_says_of_everybody_that_it_is_not_here_stops_only_itself() {
+    let mut world = world(2, 12);
+    world.run(ms(1_000));
+    world.connect(A, B);
+    let (b, liar) = (world.id(B), world.id(R));
+    for _ in 0..20 {
+        let message = ControlMessage::RelayRefused {
+            label: Label::of(&b),
+            reason: 0,
+        };
+        let (a, now) = (world.id(A), world.now);
+        world.nodes[R].net.send_control(&a, &message, now).unwrap();
+        world.collect(R);
+        world.run(ms(2));
+    }
+    assert!(world.run_until(ms(300), |world| world.is_up(A, B)));
+    assert!(flows(&mut world));
+    assert!(world.is_up(A, R), "{liar} is still a relay of ours");
 }

@@ -3,6 +3,7 @@
 pub mod handshake;
 pub mod nat;
 pub mod random;
+pub mod random_ways;
 pub mod rekey;
 pub mod relay;
 pub mod restart;

@@ -271,7 +271,7 @@ fn add_host(world: &mut World) -> HostId {
 }
 
 /// From a quiet LAN to a bad radio link.
-fn any_link(world: &mut World) -> LinkProfile {
+pub(super) fn any_link(world: &mut World) -> LinkProfile {
     let rng = world.rng();
     let sometimes = |rng: &mut rand::rngs::StdRng, most: f64| {
         if rng.random_bool(0.3) {

@@ -215,6 +215,11 @@ impl World {
         self.liars.insert(relay, mischief);
     }
 
+    /// Makes a relay do what it should.
+    pub fn reform(&mut self, relay: HostId) {
+        self.liars.remove(&relay);
+    }
+
     /// A configuration entry for a host: its id, its public addresses, and what is its own.
     pub fn peer_entry(&self, id: HostId) -> NodePeer {
         let host = self.host(id);
