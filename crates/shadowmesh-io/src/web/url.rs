@@ -183,7 +183,7 @@ impl Authority {
             return Err(UrlError::BadPort);
         }
         Ok(Self {
-            host: host.into(),
+            host: host.to_ascii_lowercase(),
             port,
         })
     }

@@ -214,6 +214,22 @@ pub struct UpArgs {
     /// repeat
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub relay_use: Vec<String>,
+    /// web.listen, TCP address for WebSocket over TLS; may repeat [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub web_listen: Vec<String>,
+    /// web.certificate, PEM file [default: self-signed, made at start]
+    #[arg(long, value_name = "FILE")]
+    pub web_certificate: Option<String>,
+    /// web.key, PEM file with the certificate's private key
+    #[arg(long, value_name = "FILE")]
+    pub web_key: Option<String>,
+    /// web.proxy for streams of our own, http://[NAME:PASSWORD@]HOST:PORT or none [default: that of
+    /// HTTPS_PROXY]
+    #[arg(long, value_name = "URL")]
+    pub web_proxy: Option<String>,
+    /// web.use, when streams are opened: auto, always, never [default: auto, when UDP brings no answer]
+    #[arg(long, value_name = "WHEN")]
+    pub web_use: Option<String>,
     /// paths.retry_interval, between two attempts at a better path, 1s to 60m [default: 60s]
     #[arg(long, value_name = "TIME")]
     pub retry_interval: Option<String>,
@@ -332,7 +348,7 @@ impl UpArgs {
     pub fn flags(&self) -> Vec<(&'static str, String)> {
         let one = |flag, text: &Option<String>| text.iter().map(|t| (flag, t.clone())).collect();
         let many = |flag, texts: &Vec<String>| texts.iter().map(|t| (flag, t.clone())).collect();
-        let all: [Vec<(&'static str, String)>; 23] = [
+        let all: [Vec<(&'static str, String)>; 28] = [
             many("--listen", &self.listen),
             one("--device-mode", &self.device_mode),
             one("--device-name", &self.device_name),
@@ -349,6 +365,11 @@ impl UpArgs {
             one("--relay-clients-max", &self.relay_clients_max),
             one("--relay-client-mbit", &self.relay_client_mbit),
             many("--relay-use", &self.relay_use),
+            many("--web-listen", &self.web_listen),
+            one("--web-certificate", &self.web_certificate),
+            one("--web-key", &self.web_key),
+            one("--web-proxy", &self.web_proxy),
+            one("--web-use", &self.web_use),
             one("--retry-interval", &self.retry_interval),
             one("--health-check-interval", &self.health_check_interval),
             one("--connect-timeout", &self.connect_timeout),

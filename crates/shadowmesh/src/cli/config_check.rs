@@ -13,7 +13,7 @@ use super::output::{Table, short_id};
 use super::{load, output};
 use crate::config::{
     CONFIG_PATH_DEFAULT, CipherChoice, Config, DeviceConfig, Loaded, Offload, PathsConfig,
-    PeerConfig, RelayConfig, RelayUse,
+    PeerConfig, ProxyChoice, RelayConfig, RelayUse, WebConfig, WebUse,
 };
 use crate::identity_file;
 
@@ -37,6 +37,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
             "session": session_report(&loaded.config),
             "device": device_report(&loaded.config),
             "relay": relay_report(&loaded.config.relay),
+            "web": web_report(&loaded.config.web),
             "paths": paths_report(&loaded.config.paths),
             "metrics": loaded.config.metrics.listen,
             "peers": loaded.config.peers.len(),
@@ -77,6 +78,7 @@ fn print_text(loaded: &Loaded, addresses: Option<Vec<String>>) {
         duration(config.session.rekey_interval)
     ));
     output::line(format!("  relay   {}", relay(&config.relay)));
+    output::line(format!("  web     {}", web(&config.web)));
     output::line(format!("  paths   {}", paths(&config.paths)));
     let metrics = match config.metrics.listen {
         Some(listen) => format!("http://{listen}/metrics"),
@@ -165,6 +167,31 @@ fn relay(relay: &RelayConfig) -> String {
     }
 }
 
+/// Who may come by WebSocket, and when we do.
+fn web(web: &WebConfig) -> String {
+    let listen = match (&web.listen[..], &web.certificate) {
+        ([], _) => "takes no streams".to_owned(),
+        (listen, None) => format!("listens on {} (self-signed)", joined(listen)),
+        (listen, Some(certificate)) => {
+            format!(
+                "listens on {} with {}",
+                joined(listen),
+                certificate.chain.display()
+            )
+        }
+    };
+    let usage = match web.usage {
+        WebUse::Auto => "opens streams where UDP brings no answer",
+        WebUse::Always => "always opens streams",
+        WebUse::Never => "opens none",
+    };
+    let proxy = match &web.proxy {
+        ProxyChoice::Proxy(url) => format!(" by proxy {url}"),
+        ProxyChoice::Environment | ProxyChoice::Direct => String::new(),
+    };
+    format!("{listen}, {usage}{proxy}")
+}
+
 fn paths(paths: &PathsConfig) -> String {
     let or_not = |on, what| {
         if on {
@@ -189,6 +216,19 @@ fn duration(time: Duration) -> String {
         0 => format!("{}s", time.as_secs()),
         _ => format!("{}ms", time.as_millis()),
     }
+}
+
+fn web_report(web: &WebConfig) -> Value {
+    json!({
+        "listen": web.listen,
+        "certificate": web.certificate.as_ref().map(|certificate| &certificate.chain),
+        "proxy": match &web.proxy {
+            ProxyChoice::Environment => json!("environment"),
+            ProxyChoice::Direct => json!("none"),
+            ProxyChoice::Proxy(url) => json!(url.to_string()),
+        },
+        "use": web.usage.as_str(),
+    })
 }
 
 fn session_report(config: &Config) -> Value {

@@ -1,5 +1,6 @@
 //! `shadowmesh up`: from configuration and state directory to a running engine, and back.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use shadowmesh_crypto::{Identity, PublicIdentity, measure_speeds};
 use shadowmesh_io::service;
+use shadowmesh_io::web::{ProxyUrl, Server, ServerError, ServerOptions};
 use shadowmesh_net::NetConfig;
 use shadowmesh_vpn::{NodeConfig, NodePeer, NodeRelay};
 use shadowmesh_wire::PeerId;
@@ -19,7 +21,8 @@ use super::failure::Failure;
 use super::{load, output};
 use crate::admin::server::AdminServer;
 use crate::admin::{COMMAND_QUEUE_MAX, Command};
-use crate::config::{CipherChoice, Config, Loaded, Offload};
+use crate::config::{CipherChoice, Config, Loaded, Offload, ProxyChoice, WebUse};
+use crate::engine::streams::{self, StreamsConfig, Target};
 use crate::engine::{self, EngineConfig, EngineError, Hooks, Started};
 use crate::identity_file;
 use crate::metrics::MetricsServer;
@@ -125,7 +128,9 @@ fn engine_config(
     identity: Arc<Identity>,
     hooks: Hooks,
 ) -> Result<EngineConfig, Failure> {
+    let id = identity.peer_id();
     Ok(EngineConfig {
+        streams: streams_config(config, &id)?,
         node: node_config(config, state, identity)?,
         listen: config.node.listen.clone(),
         bare: false,
@@ -138,6 +143,73 @@ fn engine_config(
         state_dir: state.path().into(),
         hooks,
     })
+}
+
+fn streams_config(config: &Config, own: &PeerId) -> Result<StreamsConfig, Failure> {
+    let web = &config.web;
+    let server = (!web.listen.is_empty()).then(|| {
+        let certificate = web.certificate.as_ref();
+        Server::bind(ServerOptions {
+            listen: &web.listen,
+            certificate: certificate.map(|files| (&*files.chain, &*files.key)),
+            secret_path: streams::secret_path(own),
+        })
+    });
+    Ok(StreamsConfig {
+        targets: stream_targets(config),
+        proxy: match &web.proxy {
+            ProxyChoice::Proxy(url) => Some(url.clone()),
+            ProxyChoice::Direct => None,
+            ProxyChoice::Environment => environment_proxy(),
+        },
+        server: server.transpose().map_err(server_failure)?,
+        only: web.usage == WebUse::Always,
+    })
+}
+
+/// Every peer and relay that takes streams. One without any other address has nothing to be tried first.
+fn stream_targets(config: &Config) -> BTreeMap<PeerId, Target> {
+    let usage = config.web.usage;
+    let peers = config.peers.iter();
+    let peers = peers.map(|peer| (peer.id, &peer.web, peer.address.is_empty()));
+    let relays = config.relay.uses.iter();
+    let relays = relays.map(|relay| (relay.id, &relay.web, relay.addresses.is_empty()));
+    let takes = peers.chain(relays).filter_map(|(id, web, nowhere)| {
+        let always = usage == WebUse::Always || nowhere;
+        let url = web.clone()?;
+        Some((id, Target { url, always }))
+    });
+    match usage {
+        WebUse::Never => BTreeMap::new(),
+        WebUse::Auto | WebUse::Always => takes.collect(),
+    }
+}
+
+/// What other programs go by, too.
+fn environment_proxy() -> Option<ProxyUrl> {
+    let set = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let text = set("HTTPS_PROXY").or_else(|| set("https_proxy"))?;
+    match text.parse() {
+        Ok(proxy) => Some(proxy),
+        Err(error) => {
+            tracing::warn!("HTTPS_PROXY is not used, because it is no proxy's URL: {error}");
+            None
+        }
+    }
+}
+
+fn server_failure(error: ServerError) -> Failure {
+    let failure = Failure::new(&error);
+    match error {
+        ServerError::Bind { .. } => failure.next(
+            "choose another web.listen, or stop the program that uses this port; below 1024 it takes \
+             root or CAP_NET_BIND_SERVICE",
+        ),
+        ServerError::Certificate { .. } => {
+            failure.next("correct web.certificate and web.key, or leave both out")
+        }
+        ServerError::Tls(_) => failure,
+    }
 }
 
 /// What this process may use, which a container may limit.
@@ -241,6 +313,7 @@ fn tell_ready(as_json: bool, id: &PeerId, started: &Started) {
             "device": started.device,
             "addresses": addresses,
             "listen": listen,
+            "web_listen": started.web_listen,
             "mtu": started.mtu,
         }));
         return;
@@ -254,6 +327,10 @@ fn tell_ready(as_json: bool, id: &PeerId, started: &Started) {
         "    this node is {id}, listening on {}",
         listen.join(", ")
     ));
+    if !started.web_listen.is_empty() {
+        let web: Vec<String> = started.web_listen.iter().map(ToString::to_string).collect();
+        output::line(format!("    WebSocket over TLS on {}", web.join(", ")));
+    }
     output::line("    stop with Ctrl-C or `shadowmesh down`");
 }
 

@@ -1,10 +1,10 @@
 //! What `[relay]`, `[paths]` and `[metrics]` say: how this node reaches its peers and lets itself be
 //! watched.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use shadowmesh_io::web::WebUrl;
 use shadowmesh_net::{PathTimers, RelayAllow};
 use shadowmesh_wire::PeerId;
 
@@ -32,7 +32,7 @@ pub struct RelayUse {
     /// says it.
     pub addresses: Vec<SocketAddr>,
     /// Where it takes WebSocket over TLS, when it does.
-    pub web: Option<WebAddress>,
+    pub web: Option<WebUrl>,
 }
 
 /// Bytes a second in one Mbit/s.
@@ -81,31 +81,4 @@ pub struct PathsConfig {
 pub struct MetricsConfig {
     /// Where it listens, TCP; `None`: nowhere.
     pub listen: Option<SocketAddr>,
-}
-
-/// `https://HOST[:PORT]`: where WebSocket over TLS is taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WebAddress {
-    /// A name, or an IP address without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-impl WebAddress {
-    /// The port of HTTPS (RFC 9110 §4.2.2), when none is written.
-    pub const PORT_DEFAULT: u16 = 443;
-}
-
-impl fmt::Display for WebAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "https://[{}]", self.host)?,
-            false => write!(f, "https://{}", self.host)?,
-        }
-        match self.port {
-            Self::PORT_DEFAULT => Ok(()),
-            port => write!(f, ":{port}"),
-        }
-    }
 }

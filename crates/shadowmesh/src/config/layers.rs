@@ -1,6 +1,7 @@
 //! Values as written, before they are understood: file, environment and flags laid over each other.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::origin::{Origin, Problem};
 use super::schema::{self, Key, Section, Shape};
@@ -12,6 +13,20 @@ pub struct Item {
     pub text: String,
     /// Where it stands.
     pub origin: Origin,
+}
+
+impl Item {
+    /// The word as a path: a relative one in the file is meant from the file, one in a variable or flag from
+    /// where the command runs.
+    pub fn path(&self) -> PathBuf {
+        match &self.origin {
+            Origin::File(source, _) => source
+                .path
+                .parent()
+                .map_or(self.text.clone().into(), |dir| dir.join(&self.text)),
+            _ => self.text.clone().into(),
+        }
+    }
 }
 
 /// The value of one key: one item, or many for a list.

@@ -16,12 +16,14 @@ mod origin;
 pub mod schema;
 mod suggest;
 pub mod value;
+mod web;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use shadowmesh_io::web::WebUrl;
 use shadowmesh_net::DataPlane;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::overlay;
@@ -31,8 +33,9 @@ use shadowmesh_wire::traffic_class::OuterDscp;
 pub use assemble::{
     LISTEN_DEFAULT, MTU_DEFAULT, REKEY_INTERVAL_DEFAULT, STATE_DIR_DEFAULT, derived_prefixes,
 };
-pub use connect::{MetricsConfig, PathsConfig, RelayConfig, RelayUse, WebAddress};
+pub use connect::{MetricsConfig, PathsConfig, RelayConfig, RelayUse};
 pub use origin::{ConfigError, Origin, Position, Problem, Source};
+pub use web::{Certificate, ProxyChoice, WebConfig, WebUse};
 
 pub(crate) use suggest::nearest;
 
@@ -54,6 +57,8 @@ pub struct Config {
     pub session: SessionConfig,
     /// `[relay]` and every `[[relay.use]]`
     pub relay: RelayConfig,
+    /// `[web]`
+    pub web: WebConfig,
     /// `[paths]`
     pub paths: PathsConfig,
     /// `[metrics]`
@@ -174,7 +179,7 @@ pub struct PeerConfig {
     /// What carries its packets: its own setting, else that of `[session]`.
     pub data_plane: DataPlane,
     /// Where it takes WebSocket over TLS, when it does.
-    pub web: Option<WebAddress>,
+    pub web: Option<WebUrl>,
 }
 
 /// What was read, with where it stood, so that later checks can still point at a line.

@@ -312,8 +312,46 @@ pub static METRICS: Section = Section {
     }],
 };
 
+/// `[web]`
+pub static WEB: Section = Section {
+    name: "web",
+    keys: &[
+        Key {
+            name: "listen",
+            shape: Shape::List,
+            flag: "--web-listen",
+            expects: "IP addresses with TCP port, such as [\"0.0.0.0:443\", \"[::]:443\"], or [] for none",
+        },
+        Key {
+            name: "certificate",
+            shape: Shape::Text,
+            flag: "--web-certificate",
+            expects: "a PEM file with the certificate and those above it, or \"\" for a self-signed one",
+        },
+        Key {
+            name: "key",
+            shape: Shape::Text,
+            flag: "--web-key",
+            expects: "a PEM file with the private key of the certificate",
+        },
+        Key {
+            name: "proxy",
+            shape: Shape::Text,
+            flag: "--web-proxy",
+            expects: "an HTTP proxy, such as \"http://proxy.example:3128\", with http://name:password@… if it \
+                      asks, \"none\", or \"\" for that of HTTPS_PROXY",
+        },
+        Key {
+            name: "use",
+            shape: Shape::Text,
+            flag: "--web-use",
+            expects: "\"auto\", \"always\" or \"never\"",
+        },
+    ],
+};
+
 /// The sections that stand once, in the order of the documentation.
-pub static SECTIONS: [&Section; 6] = [&NODE, &DEVICE, &SESSION, &RELAY, &PATHS, &METRICS];
+pub static SECTIONS: [&Section; 7] = [&NODE, &DEVICE, &SESSION, &RELAY, &WEB, &PATHS, &METRICS];
 /// The sections that may stand many times.
 pub static LISTS: [&Section; 2] = [&RELAY_USE, &PEER];
 

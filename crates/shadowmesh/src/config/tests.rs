@@ -484,3 +484,4 @@ fn a_running_node_is_found_although_its_configuration_has_become_wrong() {
 }
 
 mod connect;
+mod web;

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use shadowmesh_io::tun::{NAME_LEN_MAX, QUEUES_MAX};
+use shadowmesh_io::web::{UrlError, WebUrl};
 use shadowmesh_net::{DataPlane, REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
@@ -13,7 +14,7 @@ use shadowmesh_wire::traffic_class::OuterDscp;
 use super::layers::Item;
 use super::origin::Problem;
 use super::schema::{Key, Section};
-use super::{CipherChoice, DeviceMode, Offload, OverlayAddress, Queues, WebAddress};
+use super::{CipherChoice, DeviceMode, Offload, OverlayAddress, ProxyChoice, Queues, WebUse};
 
 /// The range of `mtu`: what IPv6 demands (RFC 8200 §5) to what a jumbo frame carries.
 pub const MTU: RangeInclusive<u16> = 1280..=9000;
@@ -33,6 +34,12 @@ impl Place {
     /// `item` is wrong because of `why`.
     pub fn wrong(&self, item: &Item, why: impl std::fmt::Display) -> Problem {
         let what = format!("wrong value `{}` for `{}`: {why}", item.text, self.name());
+        Problem::new(&item.origin, what).note(format!("expected {}", self.key.expects))
+    }
+
+    /// The same without repeating what was written.
+    pub fn wrong_unsaid(&self, item: &Item, why: impl std::fmt::Display) -> Problem {
+        let what = format!("wrong value for `{}`: {why}", self.name());
         Problem::new(&item.origin, what).note(format!("expected {}", self.key.expects))
     }
 
@@ -278,45 +285,31 @@ pub fn metrics_listen(place: Place, item: &Item) -> Result<Option<SocketAddr>, P
 }
 
 /// `https://relay.example`, `https://192.0.2.7:8443`, `https://[2001:db8::7]`
-pub fn web_address(place: Place, item: &Item) -> Result<WebAddress, Problem> {
-    let wrong = |why: &str| Err(place.wrong(item, why));
-    let Some((scheme, rest)) = item.text.split_once("://") else {
-        return wrong("not a URL; it begins with https://");
-    };
-    if !scheme.eq_ignore_ascii_case("https") {
-        return wrong("only https:// is spoken");
+pub fn web_address(place: Place, item: &Item) -> Result<WebUrl, Problem> {
+    item.text.parse().map_err(|error| place.wrong(item, error))
+}
+
+/// `http://proxy:3128`, `none`, or nothing
+pub fn web_proxy(place: Place, item: &Item) -> Result<ProxyChoice, Problem> {
+    match item.text.as_str() {
+        "" => Ok(ProxyChoice::Environment),
+        "none" => Ok(ProxyChoice::Direct),
+        url => url
+            .parse()
+            .map(ProxyChoice::Proxy)
+            // The text may hold a password, so it is not repeated.
+            .map_err(|error: UrlError| place.wrong_unsaid(item, error)),
     }
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if authority.contains(['/', '?', '#', '@']) {
-        return wrong("only a host and a port: no path, no user");
-    }
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(bracketed) => match bracketed.split_once(']') {
-            Some((ip, "")) if ip.parse::<Ipv6Addr>().is_ok() => (ip, None),
-            Some((ip, port)) if ip.parse::<Ipv6Addr>().is_ok() => {
-                // Without its colon it is no port, and told so below.
-                (ip, Some(port.strip_prefix(':').unwrap_or("")))
-            }
-            _ => return wrong("not an IPv6 address in brackets"),
-        },
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    // RFC 1035 §2.3.4: no name is longer.
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
-    if host.is_empty() || host.len() > 253 || !host.chars().all(plain) {
-        return wrong("no host name or IP address in it");
-    }
-    let port = match port.map(str::parse::<u16>) {
-        None => WebAddress::PORT_DEFAULT,
-        Some(Ok(port)) if port != 0 => port,
-        Some(_) => return wrong("the port must be 1 to 65535"),
-    };
-    Ok(WebAddress {
-        host: host.to_ascii_lowercase(),
-        port,
+}
+
+/// `auto`, `always`, `never`
+pub fn web_use(place: Place, item: &Item) -> Result<WebUse, Problem> {
+    let all = [WebUse::Auto, WebUse::Always, WebUse::Never];
+    let found = all.into_iter().find(|usage| usage.as_str() == item.text);
+    found.ok_or_else(|| {
+        place
+            .wrong(item, "no such choice")
+            .did_you_mean(&item.text, all.map(WebUse::as_str))
     })
 }
 

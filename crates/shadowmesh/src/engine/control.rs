@@ -27,6 +27,7 @@ use super::by_quic::FrameBatch;
 use super::inbox::{FromNetwork, Inbox};
 use super::network::{Network, News};
 use super::receiver::coalescer;
+use super::streams::{StreamEvent, Streams};
 use super::{DataThreads, EngineError, Hooks, Shared, Started, report};
 use crate::admin::report::{NodeReport, SessionCounts};
 use crate::admin::{BenchFailure, Command, PingFailure, PingReply};
@@ -49,6 +50,8 @@ const PINGS_MAX: usize = 1024;
 pub struct Control {
     node: Node,
     shared: Shared,
+    /// `None` where there are none and never will be.
+    streams: Option<Streams>,
     started: Started,
     since: Instant,
     hooks: Hooks,
@@ -88,11 +91,18 @@ enum End {
 
 impl Control {
     /// A control thread that has not begun.
-    pub fn new(node: Node, shared: Shared, started: Started, hooks: Hooks) -> Self {
+    pub fn new(
+        node: Node,
+        shared: Shared,
+        streams: Option<Streams>,
+        started: Started,
+        hooks: Hooks,
+    ) -> Self {
         let coalescer = coalescer(shared.device.offloads());
         Self {
             node,
             shared,
+            streams,
             started,
             since: Instant::now(),
             hooks,
@@ -135,6 +145,7 @@ impl Control {
                 input = take(&mut inbox.device, BATCH_MAX) => self.handle_device(input),
                 input = take(&mut inbox.too_long, BATCH_MAX) => self.handle_too_long(input),
                 news = network.news() => self.handle_news(news),
+                event = stream_event(&mut self.streams) => self.handle_stream(event),
                 () = sleep_until(due) => None,
                 () = signals.recv() => Some(End::Signal),
                 error = threads.failure() => Some(End::Failed(error)),
@@ -213,6 +224,15 @@ impl Control {
             News::Addresses(addresses) => self.node.set_own_addresses(addresses, now),
             News::Changed => self.node.network_changed(now),
             News::Heard(heard) => self.node.learn_address(&heard.peer, heard.address, now),
+        }
+        None
+    }
+
+    fn handle_stream(&mut self, event: StreamEvent) -> Option<End> {
+        let now = Instant::now();
+        match event {
+            StreamEvent::Up { peer, address } => self.node.learn_address(&peer, address, now),
+            StreamEvent::Down { address } => self.node.stream_down(address, now),
         }
         None
     }
@@ -334,6 +354,11 @@ impl Control {
                 }
             }
             NetEvent::LearnedKey(identity) => (self.hooks.learned)(identity),
+            NetEvent::WantStream { peer } => {
+                if let Some(streams) = &self.streams {
+                    streams.want(&peer);
+                }
+            }
             NetEvent::Control { peer, message } => self.handle_control(peer, message),
             _ => {}
         }
@@ -447,6 +472,13 @@ async fn take<T>(queue: &mut mpsc::Receiver<T>, limit: usize) -> Vec<T> {
         future::pending().await
     }
     input
+}
+
+async fn stream_event(streams: &mut Option<Streams>) -> StreamEvent {
+    match streams {
+        Some(streams) => streams.event().await,
+        None => future::pending().await,
+    }
 }
 
 async fn sleep_until(due: Option<Instant>) {

@@ -29,7 +29,8 @@
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
 //! | `sync` | locks and atomics, loom's where a test tries every interleaving |
 //! | `priority` | who goes first when all cores are busy |
-//! | `links` | the UDP sockets |
+//! | `links` | the UDP sockets, and what else leads somewhere |
+//! | [`streams`] | WebSocket over TLS, where UDP does not pass |
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
 //! | `network`, `lan` | our own addresses and changes of the host's network, neighbours |
 //! | `report`, `tally` | what commands are told, and what is counted for metrics |
@@ -58,6 +59,7 @@ mod report;
 mod runs;
 mod sender;
 mod stop;
+pub mod streams;
 mod sync;
 mod tally;
 mod turnstile;
@@ -72,6 +74,7 @@ use std::time::Instant;
 
 use shadowmesh_crypto::PublicIdentity;
 use shadowmesh_io::tun::{Tun, TunError, TunOptions};
+use shadowmesh_io::web::Server;
 use shadowmesh_net::{DropCounters, DropReason};
 use shadowmesh_vpn::{ConfigError, Node, NodeConfig};
 use shadowmesh_wire::PeerId;
@@ -90,6 +93,7 @@ use network::{Network, NetworkOptions};
 use receiver::Receiver;
 use sender::Sender;
 use stop::Stop;
+use streams::{Streams, StreamsConfig};
 use turnstile::Turnstile;
 
 /// What the engine runs with.
@@ -115,6 +119,8 @@ pub struct EngineConfig {
     pub dscp: OuterDscp,
     /// Whether to look for peers on local networks.
     pub lan_discovery: bool,
+    /// Ways to peers beside UDP.
+    pub streams: StreamsConfig,
     /// Where the journal of host settings is kept.
     pub state_dir: PathBuf,
     /// What the rest of the program wants to be told.
@@ -136,6 +142,8 @@ pub struct Started {
     pub device: String,
     /// What was really bound.
     pub listen: Vec<SocketAddr>,
+    /// The same of TCP, for streams.
+    pub web_listen: Vec<SocketAddr>,
     /// Overlay addresses with their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
     /// Largest IP packet of the device.
@@ -185,7 +193,8 @@ pub async fn run(
     let peer_ids = peer_ids(&config.node);
     let relaying = config.node.net.relay.enabled;
     let node = Node::new(config.node, Instant::now())?;
-    let links = Arc::new(Links::bind(&config.listen).map_err(EngineError::Listen)?);
+    let links =
+        Arc::new(Links::bind(&config.listen, !config.streams.only).map_err(EngineError::Listen)?);
     let wanted = TunOptions {
         name: config.device_name.as_deref(),
         mtu: config.mtu.into(),
@@ -206,9 +215,13 @@ pub async fn run(
         dscp: config.dscp,
     };
     let mut threads = DataThreads::start(&shared, config.queues).map_err(EngineError::Threads)?;
+    let server = config.streams.server.as_ref();
+    let web_listen = server.map_or(Vec::new(), Server::addresses);
+    let streams = Streams::start(config.streams, &shared).map_err(EngineError::Threads)?;
     let started = Started {
         device: device.name().into(),
         listen: links.addresses(),
+        web_listen,
         addresses: match config.bare {
             true => Vec::new(),
             false => node.addresses().to_vec(),
@@ -226,7 +239,7 @@ pub async fn run(
         lan_discovery: config.lan_discovery,
     })
     .map_err(EngineError::Threads)?;
-    let control = Control::new(node, shared, started, config.hooks);
+    let control = Control::new(node, shared, streams, started, config.hooks);
     let ended = control.run(inbox, commands, network, &mut threads).await;
     threads.stop();
     if let Some(host) = &mut host {

@@ -71,8 +71,8 @@ pub struct Receiver {
     standing: Standing,
 }
 
-/// What a batch brings to the device, and to others.
-struct Delivery {
+/// What a batch, or a message of a stream, brings to the device, and to others.
+pub(super) struct Delivery {
     coalescer: Coalescer,
     /// For others.
     passing: Passing,
@@ -89,13 +89,7 @@ impl Receiver {
     /// A receiver that has not begun.
     pub fn new(shared: Shared, answers: Option<Arc<SharedWork>>, stop: Arc<Stop>) -> Self {
         Self {
-            delivery: Delivery {
-                coalescer: coalescer(shared.device.offloads()),
-                passing: Passing::default(),
-                relayed: Relayed::default(),
-                of_peers: 0,
-                whole: Vec::new(),
-            },
+            delivery: Delivery::new(&shared),
             shared,
             answers,
             stop,
@@ -197,17 +191,11 @@ impl Receiver {
                 self.shared.drops.add(DropReason::MalformedDatagram, forged);
                 continue;
             }
-            let mut at = number * RecvBatch::BUFFER_BYTES;
-            let delivery = &mut self.delivery;
-            let mut control = ToControl::new(&self.shared.outbox, &snapshot, &from);
-            snapshot.inbound_run(buffer.chunks_mut(from.stride), |inbound, datagram| {
-                judge(&self.shared, &mut control, inbound, datagram, at, delivery);
-                at += datagram.len();
-                datagrams += 1;
-            });
-            control.finish();
             let start = number * RecvBatch::BUFFER_BYTES;
-            open_relayed(&self.shared, &snapshot, &from, (start, buffer), delivery);
+            let (shared, delivery) = (&self.shared, &mut self.delivery);
+            let run = buffer.chunks_mut(from.stride);
+            datagrams += delivery.open(shared, &snapshot, &from, run, (start, 0));
+            open_relayed(shared, &snapshot, &from, (start, buffer), delivery);
         }
         let of_peers = std::mem::take(&mut self.delivery.of_peers);
         self.standing.served(of_peers, datagrams);
@@ -216,23 +204,68 @@ impl Receiver {
     /// Hands the batch's packets to the device, when its turn has come. The turn ends with the ticket.
     // PROTOCOL SM-DV-3
     fn deliver(&mut self, ticket: &Ticket<'_>) -> io::Result<()> {
-        let writes = self.delivery.coalescer.finish();
-        ticket.wait();
         let bytes = self.batch.bytes();
-        self.delivery.passing.send(bytes, &self.shared);
+        self.delivery.send(&self.shared, bytes, || ticket.wait())
+    }
+}
+
+impl Delivery {
+    /// Nothing to deliver.
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            coalescer: coalescer(shared.device.offloads()),
+            passing: Passing::default(),
+            relayed: Relayed::default(),
+            of_peers: 0,
+            whole: Vec::new(),
+        }
+    }
+
+    /// Opens datagrams of one source that lie one behind the other from byte `start` on, each with `gap`
+    /// bytes before it; returns how many there were.
+    pub(super) fn open<'d>(
+        &mut self,
+        shared: &Shared,
+        snapshot: &Snapshot,
+        from: &udp::Received,
+        run: impl IntoIterator<Item = &'d mut [u8]>,
+        (start, gap): (usize, usize),
+    ) -> u32 {
+        let mut control = ToControl::new(&shared.outbox, snapshot, from);
+        let mut at = start + gap;
+        let mut datagrams = 0;
+        snapshot.inbound_run(run, |inbound, datagram| {
+            judge(shared, &mut control, inbound, datagram, at, self);
+            at += datagram.len() + gap;
+            datagrams += 1;
+        });
+        control.finish();
+        datagrams
+    }
+
+    /// Sends and writes what was opened, after `turn` has come; `bytes` is what the datagrams lie in.
+    pub(super) fn send(
+        &mut self,
+        shared: &Shared,
+        bytes: &[u8],
+        turn: impl FnOnce(),
+    ) -> io::Result<()> {
+        let writes = self.coalescer.finish();
+        turn();
+        self.passing.send(bytes, shared);
         let mut slices = [IoSlice::new(&[]); IOV_LEN_MAX];
         for write in writes {
             let len = write.gather(bytes, &mut slices);
-            if let Err(error) = self.shared.device.write_vectored(&slices[..len]) {
+            if let Err(error) = shared.device.write_vectored(&slices[..len]) {
                 if is_device_gone(&error) {
                     return Err(error);
                 }
                 let packets = write.pieces().count() as u64;
-                self.shared.drops.add(DropReason::DeviceFull, packets);
+                shared.drops.add(DropReason::DeviceFull, packets);
             }
         }
-        for packet in self.delivery.whole.drain(..) {
-            self.shared.deliver_alone(&packet);
+        for packet in self.whole.drain(..) {
+            shared.deliver_alone(&packet);
         }
         Ok(())
     }
@@ -241,7 +274,7 @@ impl Receiver {
 /// What relays passed on in a buffer, which starts at byte `start` of the batch: opened a second time, as
 /// if it had been received the way it came.
 // PROTOCOL SM-RL-2
-fn open_relayed(
+pub(super) fn open_relayed(
     shared: &Shared,
     snapshot: &Snapshot,
     from: &udp::Received,
@@ -355,9 +388,13 @@ struct ToControl<'s> {
     received: Received,
     /// A peer with a session is at this address, as far as an address says.
     known: bool,
-    stride: usize,
+    /// Bytes of the buffer: as much as can come.
     len: usize,
     run: BytesMut,
+    /// Length of the first datagram in the run, and so of all but the last.
+    stride: usize,
+    /// A shorter one was added: nothing may follow it.
+    ended: bool,
 }
 
 impl<'s> ToControl<'s> {
@@ -372,9 +409,10 @@ impl<'s> ToControl<'s> {
                 socket: 0,
             },
             known: snapshot.knows(from.remote),
-            stride: from.stride,
             len: from.len,
             run: BytesMut::new(),
+            stride: 0,
+            ended: false,
         }
     }
 
@@ -382,17 +420,25 @@ impl<'s> ToControl<'s> {
         if !self.known || sealed::is_initial(datagram) {
             return self.outbox.datagram(self.received, datagram, self.known);
         }
-        if self.run.is_empty() {
+        // In a message of a stream every length may follow every other.
+        if self.ended || datagram.len() > self.stride {
+            self.flush();
             self.run.reserve(self.len);
+            self.stride = datagram.len();
         }
-        // Only the last of a buffer may be shorter than the others.
+        self.ended = datagram.len() < self.stride;
         self.run.extend_from_slice(datagram);
     }
 
-    fn finish(self) {
+    fn flush(&mut self) {
         if !self.run.is_empty() {
-            self.outbox.datagrams(self.received, self.run, self.stride);
+            let run = std::mem::take(&mut self.run);
+            self.outbox.datagrams(self.received, run, self.stride);
         }
+    }
+
+    fn finish(mut self) {
+        self.flush();
     }
 }
 

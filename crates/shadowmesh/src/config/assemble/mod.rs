@@ -1,6 +1,7 @@
 //! From words to the checked [`Config`]: every value by itself, then what must hold between them.
 
 mod connect;
+mod web;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +40,7 @@ pub fn assemble(layers: &Layers, problems: &mut Vec<Problem>) -> Config {
     let session = reader.session(layers);
     let peers = reader.peers(layers, &node.listen, session.data_plane);
     let relay = reader.relay(layers, &node.listen, &peers);
+    let web = reader.web(layers);
     let paths = reader.paths(layers);
     let metrics = reader.metrics(layers);
     Config {
@@ -46,6 +48,7 @@ pub fn assemble(layers: &Layers, problems: &mut Vec<Problem>) -> Config {
         device,
         session,
         relay,
+        web,
         paths,
         metrics,
         peers,
@@ -77,8 +80,6 @@ impl Reader<'_> {
         }
     }
 
-    /// A relative directory in the file is meant from the file, one in a variable or flag from
-    /// where the command runs.
     fn state_dir(&mut self, fields: &Fields) -> PathBuf {
         let Some(item) = fields
             .get("state_dir")
@@ -90,13 +91,7 @@ impl Reader<'_> {
             let what = "`node.state_dir` is empty";
             self.problems.push(Problem::new(&item.origin, what));
         }
-        match &item.origin {
-            Origin::File(source, _) => source
-                .path
-                .parent()
-                .map_or(item.text.clone().into(), |dir| dir.join(&item.text)),
-            _ => item.text.clone().into(),
-        }
+        item.path()
     }
 
     fn device(&mut self, layers: &Layers) -> DeviceConfig {

@@ -44,13 +44,10 @@ web = "https://VPS.example:4443"
     };
     assert_eq!(first.id, PeerId::from_bytes([7; 32]));
     assert_eq!(first.addresses, ["203.0.113.5:4433".parse().unwrap()]);
-    let web = WebAddress {
-        host: "relay.example".into(),
-        port: 443,
-    };
+    let web = "https://relay.example".parse().unwrap();
     assert_eq!(first.web, Some(web));
     let second = second.web.as_ref().unwrap();
-    assert_eq!(second.host, "2001:db8::7");
+    assert_eq!(second.host(), "2001:db8::7");
     assert_eq!(second.to_string(), "https://[2001:db8::7]:8443");
     assert_eq!(config.paths.retry_interval, Duration::from_secs(90));
     assert!(!config.paths.port_mapping && config.paths.lan_discovery);
@@ -119,8 +116,16 @@ fn what_is_wrong_with_a_relay_is_told_with_its_line() {
             3,
             "host names are not looked up",
         ),
-        (used("web = \"http://r\"\n"), 3, "only https:// is spoken"),
-        (used("web = \"https://r/x\"\n"), 3, "only a host and a port"),
+        (
+            used("web = \"http://r\"\n"),
+            3,
+            "it must begin with https://",
+        ),
+        (
+            used("web = \"https://r/x\"\n"),
+            3,
+            "nothing may follow the host and port",
+        ),
         (used("web = \"https://[::1]4\"\n"), 3, "the port must be"),
         ("[relay]\nallow = \"all\"\n".into(), 2, "expected \"any\""),
         (

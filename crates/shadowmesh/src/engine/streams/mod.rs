@@ -1,0 +1,486 @@
+//! Streams: WebSocket over TLS, for peers that no UDP reaches. One thread for all of them.
+//!
+//! A stream is a way like any other once it stands: [`Links`](super::links::Links) hands what goes to its
+//! address to the stream's queue ([`outgoing`]), and what comes in is judged as a receiver judges datagrams
+//! ([`arrivals`]). So nobody else knows the difference, and a session moves from UDP to a stream and back as it
+//! moves between addresses.
+//!
+//! ```text
+//! control: want(peer) ──> keeper of the peer ── connects ──> stream ── ends ──> waits, again
+//!                                                  │
+//! control <── Up(peer, address), Down(address) ────┘   <── server: streams of others
+//! ```
+//!
+//! Each peer with a URL has a keeper. It opens a stream when one is wanted, and opens it again while that
+//! is so, with longer and longer pauses. Streams of others come from the server; nobody knows whose they
+//! are before the handshake inside has proved it.
+
+mod arrivals;
+mod outgoing;
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::thread;
+
+use aws_lc_rs::hmac;
+use shadowmesh_io::web::{
+    Accepted, Client, Incoming, ProxyUrl, Server, WebError, WebStream, WebUrl,
+};
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::way::Way;
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{self, Instant, Interval};
+
+use super::{Shared, priority};
+use arrivals::Arrivals;
+
+pub use outgoing::{Kind, StreamTable};
+
+/// What keeps a path for another protocol from being ours.
+const PATH_LABEL: &[u8] = b"shadowmesh web path v1";
+/// Bytes of the MAC that stand in the path.
+const PATH_MAC_LEN: usize = 16;
+
+/// Every timer of this module.
+mod timing {
+    use std::time::Duration;
+
+    /// How often a stream's silence is looked at.
+    pub const TICK: Duration = Duration::from_secs(5);
+    // PROTOCOL SM-WS-6
+    /// Silence of the other side after which it is asked: less than proxies (60 s) and NATs (RFC 5382: two
+    /// hours, in practice minutes) forget in.
+    pub const PING_AFTER: Duration = Duration::from_secs(20);
+    // PROTOCOL SM-WS-6
+    /// Silence after which it is gone.
+    pub const DEAD_AFTER: Duration = Duration::from_secs(60);
+    /// A stream on which no datagram passed for so long is closed by the side that opened it.
+    pub const IDLE_MAX: Duration = Duration::from_secs(300);
+    /// A stream stays wanted for so long after it was asked for.
+    pub const WANTED: Duration = Duration::from_secs(120);
+    /// The first pause after a failure; doubled by every further one, up to the last.
+    pub const PAUSE_FIRST: Duration = Duration::from_millis(500);
+    pub const PAUSE_LAST: Duration = Duration::from_secs(30);
+    /// A stream that lasted so long was no failure.
+    pub const LASTED: Duration = Duration::from_secs(10);
+}
+
+/// Things that happened, waiting for control. Streams wait when it is full.
+const EVENTS_MAX: usize = 256;
+/// Streams that came in and wait to be served.
+const ACCEPTED_MAX: usize = 16;
+
+/// What the streams are to be.
+pub struct StreamsConfig {
+    /// Who may be reached by a stream, and where.
+    pub targets: BTreeMap<PeerId, Target>,
+    /// Through which proxy.
+    pub proxy: Option<ProxyUrl>,
+    /// For streams of others; bound already.
+    pub server: Option<Server>,
+    /// Nothing is sent by UDP at all.
+    pub only: bool,
+}
+
+/// Where a peer takes streams.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Host and port.
+    pub url: WebUrl,
+    /// A stream is kept at all times, not only when it is asked for: there is no other way, or the
+    /// configuration says so.
+    pub always: bool,
+}
+
+/// Something happened to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// There is one to this peer, by this address.
+    Up {
+        /// To whom.
+        peer: PeerId,
+        /// How it is known from now on.
+        address: SocketAddr,
+    },
+    /// It leads nowhere any more.
+    Down {
+        /// How it was known.
+        address: SocketAddr,
+    },
+}
+
+/// The path of a node's streams on its web server.
+// PROTOCOL SM-WS-3
+pub fn secret_path(id: &PeerId) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, id.as_bytes());
+    let mac = hmac::sign(&key, PATH_LABEL);
+    let digits = mac.as_ref()[..PATH_MAC_LEN]
+        .iter()
+        .map(|byte| format!("{byte:02x}"));
+    digits.fold(String::from("/"), |path, digits| path + &digits)
+}
+
+/// The streams, for control. Dropping it ends them all.
+pub struct Streams {
+    wishes: BTreeMap<PeerId, Arc<Wish>>,
+    events: mpsc::Receiver<StreamEvent>,
+    thread: Option<thread::JoinHandle<()>>,
+    /// Dropped to end the thread.
+    alive: Option<oneshot::Sender<()>>,
+}
+
+impl Streams {
+    /// Starts the thread. Nothing is started, and `None` returned, when there is nobody to serve.
+    pub(super) fn start(config: StreamsConfig, shared: &Shared) -> io::Result<Option<Self>> {
+        if config.targets.is_empty() && config.server.is_none() {
+            return Ok(None);
+        }
+        let wish = |(id, target): (&PeerId, &Target)| (*id, Arc::new(Wish::new(target.always)));
+        let wishes: BTreeMap<_, _> = config.targets.iter().map(wish).collect();
+        let (events_in, events) = mpsc::channel(EVENTS_MAX);
+        let (alive, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let carrier = Arc::new(Carrier {
+            shared: shared.clone(),
+            arrivals: Mutex::new(Arrivals::new(shared.clone())),
+            ids: AtomicU64::new(1),
+            events: events_in,
+        });
+        let all = wishes.clone();
+        let thread = thread::Builder::new().name("streams".into());
+        let thread = thread.spawn(move || run(&runtime, config, &all, &carrier, ended))?;
+        Ok(Some(Self {
+            wishes,
+            events,
+            thread: Some(thread),
+            alive: Some(alive),
+        }))
+    }
+
+    /// A stream to this peer would help. Whether there is somewhere to open one to.
+    pub fn want(&self, peer: &PeerId) -> bool {
+        let wish = self.wishes.get(peer);
+        wish.is_some_and(|wish| {
+            wish.renew();
+            true
+        })
+    }
+
+    /// The next event. Never returns once the thread is gone.
+    pub async fn event(&mut self) -> StreamEvent {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        drop(self.alive.take());
+        // Whoever waits to tell an event need not.
+        self.events.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was printed there.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether a stream to a peer is wanted, as the keeper sees it.
+struct Wish {
+    always: bool,
+    until: Mutex<Option<Instant>>,
+    renewed: Notify,
+}
+
+impl Wish {
+    fn new(always: bool) -> Self {
+        Self {
+            always,
+            until: Mutex::default(),
+            renewed: Notify::new(),
+        }
+    }
+
+    fn renew(&self) {
+        let until = Instant::now() + timing::WANTED;
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        self.renewed.notify_one();
+    }
+
+    fn is_wanted(&self) -> bool {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        self.always || until.is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn wait(&self) {
+        while !self.is_wanted() {
+            self.renewed.notified().await;
+        }
+    }
+}
+
+fn run(
+    runtime: &Runtime,
+    config: StreamsConfig,
+    wishes: &BTreeMap<PeerId, Arc<Wish>>,
+    carrier: &Arc<Carrier>,
+    ended: oneshot::Receiver<()>,
+) {
+    priority::sender();
+    runtime.block_on(async {
+        let client = Client::new();
+        for (peer, target) in config.targets {
+            let keeper = Keeper {
+                path: secret_path(&peer),
+                peer,
+                url: target.url,
+                wish: Arc::clone(&wishes[&peer]),
+                proxy: config.proxy.clone(),
+                client: client.clone(),
+                carrier: Arc::clone(carrier),
+            };
+            tokio::spawn(keeper.run());
+        }
+        if let Some(server) = config.server {
+            tokio::spawn(serve_others(server, Arc::clone(carrier)));
+        }
+        // The other end is dropped and never sends.
+        let _ = ended.await;
+    });
+}
+
+async fn serve_others(server: Server, carrier: Arc<Carrier>) {
+    let (accepted, mut arrivals) = mpsc::channel::<Accepted>(ACCEPTED_MAX);
+    let accepting = async {
+        if let Err(error) = server.run(accepted).await {
+            tracing::error!(%error, "no streams are taken any more");
+        }
+    };
+    let serving = async {
+        while let Some(Accepted { remote, stream }) = arrivals.recv().await {
+            tracing::debug!(%remote, "a stream came in");
+            let carrier = Arc::clone(&carrier);
+            tokio::spawn(async move { carrier.carry(stream, None).await });
+        }
+    };
+    tokio::join!(accepting, serving);
+}
+
+/// Keeps the stream to one peer while it is wanted.
+struct Keeper {
+    peer: PeerId,
+    url: WebUrl,
+    path: String,
+    proxy: Option<ProxyUrl>,
+    wish: Arc<Wish>,
+    client: Client,
+    carrier: Arc<Carrier>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let mut pause = timing::PAUSE_FIRST;
+        loop {
+            self.wish.wait().await;
+            let proxy = self.proxy.as_ref();
+            match self.client.connect(&self.url, &self.path, proxy).await {
+                Ok(stream) => {
+                    let since = Instant::now();
+                    tracing::debug!(peer = %self.peer, "a stream by WebSocket stands");
+                    self.carrier
+                        .carry(stream, Some((self.peer, &self.wish)))
+                        .await;
+                    if since.elapsed() > timing::LASTED {
+                        pause = timing::PAUSE_FIRST;
+                    }
+                }
+                // The first failure is news, the same again is not.
+                Err(error) if pause == timing::PAUSE_FIRST => {
+                    tracing::warn!(peer = %self.peer, %error, "no stream by WebSocket");
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %self.peer, %error, "no stream by WebSocket");
+                }
+            }
+            time::sleep(pause).await;
+            pause = (2 * pause).min(timing::PAUSE_LAST);
+        }
+    }
+}
+
+/// What every stream works with.
+struct Carrier {
+    shared: Shared,
+    arrivals: Mutex<Arrivals>,
+    /// The number of the next stream.
+    ids: AtomicU64,
+    events: mpsc::Sender<StreamEvent>,
+}
+
+impl Carrier {
+    /// Serves a stream until it ends. `ours`: to whom we opened it, and whether it is still wanted.
+    async fn carry(&self, stream: WebStream, ours: Option<(PeerId, &Wish)>) {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let address = Way::Stream(id).address();
+        let outgoing = Arc::default();
+        let table = self.shared.links.streams();
+        table.insert(id, Arc::clone(&outgoing));
+        if let Some((peer, _)) = ours {
+            self.tell(StreamEvent::Up { peer, address }).await;
+        }
+        let now = Instant::now();
+        let mut exchange = Exchange {
+            stream,
+            outgoing,
+            address,
+            heard: now,
+            used: now,
+            tick: time::interval(timing::TICK),
+        };
+        let ended = poll_fn(|cx| exchange.poll(self, ours.map(|(_, wish)| wish), cx)).await;
+        tracing::debug!(%address, reason = %ended, "a stream ended");
+        poll_fn(|cx| {
+            exchange.stream.close(cx);
+            Poll::Ready(())
+        })
+        .await;
+        table.remove(id);
+        self.tell(StreamEvent::Down { address }).await;
+    }
+
+    async fn tell(&self, event: StreamEvent) {
+        // Nobody is there to hear it only at the end.
+        let _ = self.events.send(event).await;
+    }
+
+    fn receive(&self, remote: SocketAddr, message: &mut [u8]) -> Result<(), End> {
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.receive(remote, message).map_err(End::Bundle)
+    }
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the other side closed it")]
+    Closed,
+    #[error("{0}")]
+    Web(#[from] WebError),
+    #[error("{0}")]
+    Bundle(shadowmesh_wire::bundle::BundleError),
+    #[error("silence for {:?}", timing::DEAD_AFTER)]
+    Dead,
+    #[error("nothing to carry")]
+    Idle,
+}
+
+/// Both directions of one stream.
+struct Exchange {
+    stream: WebStream,
+    outgoing: Arc<outgoing::Outgoing>,
+    address: SocketAddr,
+    /// The last sign of life.
+    heard: Instant,
+    /// The last message with datagrams, either way.
+    used: Instant,
+    tick: Interval,
+}
+
+/// Messages taken in before others get their turn.
+const TURN_MAX: usize = 16;
+
+impl Exchange {
+    /// Does what can be done; ready when the stream has ended.
+    fn poll(&mut self, carrier: &Carrier, wish: Option<&Wish>, cx: &mut Context<'_>) -> Poll<End> {
+        match self.turn(carrier, wish, cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    fn turn(
+        &mut self,
+        carrier: &Carrier,
+        wish: Option<&Wish>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        while self.tick.poll_tick(cx).is_ready() {
+            self.check(wish)?;
+        }
+        for _ in 0..TURN_MAX {
+            let sent = self.send(cx)?;
+            let received = self.receive(carrier, cx)?;
+            if !sent && !received {
+                return Ok(());
+            }
+        }
+        // There is more; the others first.
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    // PROTOCOL SM-WS-6
+    fn check(&mut self, wish: Option<&Wish>) -> Result<(), End> {
+        let silence = self.heard.elapsed();
+        if silence >= timing::DEAD_AFTER {
+            return Err(End::Dead);
+        }
+        let is_spare = wish.is_some_and(|wish| !wish.always);
+        if is_spare && self.used.elapsed() >= timing::IDLE_MAX {
+            return Err(End::Idle);
+        }
+        if silence >= timing::PING_AFTER {
+            self.stream.ping()?;
+        }
+        Ok(())
+    }
+
+    /// Hands over the next message if the last one is on its way; whether there was one.
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.stream.poll_sent(cx)?.is_pending() {
+            return Ok(false);
+        }
+        let Poll::Ready(message) = self.outgoing.poll_pop(cx) else {
+            return Ok(false);
+        };
+        self.used = Instant::now();
+        self.stream.send(message)?;
+        Ok(true)
+    }
+
+    fn receive(&mut self, carrier: &Carrier, cx: &mut Context<'_>) -> Result<bool, End> {
+        let Poll::Ready(incoming) = self.stream.poll_receive(cx) else {
+            return Ok(false);
+        };
+        self.heard = Instant::now();
+        if let Incoming::Message(mut message) = incoming.ok_or(End::Closed)?? {
+            self.used = self.heard;
+            carrier.receive(self.address, &mut message)?;
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // PROTOCOL SM-WS-3
+    #[test]
+    fn the_path_is_the_mac_of_a_constant_under_the_peer_id() {
+        // printf 'shadowmesh web path v1' | openssl dgst -sha256 -mac HMAC -macopt hexkey:0707…
+        let path = secret_path(&PeerId::from_bytes([7; 32]));
+        assert_eq!(path, "/a62b4a579e899b22f9f2017ca03e3744");
+        assert_ne!(path, secret_path(&PeerId::from_bytes([8; 32])));
+    }
+}
