@@ -27,6 +27,19 @@ pub enum Origin {
     Default,
 }
 
+impl Origin {
+    /// The same place, and what stands there made unreadable: it is shown with every problem.
+    pub(super) fn blotted(&self) -> Self {
+        let Self::File(source, span) = self else {
+            return self.clone();
+        };
+        let mut text = source.text.clone();
+        text.replace_range(span.clone(), &"*".repeat(span.len()));
+        let path = source.path.clone();
+        Self::File(Arc::new(Source { path, text }), span.clone())
+    }
+}
+
 /// A place in a text, counted from 1; columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {

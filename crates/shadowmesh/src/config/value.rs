@@ -37,10 +37,10 @@ impl Place {
         Problem::new(&item.origin, what).note(format!("expected {}", self.key.expects))
     }
 
-    /// The same without repeating what was written.
+    /// The same without repeating what was written, which may be a secret.
     pub fn wrong_unsaid(&self, item: &Item, why: impl std::fmt::Display) -> Problem {
         let what = format!("wrong value for `{}`: {why}", self.name());
-        Problem::new(&item.origin, what).note(format!("expected {}", self.key.expects))
+        Problem::new(&item.origin.blotted(), what).note(format!("expected {}", self.key.expects))
     }
 
     /// `section.key`
@@ -297,7 +297,6 @@ pub fn web_proxy(place: Place, item: &Item) -> Result<ProxyChoice, Problem> {
         url => url
             .parse()
             .map(ProxyChoice::Proxy)
-            // The text may hold a password, so it is not repeated.
             .map_err(|error: UrlError| place.wrong_unsaid(item, error)),
     }
 }

@@ -42,6 +42,8 @@ pub struct NodeSettings {
     pub relays_at_mbit: Option<u64>,
     /// The relays it uses.
     pub relays: Vec<RelaySettings>,
+    /// The other sections, as they are written.
+    pub more: String,
 }
 
 /// A `[[relay.use]]` of a laboratory node.
@@ -74,6 +76,7 @@ impl Default for NodeSettings {
             relays: Vec::new(),
             lan_discovery: false,
             port_mapping: false,
+            more: String::new(),
         }
     }
 }
@@ -89,6 +92,8 @@ pub struct PeerSettings {
     pub addresses: Vec<SocketAddr>,
     /// What is this peer's; empty for the addresses derived from its id.
     pub allowed_ips: Vec<String>,
+    /// Where it takes WebSocket over TLS, when it does.
+    pub web: Option<String>,
 }
 
 /// The whole file.
@@ -138,6 +143,9 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
         "\n[paths]\nlan_discovery = {}\nport_mapping = {}\n",
         settings.lan_discovery, settings.port_mapping
     );
+    if !settings.more.is_empty() {
+        let _ = writeln!(text, "\n{}", settings.more);
+    }
     for peer in peers {
         let _ = write!(
             text,
@@ -148,6 +156,9 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
         );
         if !peer.allowed_ips.is_empty() {
             let _ = writeln!(text, "allowed_ips = {}", list(&peer.allowed_ips));
+        }
+        if let Some(web) = &peer.web {
+            let _ = writeln!(text, "web = {}", quote(web));
         }
     }
     text

@@ -94,6 +94,7 @@ impl LabNode {
             name: self.name.clone(),
             addresses: vec![self.underlay(family)],
             allowed_ips: Vec::new(),
+            web: None,
         }
     }
 

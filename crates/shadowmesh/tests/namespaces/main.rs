@@ -18,3 +18,4 @@ mod strangers;
 mod support;
 mod traffic_class;
 mod verbs;
+mod web;

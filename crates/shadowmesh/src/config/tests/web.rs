@@ -30,19 +30,36 @@ fn without_a_word_about_it_nobody_listens_and_streams_are_opened_when_udp_is_sil
     ] {
         let web = parse_text(text).unwrap().web;
         assert_eq!((web.listen.len(), web.certificate), (0, None));
-        assert_eq!((web.proxy, web.usage), (ProxyChoice::Environment, WebUse::Auto));
+        assert_eq!(
+            (web.proxy, web.usage),
+            (ProxyChoice::Environment, WebUse::Auto)
+        );
     }
-    let web = parse_text("[web]\nproxy = \"none\"\nuse = \"never\"\n").unwrap().web;
+    let web = parse_text("[web]\nproxy = \"none\"\nuse = \"never\"\n")
+        .unwrap()
+        .web;
     assert_eq!((web.proxy, web.usage), (ProxyChoice::Direct, WebUse::Never));
 }
 
 #[test]
 fn a_wrong_web_is_told_where_and_how_and_without_the_password() {
     for (text, line, hint) in [
-        ("[web]\nlisten = [\"443\"]\n", 2, "not an IP address with port"),
+        (
+            "[web]\nlisten = [\"443\"]\n",
+            2,
+            "not an IP address with port",
+        ),
         ("[web]\nuse = \"allways\"\n", 2, "did you mean `always`?"),
-        ("[web]\ncertificate = \"a.pem\"\n", 2, "`web.certificate` without `web.key`"),
-        ("[web]\nkey = \"a.pem\"\n", 2, "`web.key` without `web.certificate`"),
+        (
+            "[web]\ncertificate = \"a.pem\"\n",
+            2,
+            "`web.certificate` without `web.key`",
+        ),
+        (
+            "[web]\nkey = \"a.pem\"\n",
+            2,
+            "`web.key` without `web.certificate`",
+        ),
         (
             "[web]\nproxy = \"https://me:secret@proxy\"\n",
             2,
