@@ -121,6 +121,15 @@ apply; the rest does not. A node that is a member of the mesh relays by `[relay]
     #[command(after_help = "Example:
   shadowmesh peers --json | jq '.peers[] | select(.state != \"up\")'")]
     Peers,
+    /// What the network allows, which way each peer is reached, and why not a better one
+    #[command(after_help = "Examples:
+  shadowmesh doctor
+  shadowmesh doctor --json | jq '.peers[] | select(.level != \"good\")'
+
+Asks the running node, and tries by itself what can be tried: UDP to every address in the configuration,
+streams to every `web`, the routes of this machine. Tells less when no node is running. Changes nothing.
+Exit code 1 when something does not work at all.")]
+    Doctor,
     /// Probe a peer through the tunnel: path and round trip
     #[command(after_help = "Examples:
   shadowmesh ping vps
@@ -417,8 +426,9 @@ mod tests {
 
     #[test]
     fn every_verb_takes_json_config_and_state_dir() {
-        let verbs: [&[&str]; 10] = [
+        let verbs: [&[&str]; 11] = [
             &["up"],
+            &["doctor"],
             &["relay"],
             &["down"],
             &["id"],

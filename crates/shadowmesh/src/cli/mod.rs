@@ -1,10 +1,12 @@
 //! The verbs. Each is one file with one function that does it and prints; errors come back as a
 //! `Failure` and are printed in one place, as text or JSON.
 
+mod addresses;
 mod args;
 mod bench;
 mod config_check;
 mod demo;
+mod doctor;
 mod down;
 mod failure;
 mod id;
@@ -59,6 +61,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Id => id::run(global),
         Verb::Status => status::run(global),
         Verb::Peers => peers::run(global),
+        Verb::Doctor => doctor::run(global),
         Verb::Ping(ping) => ping::run(global, ping),
         Verb::Bench(bench) => match (&bench.verb, &bench.peer) {
             (Some(BenchVerb::Handshake { count }), _) => bench::handshake(global, *count),

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde_json::json;
-use shadowmesh_io::netlink::{self, Handle};
 use shadowmesh_net::RelayAllow;
 use shadowmesh_wire::PeerId;
 
+use super::addresses::{host_addresses, is_public};
 use super::args::{Global, RelayArgs};
 use super::failure::Failure;
 use super::up::{Role, run_node};
@@ -88,31 +88,6 @@ fn reachable_at(listen: &[SocketAddr], host: &[IpAddr]) -> Vec<SocketAddr> {
     found
 }
 
-fn host_addresses() -> Vec<IpAddr> {
-    let ask = || {
-        let netlink = Handle::new()?;
-        let (links, addresses) = (netlink.links()?, netlink.addresses()?);
-        // 0 is no device: there is none of ours to be left out.
-        Ok::<_, netlink::NetlinkError>(netlink::own_addresses(&links, &addresses, 0))
-    };
-    // Without, the user writes it; nothing depends on it here.
-    ask().unwrap_or_default()
-}
-
-/// Whether the whole internet may route to it (RFC 6890), as far as relays can be there.
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            // RFC 6598: between a provider and its customers.
-            let shared = a == 100 && (64..128).contains(&b);
-            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared)
-        }
-        // Global unicast (RFC 4291 §2.4) is 2000::/3 today.
-        IpAddr::V6(ip) => ip.segments()[0] & 0xe000 == 0x2000,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,9 +111,6 @@ mod tests {
             [at("192.168.1.5:1")]
         );
         assert_eq!(reachable_at(&any, &host[..1]), [at("192.168.1.5:4433")]);
-        for private in ["10.0.0.1", "100.64.0.1", "127.0.0.1", "fe80::1", "::1"] {
-            assert!(!is_public(private.parse().unwrap()), "{private}");
-        }
     }
 
     #[test]

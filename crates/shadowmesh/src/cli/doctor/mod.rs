@@ -1,0 +1,121 @@
+//! `shadowmesh doctor`: what the network allows, which way each peer is reached, and why not a better one.
+//!
+//! Facts are gathered first (`facts`): what the running node knows, and what can be tried without it.
+//! What they mean is decided apart from that (`network`, `peers`), so that every situation can be put to
+//! a test. Each finding says what is so, and where it is not as it should be, what to do next.
+
+mod facts;
+mod network;
+mod peers;
+
+use serde::Serialize;
+
+use super::args::Global;
+use super::failure::Failure;
+use super::output;
+
+pub fn run(global: &Global) -> Result<(), Failure> {
+    let facts = facts::gather(global)?;
+    let network = network::findings(&facts);
+    let peers = peers::findings(&facts);
+    let is_well = !network
+        .iter()
+        .chain(&peers)
+        .any(|finding| finding.level == Level::Bad);
+    if global.json {
+        output::json(&serde_json::json!({
+            "ok": is_well,
+            "node_running": facts.node.is_some(),
+            "network": network,
+            "peers": peers,
+        }));
+    } else {
+        output::line("network");
+        output::print(&text(&network));
+        output::line("\npeers");
+        output::print(&text(&peers));
+    }
+    match is_well {
+        true => Ok(()),
+        false => Err(Failure::silent()),
+    }
+}
+
+/// One thing found out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    /// What was looked at: a check, or a peer's name.
+    about: String,
+    /// How it is.
+    level: Level,
+    /// What was found.
+    says: String,
+    /// What to do about it.
+    next: Option<String>,
+}
+
+/// How it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    /// As it should be.
+    Good,
+    /// It works, and could be better; or nobody knows.
+    Note,
+    /// It does not work.
+    Bad,
+}
+
+impl Finding {
+    fn new(about: impl Into<String>, level: Level, says: impl Into<String>) -> Self {
+        Self {
+            about: about.into(),
+            level,
+            says: says.into(),
+            next: None,
+        }
+    }
+
+    fn good(about: impl Into<String>, says: impl Into<String>) -> Self {
+        Self::new(about, Level::Good, says)
+    }
+
+    fn note(about: impl Into<String>, says: impl Into<String>) -> Self {
+        Self::new(about, Level::Note, says)
+    }
+
+    fn bad(about: impl Into<String>, says: impl Into<String>) -> Self {
+        Self::new(about, Level::Bad, says)
+    }
+
+    fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+}
+
+/// A line for each finding, with the advice below it.
+fn text(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "  none: add a [[peer]]; `shadowmesh id` on the other machine prints it\n".into();
+    }
+    let names = findings.iter().map(|finding| finding.about.chars().count());
+    let width = names.max().unwrap_or(0);
+    let mut text = String::new();
+    for finding in findings {
+        let mark = match finding.level {
+            Level::Good => "ok  ",
+            Level::Note => "note",
+            Level::Bad => "BAD ",
+        };
+        let about = &finding.about;
+        text += &format!("  {mark}  {about:<width$}  {}\n", finding.says);
+        if let Some(next) = &finding.next {
+            text += &format!("        {:<width$}  next: {next}\n", "");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! What the facts say of the network around this machine.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::Finding;
+use super::facts::{Facts, observations, relay_name};
+use crate::admin::report::{AddressKind, DoctorReport, PathKind, PathReport, PeerState};
+use crate::cli::output::{duration, rtt};
+
+/// What our own longest frame takes with the default `mtu`: paths that carry it never cut anything.
+const PATH_MTU_FULL: usize = 1478;
+
+/// What a NAT in front of this machine does, as far as others tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// Nobody has told.
+    Unknown,
+    /// There is none: others see an address of this host.
+    Open(SocketAddr),
+    /// One of them tells; the kind takes two.
+    Behind(SocketAddr),
+    /// Everybody sees the same.
+    Same(SocketAddr),
+    /// Everybody sees another port.
+    Ports(IpAddr),
+    /// Different addresses.
+    Addresses,
+}
+
+impl Mapping {
+    /// By what is seen of us over IPv4, where NATs are; else over IPv6.
+    pub fn of(report: &DoctorReport) -> Self {
+        let all: Vec<SocketAddr> = observations(report).into_iter().map(|(_, at)| at).collect();
+        let v4 = |at: &&SocketAddr| at.is_ipv4();
+        let mut seen: Vec<SocketAddr> = all.iter().filter(v4).copied().collect();
+        if seen.is_empty() {
+            seen = all;
+        }
+        let Some(first) = seen.first().copied() else {
+            return Self::Unknown;
+        };
+        let own = report.node.addresses.iter();
+        let mut own = own.filter(|own| own.kind == AddressKind::Host);
+        let ips: BTreeSet<IpAddr> = seen.iter().map(SocketAddr::ip).collect();
+        let ports: BTreeSet<u16> = seen.iter().map(SocketAddr::port).collect();
+        if own.any(|own| own.address.ip() == first.ip()) {
+            Self::Open(first)
+        } else if seen.len() == 1 {
+            Self::Behind(first)
+        } else if ips.len() > 1 {
+            Self::Addresses
+        } else if ports.len() > 1 {
+            Self::Ports(first.ip())
+        } else {
+            Self::Same(first)
+        }
+    }
+}
+
+/// All of them, from the inside out.
+pub fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut found = vec![node(facts), udp(facts), ipv6(facts)];
+    if let Some(report) = &facts.node {
+        let mapping = Mapping::of(report);
+        found.push(address(&mapping));
+        found.extend(port_mapping(facts, report, &mapping));
+        found.extend(hairpin(facts));
+        found.extend(relays(report));
+        found.extend(path_mtu(report));
+    }
+    if facts.config.relay.uses.is_empty() {
+        let says = "none: two machines behind NATs that let nobody in do not reach each other";
+        let next =
+            "run `shadowmesh relay` on a machine that everybody reaches, and add what it prints";
+        found.push(Finding::note("relays", says).next(next));
+    }
+    found.extend(web(facts));
+    found.extend(clock(facts));
+    found
+}
+
+fn node(facts: &Facts) -> Finding {
+    match &facts.node {
+        Some(report) => Finding::good(
+            "node",
+            format!(
+                "runs for {}, {} of {} peers connected",
+                duration(Duration::from_millis(report.node.uptime_ms)),
+                report.node.peers_up,
+                report.node.peers_total
+            ),
+        ),
+        None => Finding::note(
+            "node",
+            format!(
+                "none is running with state directory {}; what only it knows is left out",
+                facts.config.node.state_dir.display()
+            ),
+        )
+        .next("start it (`shadowmesh up`), give it some seconds, and ask again"),
+    }
+}
+
+fn udp(facts: &Facts) -> Finding {
+    let answered = facts.udp.iter().filter_map(|q| Some((q, q.took?)));
+    let by_session = facts.node.iter().flat_map(|report| {
+        let peers = report.peers.iter().filter_map(|peer| peer.path.as_ref());
+        let relays = report.node.relays.iter();
+        peers.chain(relays.filter_map(|relay| relay.path.as_ref()))
+    });
+    let mut by_session = by_session.filter(|path| path.kind == PathKind::Direct);
+    if let Some((first, took)) = answered.min_by_key(|(_, took)| *took) {
+        let says = format!(
+            "passes: {} at {} answers after {}",
+            first.whom,
+            first.address,
+            rtt(took.as_micros() as f64)
+        );
+        return Finding::good("UDP", says);
+    }
+    if let Some(remote) = by_session.find_map(|path| path.remote) {
+        return Finding::good(
+            "UDP",
+            format!("passes: the session with {remote} is direct"),
+        );
+    }
+    let asked = facts.udp.len();
+    if asked == 0 {
+        let says = "unknown: neither a peer nor a relay has an address that could be asked";
+        let next = "give a [[peer]] its address, or add a [[relay.use]]";
+        return Finding::note("UDP", says).next(next);
+    }
+    let none = format!("none of {asked} addresses of peers and relays answers");
+    let web_passes = facts.web.iter().any(|web| web.opened.is_ok());
+    if !facts.ways_out.iter().any(|way| way.route) {
+        return Finding::bad("UDP", format!("{none}: this machine has no way out at all"))
+            .next("bring its network up: there is no default route");
+    }
+    if web_passes {
+        return Finding::bad(
+            "UDP",
+            format!("{none}, but TCP passes: this network blocks UDP"),
+        )
+        .next("nothing, if `[web] use` is \"auto\": streams carry everything, somewhat slower");
+    }
+    Finding::bad("UDP", none).next(
+        "are they running, and does the firewall there let UDP 4433 in? where UDP is blocked here, a \
+         relay with `web` helps",
+    )
+}
+
+fn ipv6(facts: &Facts) -> Finding {
+    let way = facts.ways_out[1];
+    match (way.public, way.route) {
+        (true, true) => Finding::good(
+            "IPv6",
+            "a public address and a way out: no NAT stands between",
+        ),
+        (_, true) => Finding::note("IPv6", "a way out, but no public address"),
+        (_, false) => Finding::note(
+            "IPv6",
+            "no way out; with IPv6 on both sides no NAT would matter",
+        ),
+    }
+}
+
+fn address(mapping: &Mapping) -> Finding {
+    const ABOUT: &str = "NAT";
+    match mapping {
+        Mapping::Unknown => Finding::note(ABOUT, "unknown: no peer or relay is reached straight by UDP")
+            .next("with a [[relay.use]] this node learns how it looks from outside"),
+        Mapping::Open(at) => Finding::good(ABOUT, format!("none: others see {at}, which is this machine's own")),
+        Mapping::Behind(at) => Finding::note(
+            ABOUT,
+            format!("there is one: seen from outside as {at}; only one tells, so its kind is unknown"),
+        )
+        .next("a second relay would tell"),
+        Mapping::Same(at) => Finding::good(
+            ABOUT,
+            format!("a kind one: everybody sees {at}, so direct paths can be punched through"),
+        ),
+        Mapping::Ports(ip) => Finding::note(
+            ABOUT,
+            format!(
+                "a symmetric one: {ip}, with another port for everybody; direct paths take luck, and to \
+                 others of this kind more of it"
+            ),
+        )
+        .next("forward UDP 4433 in the router, switch on UPnP or NAT-PMP there, or use IPv6"),
+        Mapping::Addresses => Finding::note(
+            ABOUT,
+            "others see different addresses: several ways out, or a provider's NAT with many addresses",
+        )
+        .next("IPv6, or a relay near by"),
+    }
+}
+
+fn port_mapping(facts: &Facts, report: &DoctorReport, mapping: &Mapping) -> Option<Finding> {
+    const ABOUT: &str = "port mapping";
+    let mapped = report.node.addresses.iter();
+    if let Some(mapped) = mapped
+        .into_iter()
+        .find(|own| own.kind == AddressKind::Mapped)
+    {
+        return Some(Finding::good(
+            ABOUT,
+            format!("the router leads {} here", mapped.address),
+        ));
+    }
+    if matches!(mapping, Mapping::Open(_) | Mapping::Unknown) {
+        return None;
+    }
+    Some(if facts.config.paths.port_mapping {
+        Finding::note(
+            ABOUT,
+            "the router gives none (UPnP-IGD, NAT-PMP and PCP were tried)",
+        )
+        .next("switch one of them on in the router, or forward UDP 4433 to this machine")
+    } else {
+        Finding::note(ABOUT, "not asked for: paths.port_mapping is false")
+            .next("set it to true, if the router may be asked")
+    })
+}
+
+fn hairpin(facts: &Facts) -> Option<Finding> {
+    const ABOUT: &str = "hairpin";
+    match facts.hairpin? {
+        true => Some(Finding::good(
+            ABOUT,
+            "the router leads what is sent to our outside address back in",
+        )),
+        false => Some(Finding::note(
+            ABOUT,
+            "the router does not lead our outside address back in; machines behind it meet by LAN \
+             discovery or their inner addresses",
+        )),
+    }
+}
+
+fn relays(report: &DoctorReport) -> Vec<Finding> {
+    let up = report.node.relays.iter();
+    let any_up = up.clone().any(|relay| relay.state == PeerState::Up);
+    up.map(|relay| {
+        let about = relay_name(&relay.id, relay.name.as_deref());
+        match (&relay.path, relay.state) {
+            (Some(path), _) => Finding::good(about, format!("connected, {}", way(path))),
+            (None, PeerState::Idle) if any_up => {
+                Finding::good(about, "in reserve: others are in use")
+            }
+            (None, _) => {
+                let why = relay.problem.as_deref().unwrap_or("no answer yet");
+                let next = "is it running, are id and addresses right, and does its firewall let UDP \
+                            4433 in?";
+                match any_up {
+                    true => Finding::note(about, format!("not connected: {why}")).next(next),
+                    false => Finding::bad(about, format!("not connected: {why}")).next(next),
+                }
+            }
+        }
+    })
+    .collect()
+}
+
+/// `direct 192.0.2.7:4433, 12.345 ms`
+pub fn way(path: &PathReport) -> String {
+    let text = crate::cli::peers::path_text(path);
+    match path.rtt_us {
+        Some(us) => format!("{text}, {}", rtt(us as f64)),
+        None => text,
+    }
+}
+
+fn path_mtu(report: &DoctorReport) -> Option<Finding> {
+    let known = report.peers.iter().filter_map(|peer| {
+        let mtu = peer.path.as_ref()?.mtu?;
+        Some((mtu, peer.name.clone().unwrap_or_else(|| peer.id.clone())))
+    });
+    let (mtu, whom) = known.min()?;
+    Some(match mtu {
+        PATH_MTU_FULL.. => Finding::good("MTU", format!("every path carries {mtu} bytes or more")),
+        _ => Finding::note(
+            "MTU",
+            format!(
+                "the path to {whom} carries {mtu} bytes; longer packets go in pieces, nothing is lost"
+            ),
+        ),
+    })
+}
+
+fn web(facts: &Facts) -> Vec<Finding> {
+    let through = match &facts.proxy {
+        Some(proxy) => format!(" through {proxy}"),
+        None => String::new(),
+    };
+    let answers = facts.web.iter().map(|web| match &web.opened {
+        Ok(took) => Finding::good(
+            "web",
+            format!(
+                "{} answers at {}{through} after {}",
+                web.whom,
+                web.url,
+                rtt(took.as_micros() as f64)
+            ),
+        ),
+        Err(error) => Finding::note(
+            "web",
+            format!("{} at {}{through}: {error}", web.whom, web.url),
+        )
+        .next(
+            "is [web] listen set there, and TCP let in? behind a company's proxy set HTTPS_PROXY",
+        ),
+    });
+    let mut found: Vec<Finding> = answers.collect();
+    if found.is_empty() {
+        found.push(Finding::note(
+            "web",
+            "no peer or relay has `web`: where UDP is blocked nobody could be reached",
+        ));
+    }
+    found
+}
+
+fn clock(facts: &Facts) -> Option<Finding> {
+    let behind = facts.clock_behind?;
+    let says = format!(
+        "{} behind the time when this node's identity was written",
+        duration(behind)
+    );
+    Some(
+        Finding::bad("clock", says)
+            .next("set it, by NTP best: certificates and tokens depend on it"),
+    )
+}
