@@ -163,10 +163,10 @@ pub enum NetEvent {
         /// To whom.
         peer: PeerId,
     },
-    /// Of the local ports opened to send from, only this is still wanted.
+    /// Of the local ports opened to send from, only these are still wanted.
     SocketsDone {
-        /// Its number; `None`: none of them.
-        keep: Option<u16>,
+        /// Their numbers.
+        keep: Vec<u16>,
     },
     /// A control message that is not `Net`'s business.
     Control {

@@ -28,12 +28,16 @@ pub(crate) enum Timer {
     Retire(ConnKey),
     /// The search for the path MTU has a probe to repeat, or a length to confirm.
     Mtu(ConnKey),
+    /// A way to a peer is to be probed, judged or looked for.
+    Paths(ConnKey),
     /// Try again to connect.
     Connect(PeerId),
     /// Look whether enough of our relays answer, and whether some are not needed.
     Relays,
     /// A client of ours whose session ended may be forgotten.
     ForgetClient(PeerId),
+    /// By UDP nobody has answered an attempt so far: a stream may be wanted.
+    Stream(PeerId),
     /// First packets that waited to see whether a flood follows are judged.
     Strangers,
     /// The indices of a removed peer need not be remembered any longer.
@@ -53,16 +57,18 @@ impl Timer {
             Timer::RekeyStuck(_) => "rekey deadline",
             Timer::Retire(_) => "wipe old epoch",
             Timer::Mtu(_) => "path MTU",
+            Timer::Paths(_) => "paths",
             Timer::Connect(_) => "connect",
             Timer::Relays => "relays",
             Timer::ForgetClient(_) => "forget client",
+            Timer::Stream(_) => "stream wanted",
             Timer::Strangers => "first packets",
             Timer::Forget => "forget removed peer",
         }
     }
 
     /// The timers that end with a connection.
-    fn of_connection(key: ConnKey) -> [Timer; 9] {
+    fn of_connection(key: ConnKey) -> [Timer; 10] {
         [
             Timer::Quic(key),
             Timer::Drain(key),
@@ -73,6 +79,7 @@ impl Timer {
             Timer::RekeyStuck(key),
             Timer::Retire(key),
             Timer::Mtu(key),
+            Timer::Paths(key),
         ]
     }
 }

@@ -37,7 +37,7 @@ pub(crate) use long_header::LongHeader;
 pub(crate) use stream::StreamError;
 pub(crate) use tokens::TokenTime;
 
-use crate::config::NetConfig;
+use crate::config::{NetConfig, PathTimers};
 use crate::paths::{Path, Paths};
 use crate::roster::Roster;
 use crate::session::Session;
@@ -77,6 +77,7 @@ pub(crate) struct Control {
     server: ServerConfig,
     /// Largest packet of our device.
     device_mtu: u16,
+    path_timers: PathTimers,
     rng: StdRng,
 }
 
@@ -109,6 +110,7 @@ impl Control {
             transport,
             server,
             device_mtu: config.mtu,
+            path_timers: config.paths,
             rng,
         }
     }
@@ -145,7 +147,8 @@ impl Control {
         let virtual_remote = SocketAddr::new(first.remote.ip(), first.remote.port().max(1));
         let (handle, quic) = self.endpoint.connect(now, config, virtual_remote, &name)?;
         let key = ConnKey(handle.0);
-        let mut connection = Connection::new(quic, Paths::new(first, &targets[1..]), now);
+        let paths = Paths::new(first, &targets[1..], self.path_timers, now);
+        let mut connection = Connection::new(quic, paths, now);
         connection.peer = Some(peer);
         connection.double_initials = double_initials;
         self.insert(key, connection);
@@ -212,6 +215,15 @@ impl Control {
         };
         let old = connection.paths.current().remote;
         connection.paths.move_to(path);
+        self.path_moved(key, old, now);
+    }
+
+    /// A connection's path has moved here from `old`.
+    pub(crate) fn path_moved(&mut self, key: ConnKey, old: SocketAddr, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let path = connection.paths.current();
         // The congestion window and round trip were the old way's.
         connection.quic.path_changed(now);
         self.leave_address(old, key);

@@ -121,7 +121,8 @@ impl Net {
         match accepted {
             Ok((handle, quic)) => {
                 let key = ConnKey(handle.0);
-                let connection = Connection::new(quic, Paths::new(path, &[]), now);
+                let connection =
+                    Connection::new(quic, Paths::new(path, &[], self.config.paths, now), now);
                 self.control.insert(key, connection);
                 self.control.unfinished.insert(key);
                 self.timers.set(Timer::Handshake(key), now + HANDSHAKE_MAX);

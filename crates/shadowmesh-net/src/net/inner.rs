@@ -1,8 +1,7 @@
 //! The content of a sealed frame that is not a packet: probes.
 //!
-//! A probe request is answered where it came from. It also is what proves and moves paths: a
-//! request from a new address makes us challenge that address, and the answer to the challenge
-//! makes it the path.
+//! A probe request is answered where it came from. What requests and answers say of the ways to the
+//! peer is for `paths` to judge.
 
 use std::time::Instant;
 
@@ -65,7 +64,9 @@ impl Net {
         match probe.kind {
             ProbeKind::Request => {
                 self.answer(way, key, path, probe, now);
-                self.challenge(key, path, way, now);
+                if let Some(connection) = self.control.connections.get_mut(&key) {
+                    connection.paths.heard_request(path, now);
+                }
             }
             ProbeKind::Reply => {
                 self.on_probe_reply(key, path, probe.token, now);
@@ -74,14 +75,15 @@ impl Net {
                 }
             }
         }
+        self.drive_paths(key, now);
     }
 
     fn on_probe_reply(&mut self, key: ConnKey, path: Path, token: u64, now: Instant) {
         let Some(connection) = self.control.connections.get_mut(&key) else {
             return;
         };
-        let proven = connection.paths.is_proof(token, path);
         let on_path = path.remote == connection.paths.current().remote;
+        connection.paths.handle_reply(token, path, now);
         let Some(session) = connection.session_mut() else {
             return;
         };
@@ -99,42 +101,6 @@ impl Net {
         if on_path {
             self.on_mtu_reply(key, token, now);
         }
-        if proven {
-            self.move_path(key, path, now);
-        }
-    }
-
-    /// An authentic probe came from an address that is not the path: ask it for proof.
-    fn challenge(&mut self, key: ConnKey, path: Path, way: Way, now: Instant) {
-        let token = self.rng.random();
-        let Some(connection) = self.control.connections.get_mut(&key) else {
-            return;
-        };
-        if !connection.paths.challenge(path, token, now) {
-            return;
-        }
-        self.ask(way, key, path, (token, false), now);
-    }
-
-    fn move_path(&mut self, key: ConnKey, path: Path, now: Instant) {
-        self.control.move_path(key, path, now);
-        if let Some(session) = self.control.session_mut(key) {
-            session.plane.path_changed(now);
-        }
-        self.output.forwarding_stale = true;
-        let Some(connection) = self.control.connections.get_mut(&key) else {
-            return;
-        };
-        let Some(id) = connection.peer else { return };
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.last_seen = Some(path.remote);
-        }
-        self.output.event(NetEvent::PathChanged {
-            peer: id,
-            path: self.relays.info(path.remote),
-        });
-        self.tell_address(key, path.remote, now);
-        self.start_mtu(key, None, now);
     }
 
     pub(super) fn random_token(&mut self) -> u64 {
@@ -154,7 +120,7 @@ impl Net {
         self.ask(way, key, path, (token, asked), now);
     }
 
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         way: Way,
         key: ConnKey,
@@ -162,7 +128,11 @@ impl Net {
         (token, asked): (u64, bool),
         now: Instant,
     ) {
-        let Some(session) = self.control.session_mut(key) else {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        connection.paths.sent(path, token, now);
+        let Some(session) = connection.session_mut() else {
             return;
         };
         match way {

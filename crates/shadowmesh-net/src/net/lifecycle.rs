@@ -9,6 +9,7 @@ use shadowmesh_wire::control::{ControlMessage, Hello};
 use shadowmesh_wire::way::Way;
 
 use super::Net;
+use super::paths::STREAM_AFTER;
 use super::relaying::CLIENT_MEMORY;
 use crate::control::{Close, ConnKey, Connection, Phase};
 use crate::drops::DropReason;
@@ -64,6 +65,7 @@ impl Net {
             Ok(key) => {
                 peer.attempt = Some(key);
                 self.timers.set(Timer::Handshake(key), now + UNANSWERED_MAX);
+                self.timers.set(Timer::Stream(id), now + STREAM_AFTER);
                 self.begin_as_client(key, now);
             }
             Err(error) => {
@@ -226,8 +228,10 @@ impl Net {
         self.greet_with_plane(key, now);
         self.start_mtu(key, earlier, now);
         self.grant_credit(id, now);
+        self.activate_paths(key, earlier, now);
         if earlier.is_none() && self.relays.contains(&id) {
             self.on_relay_up(id, now);
+            self.offer_relay(id, now);
         }
     }
 
@@ -399,6 +403,10 @@ impl Net {
         if let Some(spare) = peer.lingering.take_if(|_| !final_end) {
             return self.use_session(spare, id, now);
         }
+        self.on_relay_down(id, now);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         self.output.event(NetEvent::PeerDown { peer: id, reason });
         if peer.role == Role::Client {
             return self

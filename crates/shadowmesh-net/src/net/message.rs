@@ -9,7 +9,7 @@ use shadowmesh_wire::sealed::ReceiverIndex;
 use super::Net;
 use super::lifecycle::{OVERLAP, REKEY_DEADLINE};
 use crate::control::{Close, ConnKey, Phase};
-use crate::event::{DownReason, NetEvent};
+use crate::event::{DownReason, NetEvent, canonical};
 use crate::session::{EpochError, PROTOCOL_VERSION, Step};
 use crate::timers::Timer;
 
@@ -47,10 +47,9 @@ impl Net {
                 self.on_rekey(key, now, |session| session.epochs.on_confirm(epoch, now));
             }
             ControlMessage::ObservedAddress(address) => {
-                if let Some(connection) = self.control.connections.get_mut(&key) {
-                    connection.paths.observed = Some(address);
-                }
+                self.on_observed(key, canonical(address), now);
             }
+            ControlMessage::Candidates(theirs) => self.on_candidates(key, theirs, now),
             ControlMessage::DataPlane { turn, plane } => {
                 self.on_plane_message(key, turn, plane, now);
             }

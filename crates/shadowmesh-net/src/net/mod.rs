@@ -7,6 +7,8 @@
 //! | `frames` | packets to be sent as QUIC datagrams, and such that arrived |
 //! | `network` | what the host says of its network: own addresses, changes, new ways to peers |
 //! | `incoming` | the first packet of somebody who wants to connect |
+//! | `candidates` | what peers say of where they may be reached |
+//! | `paths` | the moment to probe, to judge or to change a way |
 //! | `inner` | a sealed frame's content that is not a packet: probes |
 //! | `mtu` | what the host says of a datagram's length; probes of the path MTU |
 //! | `relayed` | what goes over our relays; which of them are kept |
@@ -19,6 +21,7 @@
 //! Each ends in [`Net::settle`], which lets every touched connection say and send all it has, so
 //! that between two inputs nothing is half done.
 
+mod candidates;
 mod datagram;
 mod frames;
 mod incoming;
@@ -28,6 +31,7 @@ mod message;
 mod mtu;
 mod network;
 mod output;
+mod paths;
 mod peers;
 mod quic;
 mod relayed;

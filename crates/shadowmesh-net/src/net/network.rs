@@ -6,13 +6,23 @@ use std::time::Instant;
 use shadowmesh_wire::PeerId;
 
 use super::{Net, OWN_ADDRESSES_MAX};
-use crate::event::OwnAddress;
+use crate::control::Close;
+use crate::event::{DownReason, OwnAddress, canonical};
 
 impl Net {
     /// Where we can be reached, as far as the host knows. Told to peers, who try.
-    pub fn set_own_addresses(&mut self, mut addresses: Vec<OwnAddress>, _now: Instant) {
+    pub fn set_own_addresses(&mut self, mut addresses: Vec<OwnAddress>, now: Instant) {
+        for own in &mut addresses {
+            own.address = canonical(own.address);
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
         addresses.truncate(OWN_ADDRESSES_MAX);
-        self.own_addresses = addresses;
+        if self.own_addresses != addresses {
+            self.own_addresses = addresses;
+            self.search_for_all(now);
+            self.settle(now);
+        }
     }
 
     /// A link, an address or a route of the host changed, or the host slept: all that was found out
@@ -25,8 +35,10 @@ impl Net {
             };
             match peer.primary {
                 Some(key) => {
-                    let token = self.random_token();
-                    self.send_probe(key, token, false, now);
+                    if let Some(connection) = self.control.connections.get_mut(&key) {
+                        connection.paths.network_changed(now);
+                    }
+                    self.drive_paths(key, now);
                 }
                 None if peer.retry.persistent => self.start_attempt(id, now),
                 None => {}
@@ -38,13 +50,27 @@ impl Net {
     /// Another way to a peer was found: its word on the local network, or a stream that the host has
     /// opened. It is tried beside the others, and proves nothing.
     pub fn learn_address(&mut self, id: &PeerId, address: SocketAddr, now: Instant) {
+        let address = canonical(address);
         let Some(peer) = self.peers.get_mut(id) else {
             return;
         };
-        if peer.learn(address) && peer.primary.is_none() && peer.attempt.is_none() {
-            self.start_attempt(*id, now);
-            self.settle(now);
+        let (new, primary, attempt) = (peer.learn(address), peer.primary, peer.attempt);
+        if let Some(key) = primary {
+            self.offer_way(key, address, now);
+            self.drive_paths(key, now);
+            return self.settle(now);
         }
+        let unanswered = attempt
+            .and_then(|key| self.control.connections.get(&key))
+            .is_some_and(|connection| !connection.was_answered());
+        if new && let Some(attempt) = attempt.filter(|_| unanswered) {
+            // Its packets go to the old addresses only, and wait longer and longer.
+            self.close(attempt, Close::Replaced, DownReason::Removed, now);
+        }
+        if new && (attempt.is_none() || unanswered) {
+            self.start_attempt(*id, now);
+        }
+        self.settle(now);
     }
 
     /// A stream ended: it leads to nobody any more.
@@ -52,10 +78,18 @@ impl Net {
         for peer in self.peers.values_mut() {
             peer.forget_address(address);
         }
-        let broken: Vec<_> = self.control.at_address(address).collect();
-        for key in broken {
-            let token = self.random_token();
-            self.send_probe(key, token, false, now);
+        let keys: Vec<_> = self
+            .peers
+            .values()
+            .filter_map(|peer| peer.primary)
+            .collect();
+        for key in keys {
+            if let Some(connection) = self.control.connections.get_mut(&key)
+                && connection.paths.knows(address)
+            {
+                connection.paths.lost(address, now);
+                self.drive_paths(key, now);
+            }
         }
         self.settle(now);
     }

@@ -105,6 +105,7 @@ impl Net {
             self.close(key, Close::NotMember, DownReason::Removed, now);
         }
         self.timers.stop(Timer::Connect(*id));
+        self.timers.stop(Timer::Stream(*id));
         self.relays.remove(id);
         self.peers.remove(id);
         self.settle(now);

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use quinn_proto::EndpointEvent;
-use rand::Rng;
 use shadowmesh_wire::PeerId;
 
 use super::Net;
@@ -29,6 +28,8 @@ impl Net {
                 Timer::RekeyStuck(key) => self.on_rekey_stuck(key, now),
                 Timer::Retire(key) => self.on_retire(key),
                 Timer::Mtu(key) => self.on_mtu_timeout(key, now),
+                Timer::Paths(key) => self.on_paths_timeout(key, now),
+                Timer::Stream(peer) => self.on_stream_wanted(peer, now),
                 Timer::Connect(peer) => self.on_connect_timeout(peer, now),
                 Timer::Relays => self.keep_relays(now),
                 Timer::ForgetClient(peer) => self.forget_client(peer, now),
@@ -78,19 +79,20 @@ impl Net {
 
     fn on_liveness_tick(&mut self, key: ConnKey, now: Instant) {
         let connection = self.control.connections.get_mut(&key);
-        let Some(session) = connection.and_then(|connection| connection.session_mut()) else {
+        let Some(connection) = connection else { return };
+        let keep_alive = connection.paths.keep_alive();
+        let Some(session) = connection.session_mut() else {
             return;
         };
-        let pulse = session.liveness.look(session.traffic.totals(), now);
+        let pulse = session
+            .liveness
+            .look(session.traffic.totals(), keep_alive, now);
         let wants_rekey = session.epochs.sealer().wants_rekey();
         let switched = self.look_at_plane(key, now);
         if pulse == Pulse::Dead && !switched {
             return self.close(key, Close::Dead, DownReason::Silent, now);
         }
-        if pulse == Pulse::Probe {
-            let token = self.rng.random();
-            self.send_probe(key, token, false, now);
-        }
+        self.look_at_paths(key, pulse == Pulse::Probe, now);
         if wants_rekey {
             self.ask_rekey(key, now);
         }

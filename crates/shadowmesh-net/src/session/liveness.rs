@@ -2,7 +2,8 @@
 //!
 //! Looked at once a second. Whoever sends and hears nothing back probes, and after three probes in
 //! vain takes the peer for dead: four to five seconds, not thirty. Whoever is idle sends a probe
-//! every ten seconds, which also keeps NAT mappings alive, and waits thirty.
+//! every ten seconds (or a third of the health interval), which also keeps NAT mappings alive, and waits
+//! thirty.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,6 @@ use crate::forwarding::TrafficTotals;
 
 /// How often a session is looked at.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
-/// An idle session is probed this often. NAT mappings die in 30 to 120 s.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// An idle peer that was not heard of for so long is dead: three lost keep-alives.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Probes without an answer, while there is traffic, until the peer is dead.
@@ -66,9 +65,14 @@ impl Liveness {
         self.sent += 1;
     }
 
-    /// Judges by what the data plane counted.
+    /// Judges by what the data plane counted. An idle session is probed at intervals of `keep_alive`.
     // PROTOCOL SM-PA-3
-    pub(crate) fn look(&mut self, totals: TrafficTotals, now: Instant) -> Pulse {
+    pub(crate) fn look(
+        &mut self,
+        totals: TrafficTotals,
+        keep_alive: Duration,
+        now: Instant,
+    ) -> Pulse {
         let spoke = totals.sent_frames != self.sent;
         if totals.received_frames != self.received {
             self.heard(now);
@@ -84,7 +88,7 @@ impl Liveness {
         if answer_missing {
             self.unanswered += 1;
         }
-        let idle = now.saturating_duration_since(self.heard_at.max(self.probed_at)) >= KEEP_ALIVE;
+        let idle = now.saturating_duration_since(self.heard_at.max(self.probed_at)) >= keep_alive;
         if !answer_missing && !idle {
             return Pulse::Fine;
         }
@@ -118,7 +122,8 @@ mod tests {
             self.now += TICK;
             self.totals.sent_frames += sent;
             self.totals.received_frames += received;
-            self.liveness.look(self.totals, self.now)
+            self.liveness
+                .look(self.totals, Duration::from_secs(10), self.now)
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) use precedence::{Contender, newcomer_wins};
 
 use crate::forwarding::{Inbound, Outbound, Traffic};
 use crate::fragments::Reassembler;
-use crate::paths::Paths;
+use crate::paths::{Counts, Paths};
 use crate::plane::{Choice, Plane};
 
 /// Version of the protocol on top of QUIC.
@@ -50,6 +50,8 @@ pub(crate) struct Session {
     /// Last round trip measured by a probe.
     pub(crate) rtt: Option<Duration>,
     pub(crate) traffic: Arc<Traffic>,
+    /// Probes of ours that left: the data plane did not send them.
+    probes_sent: u64,
     window: Arc<SharedWindow>,
     fragments: Arc<Mutex<Reassembler>>,
     /// Probes under way. Limit: [`PINGS_MAX`].
@@ -127,6 +129,7 @@ impl Session {
             established_at: now,
             rtt: None,
             traffic: Arc::default(),
+            probes_sent: 0,
             window: Arc::new(SharedWindow::new()),
             fragments: Arc::default(),
             pings: VecDeque::new(),
@@ -189,7 +192,17 @@ impl Session {
     /// A probe leaves: the other side counts it too, like every frame that it opens.
     pub(crate) fn probe_leaves(&mut self, len: usize) {
         self.traffic.probe_sent(len as u64);
+        self.probes_sent += 1;
         self.liveness.probe_sent();
+    }
+
+    /// Frames so far, without our own probes.
+    pub(crate) fn counts(&self) -> Counts {
+        let totals = self.traffic.totals();
+        Counts {
+            sent: totals.sent_frames.saturating_sub(self.probes_sent),
+            received: totals.received_frames,
+        }
     }
 
     /// The sealed answer to a probe request. `None`: the epoch has no counters left.

@@ -74,7 +74,7 @@ fn a_frame_to_a_restarted_peer_is_answered_by_a_reset_that_ends_the_session_at_o
 #[test]
 fn a_control_packet_answered_by_a_reset_is_followed_by_a_new_connection() {
     for survivor in [0, 1] {
-        let mut world = World::pair(7);
+        let mut world = World::pair(8);
         world.join(survivor, 1 - survivor);
         world.restart(1 - survivor);
         world.introduce(1 - survivor, survivor, false);

@@ -7,7 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use minicbor::{Decode, Decoder as CborDecoder, Encode, Encoder, data::Type};
 
-use super::{ControlError, ControlMessage, Hello, MESSAGE_LEN_MAX};
+use super::{
+    CANDIDATES_MAX, CandidateAddress, CandidateKind, Candidates, ControlError, ControlMessage,
+    Hello, MESSAGE_LEN_MAX, Mapping,
+};
 use crate::way::Label;
 
 /// Bytes of the length prefix.
@@ -24,6 +27,7 @@ mod kind {
     pub(super) const BYE: u64 = 7;
     pub(super) const DATA_PLANE: u64 = 8;
     pub(super) const RELAY_REFUSED: u64 = 10;
+    pub(super) const CANDIDATES: u64 = 9;
 }
 
 #[derive(Encode, Decode)]
@@ -62,6 +66,26 @@ struct Refusal {
     label: u64,
     #[n(1)]
     reason: u8,
+}
+
+#[derive(Encode, Decode)]
+struct Search<'a> {
+    #[n(0)]
+    round: u32,
+    #[n(1)]
+    mapping: u8,
+    #[b(2)]
+    addresses: Vec<Place<'a>>,
+}
+
+#[derive(Encode, Decode)]
+struct Place<'a> {
+    #[cbor(b(0), with = "minicbor::bytes")]
+    ip: &'a [u8],
+    #[n(1)]
+    port: u16,
+    #[n(2)]
+    kind: u8,
 }
 
 #[derive(Encode, Decode)]
@@ -134,6 +158,7 @@ impl ControlMessage {
                 let (label, reason) = (label.0, *reason);
                 put(out, kind::RELAY_REFUSED, &Refusal { label, reason });
             }
+            Self::Candidates(candidates) => put_candidates(out, candidates),
             // Only a decoder makes these; sent on, it stays a kind with an empty body.
             Self::Unknown(kind) => put(out, *kind, &[(); 0]),
         }
@@ -178,6 +203,64 @@ fn put_address(out: &mut Vec<u8>, address: &SocketAddr) {
             },
         ),
     }
+}
+
+fn put_candidates(out: &mut Vec<u8>, candidates: &Candidates) {
+    let octets: Vec<Vec<u8>> = candidates
+        .addresses
+        .iter()
+        .map(|candidate| match candidate.address.ip() {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        })
+        .collect();
+    let places = candidates.addresses.iter().zip(&octets);
+    let search = Search {
+        round: candidates.round,
+        mapping: candidates.mapping as u8,
+        addresses: places
+            .map(|(candidate, ip)| Place {
+                ip,
+                port: candidate.address.port(),
+                kind: candidate.kind as u8,
+            })
+            .collect(),
+    };
+    put(out, kind::CANDIDATES, &search);
+}
+
+/// Kinds of addresses that a later version may bring are passed over; too many addresses are an error.
+// PROTOCOL SM-PA-6
+fn read_candidates(cbor: &mut CborDecoder<'_>) -> Result<Candidates, minicbor::decode::Error> {
+    let search: Search<'_> = cbor.decode()?;
+    if search.addresses.len() > CANDIDATES_MAX {
+        return Err(minicbor::decode::Error::message("too many addresses"));
+    }
+    let mut addresses = Vec::new();
+    for place in search.addresses {
+        let ip = read_ip(place.ip)?;
+        let kind = match place.kind {
+            0 => CandidateKind::Host,
+            1 => CandidateKind::Mapped,
+            2 => CandidateKind::Observed,
+            3 => CandidateKind::Predicted,
+            _ => continue,
+        };
+        addresses.push(CandidateAddress {
+            address: SocketAddr::new(ip, place.port),
+            kind,
+        });
+    }
+    Ok(Candidates {
+        round: search.round,
+        mapping: match search.mapping {
+            1 => Mapping::Stable,
+            2 => Mapping::Sequential,
+            3 => Mapping::Random,
+            _ => Mapping::Unknown,
+        },
+        addresses,
+    })
 }
 
 fn read_message(cbor: &mut CborDecoder<'_>) -> Result<ControlMessage, minicbor::decode::Error> {
@@ -228,6 +311,7 @@ fn read_message(cbor: &mut CborDecoder<'_>) -> Result<ControlMessage, minicbor::
             let label = Label(label);
             ControlMessage::RelayRefused { label, reason }
         }
+        kind::CANDIDATES => ControlMessage::Candidates(read_candidates(cbor)?),
         // PROTOCOL SM-CT-3
         unknown => {
             cbor.skip()?;
@@ -238,12 +322,15 @@ fn read_message(cbor: &mut CborDecoder<'_>) -> Result<ControlMessage, minicbor::
 
 fn read_address(cbor: &mut CborDecoder<'_>) -> Result<SocketAddr, minicbor::decode::Error> {
     let Address { ip, port } = cbor.decode()?;
-    let ip = if let Ok(octets) = <[u8; 4]>::try_from(ip) {
-        IpAddr::from(octets)
+    Ok(SocketAddr::new(read_ip(ip)?, port))
+}
+
+fn read_ip(ip: &[u8]) -> Result<IpAddr, minicbor::decode::Error> {
+    if let Ok(octets) = <[u8; 4]>::try_from(ip) {
+        Ok(IpAddr::from(octets))
     } else if let Ok(octets) = <[u8; 16]>::try_from(ip) {
-        IpAddr::from(octets)
+        Ok(IpAddr::from(octets))
     } else {
-        return Err(minicbor::decode::Error::type_mismatch(Type::Bytes));
-    };
-    Ok(SocketAddr::new(ip, port))
+        Err(minicbor::decode::Error::type_mismatch(Type::Bytes))
+    }
 }

@@ -76,7 +76,10 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::Hello, sealed::ReceiverIndex};
+    use crate::control::{
+        CANDIDATES_MAX, CandidateAddress, CandidateKind, Candidates, Hello, Mapping,
+    };
+    use crate::sealed::ReceiverIndex;
     use proptest::{collection::vec, prelude::*};
 
     fn hello() -> impl Strategy<Value = ControlMessage> {
@@ -103,6 +106,27 @@ mod tests {
             )
     }
 
+    fn candidates(most: usize) -> impl Strategy<Value = ControlMessage> {
+        use CandidateKind::{Host, Mapped, Observed, Predicted};
+        let kind = prop::sample::select(vec![Host, Mapped, Observed, Predicted]);
+        let address = any::<(std::net::IpAddr, u16)>().prop_map(Into::into);
+        let address =
+            (address, kind).prop_map(|(address, kind)| CandidateAddress { address, kind });
+        let mapping = prop::sample::select(vec![
+            Mapping::Unknown,
+            Mapping::Stable,
+            Mapping::Sequential,
+            Mapping::Random,
+        ]);
+        (any::<u32>(), mapping, vec(address, 0..=most)).prop_map(|(round, mapping, addresses)| {
+            ControlMessage::Candidates(Candidates {
+                round,
+                mapping,
+                addresses,
+            })
+        })
+    }
+
     fn message() -> impl Strategy<Value = ControlMessage> {
         let share = || (any::<u32>(), vec(any::<u8>(), 0..2000));
         prop_oneof![
@@ -120,6 +144,7 @@ mod tests {
                 let label = crate::way::Label(label);
                 ControlMessage::RelayRefused { label, reason }
             }),
+            candidates(CANDIDATES_MAX),
             (100u64..).prop_map(ControlMessage::Unknown),
         ]
     }
@@ -238,6 +263,32 @@ mod tests {
         };
         assert_eq!(hello.data_plane, None);
         assert_eq!(with(Some(2))[4], 0x88);
+    }
+
+    // PROTOCOL SM-PA-6
+    #[test]
+    fn more_candidates_than_allowed_are_malformed() {
+        let candidate = CandidateAddress {
+            address: ([192, 0, 2, 1], 1).into(),
+            kind: CandidateKind::Host,
+        };
+        let with = |count| {
+            let mut bytes = Vec::new();
+            let candidates = Candidates {
+                addresses: vec![candidate; count],
+                ..Candidates::default()
+            };
+            let message = ControlMessage::Candidates(candidates);
+            message.encode(&mut bytes).unwrap();
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes);
+            decoder.next()
+        };
+        assert!(matches!(
+            with(CANDIDATES_MAX),
+            Ok(Some(ControlMessage::Candidates(_)))
+        ));
+        assert_eq!(with(CANDIDATES_MAX + 1), Err(ControlError::Malformed));
     }
 
     #[test]

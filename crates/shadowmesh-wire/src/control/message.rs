@@ -60,9 +60,62 @@ pub enum ControlMessage {
         /// 0 nobody with that label has a session here, 1 this node relays nothing for you.
         reason: u8,
     },
+    /// Where the sender may be reached by UDP, as far as it knows.
+    Candidates(Candidates),
     /// A kind this version does not know. To be ignored.
     // PROTOCOL SM-CT-3
     Unknown(u64),
+}
+
+/// Where a peer may be reached: a proposal to try all of it at the same time.
+// PROTOCOL SM-PA-6
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Candidates {
+    /// Counts the searches of a session; who hears a higher number answers with its own addresses.
+    pub round: u32,
+    /// How the sender's address translation treats it.
+    pub mapping: Mapping,
+    /// At most [`CANDIDATES_MAX`].
+    pub addresses: Vec<CandidateAddress>,
+}
+
+/// Limit: addresses in one [`Candidates`].
+pub const CANDIDATES_MAX: usize = 32;
+
+/// One address, and how its owner knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CandidateAddress {
+    /// The address.
+    pub address: SocketAddr,
+    /// How its owner knows of it.
+    pub kind: CandidateKind,
+}
+
+/// How an address came to its owner (RFC 8445 §5.1.1 knows the first two).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CandidateKind {
+    /// An address of the host itself.
+    Host,
+    /// A router maps it, because the host asked.
+    Mapped,
+    /// Others see the host there.
+    Observed,
+    /// The host's translation will probably use it next.
+    Predicted,
+}
+
+/// What observers in different places make of a node's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mapping {
+    /// There are fewer than two observers.
+    #[default]
+    Unknown,
+    /// All see the same address.
+    Stable,
+    /// Each sees another port, one close to the other.
+    Sequential,
+    /// Each sees another port, or another address.
+    Random,
 }
 
 /// What each side tells the other before any sealed frame.

@@ -14,7 +14,9 @@ mod decoder;
 mod message;
 
 pub use decoder::Decoder;
-pub use message::{ControlMessage, Hello};
+pub use message::{
+    CANDIDATES_MAX, CandidateAddress, CandidateKind, Candidates, ControlMessage, Hello, Mapping,
+};
 
 /// Longest message, without its length prefix. A rekey share is 1.6 KB; 16 KiB leaves room for
 /// signed records and still bounds what a peer can make us hold.

@@ -1,0 +1,200 @@
+//! Where we and a peer may be reached, told to each other before both probe at the same time.
+//!
+//! Told end to end on the control stream, over whatever way that has, usually a relay. What a peer names
+//! is limited and checked, and gets a bounded number of small probes: it cannot make us flood others.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rand::Rng;
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::control::{
+    CANDIDATES_MAX, CandidateAddress, CandidateKind, Candidates, ControlMessage, Mapping,
+};
+use shadowmesh_wire::overlay::derived;
+use shadowmesh_wire::prefix::IpPrefix;
+use shadowmesh_wire::way::Way;
+
+use super::Net;
+use crate::control::ConnKey;
+use crate::event::{AddressKind, canonical};
+use crate::paths::{BirthdaySide, Origin, Path, Tier, acceptable, our_mapping};
+use crate::peer::Role;
+
+impl Net {
+    /// Who sees us where, by UDP.
+    pub(super) fn observations(&self) -> Vec<(PeerId, SocketAddr)> {
+        self.peers
+            .iter()
+            .filter_map(|(id, peer)| {
+                let connection = self.control.connections.get(&peer.primary?)?;
+                let direct = Way::of(connection.paths.current().remote).is_udp();
+                let observed = connection.paths.observed.filter(|_| direct)?;
+                Some((*id, observed))
+            })
+            .collect()
+    }
+
+    /// Where peers should look for us.
+    // PROTOCOL SM-PA-6
+    fn our_candidates(&self, round: u32) -> Candidates {
+        let own = |kind: AddressKind| {
+            let all = self.own_addresses.iter();
+            all.filter(move |own| own.kind == kind)
+                .map(|own| own.address)
+        };
+        let mut observed: Vec<SocketAddr> = self.observations().iter().map(|o| o.1).collect();
+        // Who is in our own network sees us as we are, which says nothing of the way out.
+        observed.retain(|address| {
+            let host = own(AddressKind::Host).any(|own| own == *address);
+            !host || Tier::of(*address) == Tier::Direct
+        });
+        let (mapping, predicted) = our_mapping(&observed);
+        observed.sort_unstable();
+        observed.dedup();
+        let named = |kind, address| CandidateAddress { address, kind };
+        let mut addresses: Vec<CandidateAddress> = Vec::new();
+        let all = observed
+            .into_iter()
+            .map(|address| named(CandidateKind::Observed, address))
+            .chain(own(AddressKind::Mapped).map(|a| named(CandidateKind::Mapped, a)))
+            .chain(own(AddressKind::Host).map(|a| named(CandidateKind::Host, a)))
+            .chain(
+                predicted
+                    .into_iter()
+                    .map(|a| named(CandidateKind::Predicted, a)),
+            );
+        for candidate in all {
+            if !addresses
+                .iter()
+                .any(|known| known.address == candidate.address)
+            {
+                addresses.push(candidate);
+            }
+        }
+        addresses.truncate(CANDIDATES_MAX);
+        Candidates {
+            round,
+            mapping,
+            addresses,
+        }
+    }
+
+    /// Whether looking for a better way than the session has may be worth anything.
+    pub(super) fn wants_search(&self, key: ConnKey) -> bool {
+        self.control
+            .connections
+            .get(&key)
+            .is_some_and(|connection| {
+                // With a relay there is nothing to find: we were told where it is.
+                let of_member = connection
+                    .peer
+                    .is_some_and(|id| self.peers.get(&id).is_some_and(|p| p.role == Role::Member));
+                of_member
+                    && (!connection.paths.tier().is_direct()
+                        || connection.paths.tier() != Tier::Local && !self.own_addresses.is_empty())
+            })
+    }
+
+    /// Asks the peer of a session to search with us, and begins with what is known.
+    // PROTOCOL SM-PA-6
+    pub(super) fn search(&mut self, key: ConnKey, now: Instant) {
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        connection.paths.round = connection.paths.round.saturating_add(1);
+        let round = connection.paths.round;
+        let ours = self.our_candidates(round);
+        self.send_message(key, &ControlMessage::Candidates(ours), now);
+        if let Some(connection) = self.control.connections.get_mut(&key) {
+            connection.paths.begin_search(now);
+        }
+    }
+
+    /// The peer says where it may be reached. One that begins a search is answered, and both sides
+    /// probe.
+    // PROTOCOL SM-PA-6
+    // PROTOCOL SM-PA-7
+    pub(super) fn on_candidates(&mut self, key: ConnKey, theirs: Candidates, now: Instant) {
+        let loopback = self
+            .own_addresses
+            .iter()
+            .any(|own| own.address.ip().is_loopback());
+        let overlay = derived(&self.peer_id()).map(|(ip, len)| IpPrefix::containing(ip, len));
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let paths = &mut connection.paths;
+        if !paths.admit_round(now) || theirs.round < paths.round {
+            return;
+        }
+        let asked = theirs.round > paths.round;
+        paths.round = theirs.round;
+        let mut ways = Vec::new();
+        for candidate in &theirs.addresses {
+            let address = canonical(candidate.address);
+            if acceptable(address, &overlay, loopback) {
+                let origin = match candidate.kind {
+                    CandidateKind::Predicted => Origin::Predicted,
+                    _ => Origin::Told,
+                };
+                ways.push((Path::to(address), origin));
+            }
+        }
+        let (round, mapping) = (theirs.round, theirs.mapping);
+        let stable = theirs.addresses.iter().find(|candidate| {
+            candidate.kind == CandidateKind::Observed && candidate.address.is_ipv4()
+        });
+        let stable = stable.map(|candidate| candidate.address);
+        paths.told(theirs.clone(), &ways);
+        let ours = self.our_candidates(round);
+        let side = stable.filter(|at| ways.iter().any(|(path, _)| path.remote == *at));
+        let side = side.and_then(|at| birthday(ours.mapping, mapping, at));
+        if asked {
+            self.send_message(key, &ControlMessage::Candidates(ours), now);
+        }
+        let seed = self.rng.random();
+        if let Some(connection) = self.control.connections.get_mut(&key) {
+            connection.paths.begin_search(now);
+            if let Some(side) = side {
+                connection.paths.play(side, seed, now);
+            }
+        }
+        self.drive_paths(key, now);
+    }
+
+    /// A peer says where it sees us. A second word from it, or from somebody else, can show how we are
+    /// translated; but only a change of address is worth another search.
+    pub(super) fn on_observed(&mut self, key: ConnKey, address: SocketAddr, _now: Instant) {
+        if let Some(connection) = self.control.connections.get_mut(&key)
+            && Way::of(address).is_udp()
+        {
+            connection.paths.observed = Some(address);
+        }
+    }
+
+    /// What we know of ourselves changed: those who do not reach us straight may do so now.
+    pub(super) fn search_for_all(&mut self, now: Instant) {
+        let keys: Vec<ConnKey> = self
+            .peers
+            .values()
+            .filter_map(|peer| peer.primary)
+            .collect();
+        for key in keys {
+            if self.wants_search(key) {
+                self.search(key, now);
+                self.drive_paths(key, now);
+            }
+        }
+    }
+}
+
+/// Who guesses at what, when both sides have said how they are translated.
+// PROTOCOL SM-PA-8
+fn birthday(ours: Mapping, theirs: Mapping, at: SocketAddr) -> Option<BirthdaySide> {
+    match (ours, theirs) {
+        (Mapping::Random, Mapping::Stable) => Some(BirthdaySide::Sockets(at)),
+        (Mapping::Stable, Mapping::Random) => Some(BirthdaySide::Guesses(at)),
+        _ => None,
+    }
+}
