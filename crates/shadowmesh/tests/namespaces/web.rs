@@ -13,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use shadowmesh::lab::bulk::{self, Amount};
-use shadowmesh::lab::{Family, LabNode, wait_until};
+use shadowmesh::lab::config::RelaySettings;
+use shadowmesh::lab::{Family, LabNode, PORT, wait_until};
 use shadowmesh_io::lab::{NatBox, NatBoxConfig, NatBoxKind, privileged};
 use shadowmesh_io::netns::Netns;
 use tempfile::TempDir;
@@ -26,6 +27,11 @@ const INSIDE: [u8; 3] = [10, 7, 1];
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const ROUTER_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 7, 1, 1);
 const PROXY_PORT: u16 = 3128;
+/// A second router's networks, for two nodes that have nothing in common but a relay.
+const OUTSIDE_2: [u8; 3] = [203, 0, 113];
+const INSIDE_2: [u8; 3] = [10, 7, 2];
+
+const TAKES_STREAMS: &str = "[web]\nlisten = [\"0.0.0.0:443\"]\n";
 
 /// Two nodes and the router between them; prints what they said if the test fails.
 struct WebLab {
@@ -38,23 +44,15 @@ struct WebLab {
 impl WebLab {
     fn build(udp_blocked: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let program = Path::new(env!("CARGO_BIN_EXE_shadowmesh"));
         let [inside, outside] = [Netns::new().unwrap(), Netns::new().unwrap()];
         let mut config = NatBoxConfig::new(NatBoxKind::PortRestricted);
         config.udp_blocked = udp_blocked;
         let router = NatBox::new(&config, &outside, OUTSIDE).unwrap();
         router.attach(&inside, INSIDE).unwrap();
-        let node = |name: &str, netns, address| {
-            let home = directory.path().join(name);
-            let addresses = (address, Ipv6Addr::UNSPECIFIED);
-            let mut node = LabNode::new(name.into(), netns, program, home, addresses).unwrap();
-            node.settings.listen = vec![(Ipv4Addr::UNSPECIFIED, shadowmesh::lab::PORT).into()];
-            node
-        };
         let [a, b, c] = INSIDE;
-        let client = node("n1", inside, Ipv4Addr::new(a, b, c, 2));
-        let mut server = node("n2", outside, SERVER);
-        server.settings.more = "[web]\nlisten = [\"0.0.0.0:443\"]\n".into();
+        let client = node(&directory, "n1", inside, Ipv4Addr::new(a, b, c, 2));
+        let mut server = node(&directory, "n2", outside, SERVER);
+        server.settings.more = TAKES_STREAMS.into();
         Self {
             client,
             server,
@@ -73,29 +71,21 @@ impl WebLab {
         self.client.settings.more = more.into();
         self.client.configure(&[server]).unwrap();
         self.server.start().unwrap();
-        let log = || {
-            self.server
-                .log()
-                .contains("WebSocket over TLS on 0.0.0.0:443")
-        };
-        assert!(wait_until(REACHABLE_MAX, log), "n2 listens");
+        listens(&self.server);
         self.client.start().unwrap();
         self.reached(REACHABLE_MAX)
     }
 
     fn reached(&self, limit: Duration) -> Duration {
-        let target = self.server.overlay_v4().into();
+        // The router forwards no IPv6: only the tunnel does.
+        let target = self.server.overlay_v6().into();
         let took = self.client.ping_until_answered(target, limit);
         took.expect("n1 reaches n2")
     }
 
     /// What each node says of its way to the other.
     fn kinds(&self) -> [Option<String>; 2] {
-        [&self.client, &self.server].map(|node| {
-            let peers = node.query("peers", &[]).ok()?;
-            let kind = peers["peers"][0]["path"]["kind"].as_str()?;
-            Some(kind.to_owned())
-        })
+        [kind(&self.client), kind(&self.server)]
     }
 
     fn both_say_web(&self) {
@@ -106,6 +96,27 @@ impl WebLab {
         };
         assert!(wait_until(REACHABLE_MAX, web), "{:?}", self.kinds());
     }
+}
+
+/// A node with one IPv4 address.
+fn node(directory: &TempDir, name: &str, netns: Netns, address: Ipv4Addr) -> LabNode {
+    let program = Path::new(env!("CARGO_BIN_EXE_shadowmesh"));
+    let home = directory.path().join(name);
+    let addresses = (address, Ipv6Addr::UNSPECIFIED);
+    let mut node = LabNode::new(name.into(), netns, program, home, addresses).unwrap();
+    node.settings.listen = vec![(Ipv4Addr::UNSPECIFIED, PORT).into()];
+    node
+}
+
+fn listens(node: &LabNode) {
+    let log = || node.log().contains("WebSocket over TLS on 0.0.0.0:443");
+    assert!(wait_until(REACHABLE_MAX, log), "{} listens", node.name);
+}
+
+/// What a node says of its way to its first peer.
+fn kind(node: &LabNode) -> Option<String> {
+    let peers = node.query("peers", &[]).ok()?;
+    Some(peers["peers"][0]["path"]["kind"].as_str()?.to_owned())
 }
 
 impl Drop for WebLab {
@@ -130,7 +141,7 @@ fn where_udp_is_dropped_nodes_reach_each_other_by_websocket() {
         // It carries long packets and many of them, both ways, and nothing is changed.
         let pairs = [(&lab.client, &lab.server), (&lab.server, &lab.client)];
         for (from, to) in pairs {
-            let target = to.overlay_v4().into();
+            let target = to.overlay_v6().into();
             let amount = Amount::Bytes(32 << 20);
             let report = bulk::transfer(&from.netns, &to.netns, target, amount).unwrap();
             assert!(report.intact, "{report:?}");
@@ -190,6 +201,63 @@ fn whoever_wants_only_web_traffic_sends_no_udp() {
             .netns
             .run(|| fs::read_to_string("/proc/thread-self/net/snmp"));
         assert_eq!(udp_sent(&sent.unwrap()), Some(0));
+    });
+}
+
+/// n1 has TCP only and n2 a NAT router; what they have in common is a relay, n3.
+#[test]
+fn a_peer_without_a_listener_is_reached_over_a_relay_that_has_one() {
+    let name = "web::a_peer_without_a_listener_is_reached_over_a_relay_that_has_one";
+    privileged(name, || {
+        let directory = tempfile::tempdir().unwrap();
+        let outside = Netns::new().unwrap();
+        let networks = [(OUTSIDE, INSIDE, true), (OUTSIDE_2, INSIDE_2, false)];
+        // The routers last as long as this.
+        let behind = networks.map(|(network, [a, b, c], udp_blocked)| {
+            let mut config = NatBoxConfig::new(NatBoxKind::PortRestricted);
+            config.udp_blocked = udp_blocked;
+            let router = NatBox::new(&config, &outside, network).unwrap();
+            let inside = Netns::new().unwrap();
+            router.attach(&inside, [a, b, c]).unwrap();
+            let name = if udp_blocked { "n1" } else { "n2" };
+            let address = Ipv4Addr::new(a, b, c, 2);
+            (node(&directory, name, inside, address), router)
+        });
+        let [(mut n1, _router_1), (mut n2, _router_2)] = behind;
+        let mut n3 = node(&directory, "n3", outside, SERVER);
+        n3.settings.relays_at_mbit = Some(1000);
+        n3.settings.more = TAKES_STREAMS.into();
+        n3.configure(&[]).unwrap();
+        let id = n3.id;
+        n1.settings.more = format!("[[relay.use]]\nid = \"{id}\"\nweb = \"https://{SERVER}\"\n");
+        let [a, b, c] = OUTSIDE_2;
+        n2.settings.relays = vec![RelaySettings {
+            id,
+            addresses: vec![SocketAddr::new(Ipv4Addr::new(a, b, c, 1).into(), PORT)],
+        }];
+        let as_peer = |node: &LabNode| {
+            let mut peer = node.as_peer(Family::V4);
+            peer.addresses.clear();
+            peer
+        };
+        n1.configure(&[as_peer(&n2)]).unwrap();
+        n2.configure(&[as_peer(&n1)]).unwrap();
+        n3.start().unwrap();
+        listens(&n3);
+        n2.start().unwrap();
+        n1.start().unwrap();
+        let target = n2.overlay_v6().into();
+        let took = n1.ping_until_answered(target, REACHABLE_MAX);
+        if took.is_none() {
+            for node in [&n1, &n2, &n3] {
+                println!("--- {}\n{}", node.name, node.log());
+            }
+        }
+        let took = took.expect("n1 reaches n2");
+        println!("reached over the relay {took:?} after its start");
+        assert_eq!(kind(&n1).as_deref(), Some("relay"));
+        let report = bulk::transfer(&n1.netns, &n2.netns, target, Amount::Bytes(8 << 20));
+        assert!(report.unwrap().intact);
     });
 }
 
