@@ -279,6 +279,15 @@ pub struct RelayArgs {
     /// relay.client_mbit, for each client and each way [default: 1000]
     #[arg(long, value_name = "MBIT")]
     pub client_mbit: Option<String>,
+    /// web.listen, TCP address for WebSocket over TLS, such as 0.0.0.0:443; may repeat [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub web_listen: Vec<String>,
+    /// web.certificate, PEM file [default: self-signed, made at start]
+    #[arg(long, value_name = "FILE")]
+    pub web_certificate: Option<String>,
+    /// web.key, PEM file with the certificate's private key
+    #[arg(long, value_name = "FILE")]
+    pub web_key: Option<String>,
     /// metrics.listen, TCP address of the Prometheus endpoint, or a port of this machine only
     /// [default: none]
     #[arg(long, value_name = "IP:PORT")]
@@ -294,6 +303,9 @@ impl RelayArgs {
             relay_allow: self.allow.clone(),
             relay_clients_max: self.clients_max.clone(),
             relay_client_mbit: self.client_mbit.clone(),
+            web_listen: self.web_listen.clone(),
+            web_certificate: self.web_certificate.clone(),
+            web_key: self.web_key.clone(),
             metrics_listen: self.metrics_listen.clone(),
             ..UpArgs::default()
         }

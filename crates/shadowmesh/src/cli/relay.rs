@@ -25,14 +25,16 @@ pub fn run(global: &Global, args: &RelayArgs) -> Result<(), Failure> {
 pub fn tell_ready(as_json: bool, id: &PeerId, started: &Started, relay: &RelayConfig) {
     let addresses = reachable_at(&started.listen, &host_addresses());
     let public = addresses.iter().any(|address| is_public(address.ip()));
+    let web = reachable_at(&started.web_listen, &host_addresses());
     if as_json {
         output::line(json!({
             "event": "up",
             "peer_id": id.to_string(),
             "listen": started.listen,
             "addresses": addresses,
+            "web_listen": started.web_listen,
             "public": public,
-            "relay_use": block(id, &addresses),
+            "relay_use": block(id, &addresses, web.first()),
         }));
         return;
     }
@@ -48,7 +50,7 @@ pub fn tell_ready(as_json: bool, id: &PeerId, started: &Started, relay: &RelayCo
         relay.clients_max, relay.client_mbit
     ));
     output::line("    stop with Ctrl-C or `shadowmesh down`; for the files of its users:\n");
-    output::line(block(id, &addresses));
+    output::line(block(id, &addresses, web.first()));
     if !public {
         output::line(
             "# This machine has no public address of its own: write the one that others reach it at, \
@@ -58,13 +60,22 @@ pub fn tell_ready(as_json: bool, id: &PeerId, started: &Started, relay: &RelayCo
 }
 
 /// What a user's file says.
-fn block(id: &PeerId, addresses: &[SocketAddr]) -> String {
+fn block(id: &PeerId, addresses: &[SocketAddr], web: Option<&SocketAddr>) -> String {
     let addresses: Vec<String> = addresses
         .iter()
         .map(|address| format!("\"{address}\""))
         .collect();
     let addresses = addresses.join(", ");
-    format!("[[relay.use]]\nid = \"{id}\"\naddresses = [{addresses}]")
+    let mut block = format!("[[relay.use]]\nid = \"{id}\"\naddresses = [{addresses}]");
+    match web {
+        // The port of HTTPS, which goes without saying (RFC 9110 §4.2.2).
+        Some(web) if web.port() == 443 && web.is_ipv4() => {
+            block += &format!("\nweb = \"https://{}\"", web.ip());
+        }
+        Some(web) => block += &format!("\nweb = \"https://{web}\""),
+        None => {}
+    }
+    block
 }
 
 /// Where others may reach it: what it listens on, an unspecified address standing for all of the host
@@ -116,9 +127,13 @@ mod tests {
     #[test]
     fn the_block_it_prints_is_a_configuration_as_it_stands() {
         let id = PeerId::from_bytes([7; 32]);
-        let text = block(&id, &[at("203.0.113.5:4433"), at("[2001:db8::5]:4433")]);
+        let addresses = [at("203.0.113.5:4433"), at("[2001:db8::5]:4433")];
+        let text = block(&id, &addresses, Some(&at("203.0.113.5:443")));
         let config = crate::config::parse(std::path::Path::new("t.toml"), &text).unwrap();
         assert_eq!(config.relay.uses[0].id, id);
         assert_eq!(config.relay.uses[0].addresses.len(), 2);
+        let web = config.relay.uses[0].web.as_ref().unwrap();
+        assert_eq!(web.to_string(), "https://203.0.113.5");
+        assert!(block(&id, &addresses, Some(&at("[::1]:8443"))).ends_with("https://[::1]:8443\""));
     }
 }

@@ -157,14 +157,19 @@ fn streams_config(config: &Config, own: &PeerId) -> Result<StreamsConfig, Failur
     });
     Ok(StreamsConfig {
         targets: stream_targets(config),
-        proxy: match &web.proxy {
-            ProxyChoice::Proxy(url) => Some(url.clone()),
-            ProxyChoice::Direct => None,
-            ProxyChoice::Environment => environment_proxy(),
-        },
+        proxy: proxy(config),
         server: server.transpose().map_err(server_failure)?,
         only: web.usage == WebUse::Always,
     })
+}
+
+/// The proxy that streams of our own go through.
+pub(super) fn proxy(config: &Config) -> Option<ProxyUrl> {
+    match &config.web.proxy {
+        ProxyChoice::Proxy(url) => Some(url.clone()),
+        ProxyChoice::Direct => None,
+        ProxyChoice::Environment => environment_proxy(),
+    }
 }
 
 /// Every peer and relay that takes streams. One without any other address has nothing to be tried first.

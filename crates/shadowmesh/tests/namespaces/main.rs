@@ -5,6 +5,7 @@
 
 mod ciphers;
 mod damage;
+mod figures;
 mod host;
 mod laboratory;
 mod mesh;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use shadowmesh_io::web::{Client, ProxyUrl, WebError, WebUrl};
+use shadowmesh_wire::PeerId;
 
 use crate::admin::client::{self, ClientError};
 use crate::admin::protocol::{Request, Response};
@@ -13,8 +14,9 @@ use crate::cli::addresses::{host_addresses, is_public};
 use crate::cli::args::{Global, UpArgs};
 use crate::cli::failure::Failure;
 use crate::cli::output::short_id;
-use crate::cli::{load, unexpected};
+use crate::cli::{load, unexpected, up};
 use crate::config::Config;
+use crate::engine::streams;
 use crate::identity_file;
 
 /// When a question by UDP is sent: more than once, because one may be lost.
@@ -89,7 +91,7 @@ pub fn gather(global: &Global) -> Result<Facts, Failure> {
         let at = udp.iter().position(|answer| answer.address == address)?;
         Some(udp.swap_remove(at).took.is_some())
     });
-    let proxy = proxy();
+    let proxy = up::proxy(&config);
     Ok(Facts {
         web: open_streams(&config, proxy.as_ref())?,
         proxy: proxy.map(|proxy| proxy.to_string()),
@@ -250,25 +252,19 @@ fn ways_out() -> [WayOut; 2] {
     })
 }
 
-fn proxy() -> Option<ProxyUrl> {
-    let set = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
-    let text = set("HTTPS_PROXY").or_else(|| set("https_proxy"))?;
-    text.parse().ok()
-}
-
 fn open_streams(config: &Config, proxy: Option<&ProxyUrl>) -> Result<Vec<WebAnswer>, Failure> {
     let relays = config.relay.uses.iter().map(|relay| {
         let whom = relay_name(&relay.id.to_string(), None);
-        (whom, relay.web.as_ref().map(ToString::to_string))
+        (whom, relay.id, relay.web.clone())
     });
     let peers = config.peers.iter().map(|peer| {
         let id = peer.id.to_string();
         let whom = peer.name.clone().unwrap_or_else(|| short_id(&id));
-        (whom, peer.web.as_ref().map(ToString::to_string))
+        (whom, peer.id, peer.web.clone())
     });
-    let targets: Vec<(String, WebUrl)> = relays
+    let targets: Vec<(String, PeerId, WebUrl)> = relays
         .chain(peers)
-        .filter_map(|(whom, url)| Some((whom, url?.parse().ok()?)))
+        .filter_map(|(whom, id, url)| Some((whom, id, url?)))
         .collect();
     if targets.is_empty() {
         return Ok(Vec::new());
@@ -281,7 +277,9 @@ fn open_streams(config: &Config, proxy: Option<&ProxyUrl>) -> Result<Vec<WebAnsw
         let client = Client::new();
         let opening: Vec<_> = targets
             .into_iter()
-            .map(|(whom, url)| tokio::spawn(open_stream(client.clone(), whom, url, proxy.cloned())))
+            .map(|(whom, id, url)| {
+                tokio::spawn(open_stream(client.clone(), whom, id, url, proxy.cloned()))
+            })
             .collect();
         let mut answers = Vec::new();
         for stream in opening {
@@ -294,13 +292,18 @@ fn open_streams(config: &Config, proxy: Option<&ProxyUrl>) -> Result<Vec<WebAnsw
 async fn open_stream(
     client: Client,
     whom: String,
+    id: PeerId,
     url: WebUrl,
     proxy: Option<ProxyUrl>,
 ) -> WebAnswer {
     let began = Instant::now();
-    let opened = match client.connect(&url, "/", proxy.as_ref()).await {
-        // Whoever does not know the secret path meets an ordinary site: TCP and TLS pass.
-        Ok(_) | Err(WebError::NotUpgraded { .. }) => Ok(began.elapsed()),
+    let path = streams::secret_path(&id);
+    let opened = match client.connect(&url, &path, proxy.as_ref()).await {
+        Ok(_) => Ok(began.elapsed()),
+        // Its server shows others an ordinary site.
+        Err(WebError::NotUpgraded { .. }) => {
+            Err("a web server answers, but not the node of this PeerId".into())
+        }
         Err(error) => Err(error.to_string()),
     };
     WebAnswer {
