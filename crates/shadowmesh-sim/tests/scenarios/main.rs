@@ -18,6 +18,7 @@ mod path_mtu;
 mod random;
 mod rekey;
 mod relay_crowd;
+mod relay_death;
 mod relay_liar;
 mod relays;
 mod removed_peer;

@@ -14,7 +14,7 @@ const APART: [[NatKind; 2]; 3] = [
 ];
 
 /// The way one host has to another, if there is a session.
-fn path(world: &World, from: HostId, to: HostId) -> Option<PathInfo> {
+pub fn path(world: &World, from: HostId, to: HostId) -> Option<PathInfo> {
     let status = world.host(from).node().status(world.clock_of(from));
     let to = world.host(to).id();
     let peers = status.peers.into_iter().filter_map(|peer| peer.net);
