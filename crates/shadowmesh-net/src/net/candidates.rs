@@ -124,6 +124,11 @@ impl Net {
         let Some(connection) = self.control.connections.get_mut(&key) else {
             return;
         };
+        // Between a relay and its client nobody looks for other ways, and a client is not told ours.
+        let peer = connection.peer.and_then(|id| self.peers.get(&id));
+        if peer.is_none_or(|peer| peer.role != Role::Member) {
+            return;
+        }
         let paths = &mut connection.paths;
         if !paths.admit_round(now) || theirs.round < paths.round {
             return;

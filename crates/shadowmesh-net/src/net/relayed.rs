@@ -154,9 +154,15 @@ impl Net {
             let Some(peer) = self.peers.get(&id) else {
                 continue;
             };
+            let (primary, attempt) = (peer.primary, peer.attempt);
             let wanted = peer.retry.is_wanted(now);
-            if let Some(attempt) = peer.attempt {
+            if let Some(attempt) = attempt {
                 self.give_up_way(attempt, way, now);
+            }
+            let session = primary.and_then(|key| self.control.connections.get_mut(&key));
+            if let (Some(key), Some(connection)) = (primary, session) {
+                connection.paths.lost(way, now);
+                self.drive_paths(key, now);
             }
             if wanted {
                 self.want_all_relays(now);

@@ -134,6 +134,34 @@ fn whoever_calls_a_peer_that_is_with_no_relay_is_told() {
     assert!(status.last_error.is_some());
 }
 
+// PROTOCOL SM-RL-8
+#[test]
+fn a_session_leaves_a_relay_that_its_peer_has_left_as_soon_as_it_is_told() {
+    let mut world = world(2, 13);
+    world.run(ms(500));
+    world.connect(A, B);
+    world.run(ms(3_000));
+    let Some(PathInfo::Relayed { relay: used }) = path(&world, A, B) else {
+        panic!("they talk over a relay");
+    };
+    let now = world.now;
+    world.nodes[B].net.remove_peer(&used, now);
+    world.collect(B);
+    world.run(ms(20));
+    // One packet to find out, lost; B itself has moved on.
+    assert!(world.send(A, B, b"where are you?"));
+    world.run(ms(150));
+    let before = world.nodes[B].packets.len();
+    assert!(world.send(A, B, b"found"));
+    world.run(ms(50));
+    assert_eq!(world.nodes[B].packets.len(), before + 1);
+    assert_ne!(path(&world, A, B), Some(PathInfo::Relayed { relay: used }));
+    assert_eq!(
+        world.count(A, |event| matches!(event, NetEvent::PeerDown { .. })),
+        0
+    );
+}
+
 fn refused(world: &World, node: usize, relay: usize) -> bool {
     let id = world.id(relay);
     let mut all = world.nodes[node].net.status(world.now).into_iter();
