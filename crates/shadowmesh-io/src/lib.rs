@@ -3,7 +3,7 @@
 //! The protocol crates are state machines without sockets; this crate is the other side of that
 //! wall: UDP sockets that move batches ([`udp`]), multicast on the local network ([`multicast`]), the
 //! TUN device with its offload header ([`tun`]), addresses, routes and links ([`netlink`]), waiting for
-//! several of them at once ([`poll`]), noticing that the machine slept ([`wake`]), ending other programs
+//! several of them at once ([`poll`]), asking the router for a port ([`port_map`]), noticing that the machine slept ([`wake`]), ending other programs
 //! ([`process`]), telling a
 //! service manager ([`service`]), who goes first ([`sched`]), what the machine spends on it
 //! ([`cpu`]), message streams that look like web traffic ([`web`]), and the
@@ -30,6 +30,7 @@ pub mod multicast;
 pub mod netlink;
 pub mod netns;
 pub mod poll;
+pub mod port_map;
 pub mod process;
 pub mod sched;
 pub mod service;

@@ -110,6 +110,33 @@ impl Connection {
         Ok(())
     }
 
+    /// Asks for one thing.
+    pub(super) fn ask<T>(
+        &mut self,
+        operation: String,
+        request: Request,
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>> {
+        self.send(request)?;
+        loop {
+            let received = self.receive()?;
+            let ours = |message: &Message<'_>| message.sequence == self.sequence;
+            let Some(message) = messages(&self.buffer[..received]).find(ours) else {
+                continue;
+            };
+            if message.kind != libc::NLMSG_ERROR as u16 {
+                return Ok(parse(message.body));
+            }
+            return match parse_acknowledgement(&message) {
+                Some((number, detail)) => {
+                    let source = io::Error::from_raw_os_error(number);
+                    Err(refused(operation, source, detail))
+                }
+                None => Err(NetlinkError::Malformed { operation }),
+            };
+        }
+    }
+
     /// Asks for a list; `None` when it raced with a change and is not consistent.
     pub(super) fn dump<T>(
         &mut self,

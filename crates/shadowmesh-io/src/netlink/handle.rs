@@ -10,9 +10,9 @@ use super::connection::{Connection, Result, refused};
 use super::message::Request;
 use super::record::{
     CREATE, REQUEST, address_request, change_link, link_header, new_link, parse_address,
-    parse_link, parse_route, route_request,
+    parse_link, parse_route, route_lookup, route_request,
 };
-use super::{Address, Link, NetlinkError, Route};
+use super::{Address, Link, NetlinkError, Refusal, Route};
 
 /// How often to look for a carrier.
 const CARRIER_POLL: Duration = Duration::from_millis(1);
@@ -198,6 +198,22 @@ impl Handle {
     /// All unicast routes of all tables, the kernel's own included.
     pub fn routes(&self) -> Result<Vec<Route>> {
         self.dump("list the routes", libc::RTM_GETROUTE, &[0; 12], parse_route)
+    }
+
+    /// The next hop on the way to a destination; `None` where there is no such way, or it leads
+    /// nowhere else than to a device.
+    pub fn gateway_towards(&self, destination: IpAddr) -> Result<Option<IpAddr>> {
+        let request = route_lookup(destination);
+        let mut connection = self
+            .connection
+            .lock()
+            .expect("no panic happens under this lock");
+        let operation = format!("look up the route to {destination}");
+        match connection.ask(operation, request, parse_route) {
+            Ok(route) => Ok(route.and_then(|route| route.via)),
+            Err(error) if error.refusal() == Some(Refusal::Unreachable) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the namespace swallow what it would send of its own accord in one IP version, or no

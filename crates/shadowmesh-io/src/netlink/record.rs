@@ -140,6 +140,15 @@ pub(super) fn route_request(kind: u16, flags: u16, route: &Route) -> Request {
     }
 }
 
+/// Which route would be taken to a destination.
+pub(super) fn route_lookup(destination: IpAddr) -> Request {
+    let mut header = [0; 12];
+    header[0] = family(destination);
+    header[1] = if destination.is_ipv4() { 32 } else { 128 };
+    let flags = libc::NLM_F_REQUEST as u16;
+    Request::new(libc::RTM_GETROUTE, flags, &header).address(libc::RTA_DST, destination)
+}
+
 pub(super) fn parse_route(body: &[u8]) -> Option<Route> {
     let header = body.first_chunk::<12>()?;
     if header[7] != libc::RTN_UNICAST {

@@ -66,6 +66,9 @@ impl Handle {
     pub fn del_address(&self, _index: u32, _address: IpAddr, _prefix_len: u8) -> Result<()> {
         match self.0 {}
     }
+    pub fn gateway_towards(&self, _destination: IpAddr) -> Result<Option<IpAddr>> {
+        match self.0 {}
+    }
     pub fn mute(&self, _ipv6: bool, _muted: bool) -> Result<()> {
         match self.0 {}
     }

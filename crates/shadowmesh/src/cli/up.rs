@@ -140,6 +140,7 @@ fn engine_config(
         offload: config.device.offload == Offload::Auto,
         dscp: config.device.dscp,
         lan_discovery: config.paths.lan_discovery,
+        port_mapping: config.paths.port_mapping,
         state_dir: state.path().into(),
         hooks,
     })

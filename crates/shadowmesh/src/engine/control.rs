@@ -222,6 +222,8 @@ impl Control {
         let now = Instant::now();
         match news {
             News::Addresses(addresses) => self.node.set_own_addresses(addresses, now),
+            // It is told among the addresses.
+            News::Mapped(_) => {}
             News::Changed => self.node.network_changed(now),
             News::Heard(heard) => self.node.learn_address(&heard.peer, heard.address, now),
         }
@@ -359,6 +361,11 @@ impl Control {
                     streams.want(&peer);
                 }
             }
+            NetEvent::SocketsDone { keep } => {
+                if let Err(error) = self.shared.links.extra().close_all_but(&keep) {
+                    tracing::debug!(%error, "sockets that are not needed stay open");
+                }
+            }
             NetEvent::Control { peer, message } => self.handle_control(peer, message),
             _ => {}
         }
@@ -405,14 +412,15 @@ impl Control {
     }
 
     fn send(&mut self, transmit: &shadowmesh_net::Transmit) {
-        let sent = self.shared.links.send_now(&Transmit {
+        let datagrams = Transmit {
             remote: transmit.remote,
             local_ip: transmit.local_ip,
             traffic_class: transmit.ecn.unwrap_or(0),
             may_fragment: transmit.may_fragment,
             segment_size: transmit.segment_size,
             contents: &transmit.contents,
-        });
+        };
+        let sent = self.shared.links.send_now(transmit.socket, &datagrams);
         if let Err(fault) = sent {
             let reason = match fault {
                 SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,

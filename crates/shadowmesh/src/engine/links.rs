@@ -9,11 +9,15 @@ use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::udp::{SendFault, Transmit, UdpLink};
 use shadowmesh_wire::way::Way;
 
+use super::extra::ExtraLinks;
 use super::streams::{Kind, StreamTable};
 
 /// How long a sender waits for room in a socket's buffer before it drops a run. Longer than the
 /// buffer takes to drain at 1 Gbit/s: a wait is back-pressure on the device, a drop is a lost packet.
 const FULL_WAIT: Duration = Duration::from_millis(100);
+
+/// The number of the sockets at which we listen.
+const LISTENING: u16 = 0;
 
 /// All sockets and streams of the node. Shared by every thread: a UDP socket needs no lock.
 pub struct Links {
@@ -21,6 +25,8 @@ pub struct Links {
     /// Whether anything is sent by UDP.
     sends: bool,
     streams: StreamTable,
+    /// Those that were opened to send from.
+    extra: ExtraLinks,
 }
 
 impl Links {
@@ -43,12 +49,18 @@ impl Links {
             links: links.collect::<io::Result<_>>()?,
             sends,
             streams: StreamTable::default(),
+            extra: ExtraLinks::new()?,
         })
     }
 
     /// The sockets.
     pub fn iter(&self) -> impl Iterator<Item = &UdpLink> {
         self.links.iter()
+    }
+
+    /// The sockets that were opened to send from.
+    pub fn extra(&self) -> &ExtraLinks {
+        &self.extra
     }
 
     /// What was really bound.
@@ -90,41 +102,89 @@ impl Links {
     /// which has nothing better to do: the device's queue then fills and slows the applications down. A
     /// stream may be far slower than the other peers' ways, so nobody waits for one.
     /// HOT PATH.
-    pub fn send_patiently(&self, transmit: Transmit<'_>) -> Result<(), SendFault> {
-        self.send_within(transmit, FULL_WAIT)
+    pub fn send_patiently(&self, socket: u16, transmit: Transmit<'_>) -> Result<(), SendFault> {
+        self.send_within(socket, transmit, FULL_WAIT)
     }
 
     /// As [`send_patiently`](Self::send_patiently), waiting for room no longer than `patience`. HOT PATH.
-    pub fn send_within(&self, transmit: Transmit<'_>, patience: Duration) -> Result<(), SendFault> {
+    pub fn send_within(
+        &self,
+        socket: u16,
+        transmit: Transmit<'_>,
+        patience: Duration,
+    ) -> Result<(), SendFault> {
         if let Way::Stream(id) = Way::of(transmit.remote) {
             return self.streams.send(id, &transmit, Kind::Data);
+        }
+        if socket != LISTENING {
+            let link = self.extra.find(socket, transmit.remote);
+            return send_on(&*link.ok_or(SendFault::Unreachable)?, transmit, patience);
         }
         let link = self
             .towards(transmit.remote, transmit.local_ip)
             .ok_or(SendFault::Unreachable)?;
-        let mut rest = transmit;
-        while !rest.contents.is_empty() {
-            match link.try_send(&rest) {
-                Ok(len) => rest.contents = &rest.contents[len..],
-                Err(error) if SendFault::of(&error) == SendFault::Full => {
-                    wait_for_room(link, patience)?;
-                }
-                Err(error) => return Err(SendFault::of(&error)),
-            }
-        }
-        Ok(())
+        send_on(link, transmit, patience)
     }
 
-    /// Sends without ever waiting, for the control thread.
-    pub fn send_now(&self, transmit: &Transmit<'_>) -> Result<(), SendFault> {
+    /// Sends without ever waiting, for the control thread. A socket that is no listening one is opened
+    /// when it is first sent from.
+    pub fn send_now(&self, socket: u16, transmit: &Transmit<'_>) -> Result<(), SendFault> {
         if let Way::Stream(id) = Way::of(transmit.remote) {
             return self.streams.send(id, transmit, Kind::Control);
         }
         let link = self
             .towards(transmit.remote, transmit.local_ip)
             .ok_or(SendFault::Unreachable)?;
-        link.send(transmit).map_err(|error| SendFault::of(&error))
+        if socket == LISTENING {
+            return send_at_once(link, transmit);
+        }
+        let (extra, local) = (&self.extra, link.local_addr().ip());
+        match extra.open(socket, transmit.remote, local) {
+            Ok(link) => send_at_once(&link, transmit),
+            Err(error) => Err(SendFault::of(&error)),
+        }
     }
+}
+
+/// Sends a run, waiting for room no longer than `patience`. HOT PATH.
+fn send_on(link: &UdpLink, transmit: Transmit<'_>, patience: Duration) -> Result<(), SendFault> {
+    let mut rest = transmit;
+    while !rest.contents.is_empty() {
+        match link.try_send(&rest) {
+            Ok(len) => rest.contents = &rest.contents[len..],
+            Err(error) if SendFault::of(&error) == SendFault::Full => {
+                wait_for_room(link, patience)?;
+            }
+            Err(error) if let Some(ip) = rest.local_ip.filter(|_| is_about_source(&error)) => {
+                tracing::trace!(%ip, "an address of ours is gone");
+                rest.local_ip = None;
+            }
+            Err(error) => return Err(SendFault::of(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// Sends a run or fails.
+fn send_at_once(link: &UdpLink, transmit: &Transmit<'_>) -> Result<(), SendFault> {
+    let sent = match link.send(transmit) {
+        Err(error) if transmit.local_ip.is_some() && is_about_source(&error) => {
+            link.send(&Transmit {
+                local_ip: None,
+                ..transmit.clone()
+            })
+        }
+        sent => sent,
+    };
+    sent.map_err(|error| SendFault::of(&error))
+}
+
+/// Whether the address to send from may be the trouble: the host has moved, and another will do.
+fn is_about_source(error: &io::Error) -> bool {
+    matches!(
+        SendFault::of(error),
+        SendFault::LocalAddressGone | SendFault::Unreachable
+    )
 }
 
 /// The kernel was built or started without IPv6 when it does not list its addresses.
@@ -142,6 +202,61 @@ fn wait_for_room(link: &UdpLink, patience: Duration) -> Result<(), SendFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shadowmesh_io::udp::RecvBatch;
+
+    /// A datagram sent to the first socket of `to`.
+    fn datagram(to: &Links, local_ip: Option<IpAddr>) -> Transmit<'static> {
+        Transmit {
+            remote: to.addresses()[0],
+            local_ip,
+            traffic_class: 0,
+            may_fragment: false,
+            segment_size: None,
+            contents: b"x",
+        }
+    }
+
+    /// Where the next datagram came from.
+    fn source(links: &Links) -> SocketAddr {
+        let link = &links.links[0];
+        let ready = poll::wait(&mut [Watch::readable(link)], Some(Duration::from_secs(5)));
+        assert_eq!(ready.unwrap(), 1, "nothing came");
+        let mut batch = RecvBatch::new();
+        link.recv_batch(&mut batch).unwrap();
+        let (from, _) = batch.iter_mut().next().unwrap();
+        from.remote
+    }
+
+    fn on_loopback() -> Links {
+        Links::bind(&["127.0.0.1:0".parse().unwrap()], true).unwrap()
+    }
+
+    #[test]
+    fn control_opens_a_further_socket_and_data_threads_send_from_it_until_it_is_closed() {
+        let (from, to) = (on_loopback(), on_loopback());
+        let unopened = from.send_patiently(5, datagram(&to, None));
+        assert_eq!(unopened, Err(SendFault::Unreachable));
+        from.send_now(5, &datagram(&to, None)).unwrap();
+        let opened = source(&to);
+        assert_ne!(opened, from.addresses()[0]);
+        from.send_patiently(5, datagram(&to, None)).unwrap();
+        assert_eq!(source(&to), opened);
+        from.send_patiently(LISTENING, datagram(&to, None)).unwrap();
+        assert_eq!(source(&to), from.addresses()[0]);
+        from.extra().close_all_but(&[]).unwrap();
+        let closed = from.send_patiently(5, datagram(&to, None));
+        assert_eq!(closed, Err(SendFault::Unreachable));
+    }
+
+    #[test]
+    fn where_the_address_to_send_from_is_gone_another_is_taken() {
+        let (from, to) = (on_loopback(), on_loopback());
+        let gone = Some("203.0.113.77".parse().unwrap());
+        from.send_now(LISTENING, &datagram(&to, gone)).unwrap();
+        assert_eq!(source(&to), from.addresses()[0]);
+        from.send_patiently(LISTENING, datagram(&to, gone)).unwrap();
+        assert_eq!(source(&to), from.addresses()[0]);
+    }
 
     #[test]
     fn the_socket_is_chosen_by_family_and_then_by_local_address() {

@@ -29,10 +29,10 @@
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
 //! | `sync` | locks and atomics, loom's where a test tries every interleaving |
 //! | `priority` | who goes first when all cores are busy |
-//! | `links` | the UDP sockets, and what else leads somewhere |
+//! | `links`, `extra` | the UDP sockets, and what else leads somewhere |
 //! | [`streams`] | WebSocket over TLS, where UDP does not pass |
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
-//! | `network`, `lan` | our own addresses and changes of the host's network, neighbours |
+//! | `network`, `lan`, `port_map` | our own addresses, changes of the host's network, neighbours, the router |
 //! | `report`, `tally` | what commands are told, and what is counted for metrics |
 
 mod arrivals;
@@ -41,6 +41,7 @@ mod by_quic;
 mod cell;
 mod control;
 mod envelopes;
+mod extra;
 pub mod host;
 mod inbox;
 pub mod journal;
@@ -52,6 +53,7 @@ mod network;
 mod oversize;
 mod passing;
 mod placement;
+mod port_map;
 mod priority;
 mod receiver;
 mod relayed;
@@ -121,6 +123,8 @@ pub struct EngineConfig {
     pub lan_discovery: bool,
     /// Ways to peers beside UDP.
     pub streams: StreamsConfig,
+    /// Whether to ask the router for a port.
+    pub port_mapping: bool,
     /// Where the journal of host settings is kept.
     pub state_dir: PathBuf,
     /// What the rest of the program wants to be told.
@@ -237,6 +241,7 @@ pub async fn run(
         listen: started.listen.clone(),
         device: device.index(),
         lan_discovery: config.lan_discovery,
+        port_mapping: config.port_mapping,
     })
     .map_err(EngineError::Threads)?;
     let control = Control::new(node, shared, streams, started, config.hooks);
@@ -293,6 +298,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// For a receiver whose sockets are its own, so that it need not wait for others.
+    fn with_own_turns(&self) -> Self {
+        Self {
+            turnstile: Arc::new(Turnstile::new(1)),
+            ..self.clone()
+        }
+    }
+
     /// One packet to the device, alone: a virtio header of zeros says that nothing is left to do.
     fn deliver_alone(&self, packet: &[u8]) {
         let header = [0u8; VNET_HDR_LEN];
@@ -337,6 +350,9 @@ impl DataThreads {
             let receiver = Receiver::new(shared.clone(), answers.clone(), stop);
             threads.spawn("receiver", failed.clone(), move || receiver.run())?;
         }
+        let stop = threads.new_stop()?;
+        let receiver = Receiver::new(shared.with_own_turns(), answers, stop);
+        threads.spawn("receiver", failed, move || receiver.run_extra())?;
         Ok(threads)
     }
 

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use shadowmesh_wire::PeerId;
 use tokio::sync::mpsc;
 
 use super::lan::{Heard, Lan};
+use super::port_map::PortMap;
 use super::stop::Stop;
 
 /// What follows the first of several changes belongs to it: a cable that is plugged in brings a link,
@@ -51,24 +52,32 @@ pub struct NetworkOptions {
     pub device: u32,
     /// Whether to look for peers on local networks.
     pub lan_discovery: bool,
+    /// Whether to ask the router for a port.
+    pub port_mapping: bool,
 }
 
 /// Something for the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// Where we can be reached now.
+    /// Where we can be reached now, but for a port of the router.
     Addresses(Vec<OwnAddress>),
+    /// What the router leads to us, if anything.
+    Mapped(Option<OwnAddress>),
     /// Links, addresses or routes are not what they were, or the machine slept.
     Changed,
     /// A peer is on one of our networks, by its own word.
     Heard(Heard),
 }
 
-/// The running thread.
+/// The running threads.
 pub struct Network {
     news: mpsc::Receiver<News>,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
+    port_map: Option<PortMap>,
+    /// Of this host, and of the router.
+    own: Vec<OwnAddress>,
+    mapped: Option<OwnAddress>,
 }
 
 impl Network {
@@ -76,6 +85,7 @@ impl Network {
     pub fn start(options: NetworkOptions) -> io::Result<Self> {
         let (sender, news) = mpsc::channel(NEWS_MAX);
         let stop = Arc::new(Stop::new()?);
+        let port_map = start_port_map(&options, &sender)?;
         let watcher = Watcher::new(options, sender, Arc::clone(&stop));
         let builder = thread::Builder::new().name("network".into());
         let thread = builder.spawn(move || watcher.run())?;
@@ -83,22 +93,60 @@ impl Network {
             news,
             stop,
             thread: Some(thread),
+            port_map,
+            own: Vec::new(),
+            mapped: None,
         })
     }
 
-    /// The next news. Never returns when there can be none.
+    /// The next news, with addresses always complete. Never returns when there can be none.
     pub async fn news(&mut self) -> News {
-        match self.news.recv().await {
-            Some(news) => news,
-            None => future::pending().await,
+        let Some(news) = self.news.recv().await else {
+            return future::pending().await;
+        };
+        match news {
+            News::Addresses(own) => self.own = own,
+            News::Mapped(mapped) => self.mapped = mapped,
+            News::Changed => {
+                if let Some(port_map) = &self.port_map {
+                    port_map.network_changed();
+                }
+                return news;
+            }
+            News::Heard(_) => return news,
         }
+        News::Addresses(self.own.iter().copied().chain(self.mapped).collect())
     }
+}
+
+/// For the IPv4 port at which we listen, if it is wanted.
+fn start_port_map(
+    options: &NetworkOptions,
+    news: &mpsc::Sender<News>,
+) -> io::Result<Option<PortMap>> {
+    let is_wanted = |listen: &&SocketAddr| {
+        options.port_mapping && listen.is_ipv4() && !listen.ip().is_loopback()
+    };
+    let Some(listen) = options.listen.iter().find(is_wanted) else {
+        return Ok(None);
+    };
+    let news = news.clone();
+    let tell = move |external: Option<SocketAddrV4>| {
+        let mapped = external.map(|address| OwnAddress {
+            address: address.into(),
+            kind: AddressKind::Mapped,
+        });
+        // Control may be gone.
+        let _ = news.blocking_send(News::Mapped(mapped));
+    };
+    PortMap::start(listen.port(), tell).map(Some)
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // It may wait for room for its news.
+        // Either may wait for room for its news.
         self.news.close();
+        self.port_map = None;
         self.stop.set();
         if let Some(thread) = self.thread.take() {
             // A panic there was printed there; the way down is the same.

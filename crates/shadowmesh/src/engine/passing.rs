@@ -105,7 +105,8 @@ impl Passing {
     /// Sends everything; `bytes` is the batch.
     pub fn send(&mut self, bytes: &[u8], shared: &Shared) {
         for run in self.runs.drain(..) {
-            let sent = shared.links.send_within(run.transmit(bytes), ROOM_WAIT);
+            let links = &shared.links;
+            let sent = links.send_within(run.way.socket, run.transmit(bytes), ROOM_WAIT);
             if let Err(fault) = sent {
                 let reason = match fault {
                     SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,

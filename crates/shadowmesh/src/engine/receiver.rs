@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use shadowmesh_crypto::ReplayWindow;
-use shadowmesh_io::poll::{self, Watch};
+use shadowmesh_io::poll::{self, Waker, Watch};
 use shadowmesh_io::tun::{Offloads, QUEUES_MAX};
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
@@ -49,10 +49,11 @@ const SMALL_BUFFERS_MAX: usize = 4;
 const SMALL_BYTES_MAX: usize = 16 * 1024;
 
 /// A receiver that is held up must find room for its frames in the replay window. It has one batch in
-/// hand, and each of the others is at most one ahead of it, as nobody takes a second before its turn.
+/// hand, and each of the others is at most one ahead of it, as nobody takes a second before its turn. The
+/// reader of further sockets is one more of the others.
 // PROTOCOL SM-SF-4
 const _: () = assert!(
-    ((QUEUES_MAX - 1) * RecvBatch::BUFFERS * SEGMENTS_MAX) as u64 <= ReplayWindow::LEN,
+    (QUEUES_MAX * RecvBatch::BUFFERS * SEGMENTS_MAX) as u64 <= ReplayWindow::LEN,
     "late batches fall out of the replay window"
 );
 
@@ -66,6 +67,8 @@ pub struct Receiver {
     is_calm: bool,
     /// The socket to be asked first, so that none is forgotten over a busy one.
     first_link: usize,
+    /// The numbers of the sockets, where they are further ones.
+    numbers: Vec<u16>,
     batch: RecvBatch,
     delivery: Delivery,
     standing: Standing,
@@ -74,6 +77,8 @@ pub struct Receiver {
 /// What a batch, or a message of a stream, brings to the device, and to others.
 pub(super) struct Delivery {
     coalescer: Coalescer,
+    /// The number of the socket that the batch came by: 0 is where we listen.
+    socket: u16,
     /// For others.
     passing: Passing,
     /// What relays passed on to us and was not looked into yet.
@@ -95,6 +100,7 @@ impl Receiver {
             stop,
             is_calm: true,
             first_link: 0,
+            numbers: Vec::new(),
             batch: RecvBatch::new(),
             standing: Standing::default(),
         }
@@ -104,15 +110,41 @@ impl Receiver {
     pub fn run(mut self) -> io::Result<()> {
         let mut placement = Placement::new(priority::receiver());
         let shared = self.shared.clone();
-        let stop = Arc::clone(&self.stop);
         let links: Vec<&UdpLink> = shared.links.iter().collect();
+        self.serve(&links, &[], &mut placement)
+    }
+
+    /// As [`run`](Self::run), on the further sockets, of which there are none at first.
+    pub fn run_extra(mut self) -> io::Result<()> {
+        let mut placement = Placement::new(priority::receiver());
+        let shared = self.shared.clone();
+        while !self.stop.is_set() {
+            let set = shared.links.extra().current();
+            let links: Vec<&UdpLink> = set.links().collect();
+            self.numbers = set.numbers().collect();
+            self.serve(&links, &[set.replaced()], &mut placement)?;
+        }
+        Ok(())
+    }
+
+    /// Works until it is stopped, the device fails, or one of `others` is readable.
+    fn serve(
+        &mut self,
+        links: &[&UdpLink],
+        others: &[&Waker],
+        placement: &mut Placement,
+    ) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let stop = Arc::clone(&self.stop);
         let watches = links.iter().copied().map(Watch::readable);
-        let mut watches: Vec<_> = watches.chain([Watch::readable(stop.waker())]).collect();
+        let others = others.iter().copied().map(Watch::readable);
+        let ends = [Watch::readable(stop.waker())].into_iter().chain(others);
+        let mut watches: Vec<_> = watches.chain(ends).collect();
         let mut kept = None;
         loop {
             let mut entrance = kept.take().unwrap_or_else(|| shared.turnstile.enter());
             // No snapshot is held here, and no ticket.
-            let Some(ticket) = self.take(&links, &mut watches, &mut entrance)? else {
+            let Some(ticket) = self.take(links, &mut watches, &mut entrance)? else {
                 return Ok(());
             };
             let (buffers, bytes) = self.size();
@@ -143,7 +175,7 @@ impl Receiver {
         watches: &mut [Watch<'_>],
         entrance: &mut Entrance<'t>,
     ) -> io::Result<Option<Ticket<'t>>> {
-        while !self.stop.is_set() {
+        while !self.stop.is_set() && !watches[links.len()..].iter().any(Watch::is_ready) {
             for turn in 0..links.len() {
                 let number = (self.first_link + turn) % links.len();
                 if !watches[number].is_ready() {
@@ -155,6 +187,7 @@ impl Receiver {
                             watches[number].forget();
                         }
                         self.first_link = number + 1;
+                        self.delivery.socket = self.numbers.get(number).copied().unwrap_or(0);
                         return Ok(Some(entrance.ticket()));
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -214,6 +247,7 @@ impl Delivery {
     pub(super) fn new(shared: &Shared) -> Self {
         Self {
             coalescer: coalescer(shared.device.offloads()),
+            socket: 0,
             passing: Passing::default(),
             relayed: Relayed::default(),
             of_peers: 0,
@@ -232,6 +266,7 @@ impl Delivery {
         (start, gap): (usize, usize),
     ) -> u32 {
         let mut control = ToControl::new(&shared.outbox, snapshot, from);
+        control.received.socket = self.socket;
         let mut at = start + gap;
         let mut datagrams = 0;
         snapshot.inbound_run(run, |inbound, datagram| {

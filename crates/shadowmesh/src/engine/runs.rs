@@ -87,6 +87,11 @@ impl Run {
         self.segments += 1;
     }
 
+    /// Which local port a run for a peer, or for the relay that leads there, is sent from.
+    pub fn socket(to: &Outbound) -> u16 {
+        to.via.as_ref().map_or(to.socket, |via| via.relay.socket)
+    }
+
     /// The run as one send to a peer, or to the relay that leads there.
     pub fn transmit(&self, to: &Outbound) -> Transmit<'_> {
         let to = to.via.as_ref().map_or(to, |via| &via.relay);

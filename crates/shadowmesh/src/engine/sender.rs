@@ -442,7 +442,10 @@ fn lose(
 }
 
 fn send(shared: &Shared, peer: &Outbound, run: &Run) {
-    if let Err(fault) = shared.links.send_patiently(run.transmit(peer)) {
+    if let Err(fault) = shared
+        .links
+        .send_patiently(Run::socket(peer), run.transmit(peer))
+    {
         let reason = match fault {
             SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,
             SendFault::TooBig => {

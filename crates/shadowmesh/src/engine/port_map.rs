@@ -1,0 +1,273 @@
+//! Keeping a port of the router, so that peers can call us from outside.
+//!
+//! A thread of its own, because asking a router takes seconds. It asks when it is told that the
+//! network changed, renews at half of the time it was given, and gives the port back at the end. Where
+//! there is no router, or it gives nothing, nobody is bothered: it is asked again later, less and less
+//! often, and the node goes on without.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use shadowmesh_io::netlink::Handle;
+use shadowmesh_io::port_map::Mapping;
+
+/// The time that is asked for: what RFC 6886 recommends, §3.3.
+const LIFETIME: Duration = Duration::from_secs(7200);
+/// A mapping is renewed at half of its time, but not more often than this.
+const RENEWAL_MIN: Duration = Duration::from_secs(1);
+/// After a refusal the router is asked again, after twice as long each time, up to the second.
+const RETRY: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(1800);
+/// Nobody waits longer than this for a port to be given back.
+const REMOVAL_MAX: Duration = Duration::from_secs(1);
+/// Any address outside: the way there leads through the router. Nothing is sent to it (RFC 5737).
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+/// The running thread.
+pub struct PortMap {
+    wishes: mpsc::Sender<Wish>,
+    ended: mpsc::Receiver<()>,
+}
+
+enum Wish {
+    Again,
+    End,
+}
+
+impl PortMap {
+    /// Starts the thread for the UDP port at which we listen; `tell` hears of each mapping, and that
+    /// there is none any more.
+    pub fn start(
+        port: u16,
+        tell: impl FnMut(Option<SocketAddrV4>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (wishes, asked) = mpsc::channel();
+        let (ending, ended) = mpsc::channel();
+        let keeper = Keeper {
+            port,
+            tell,
+            held: None,
+            refusals: 0,
+        };
+        thread::Builder::new()
+            .name("port-map".into())
+            .spawn(move || {
+                keeper.run(&asked);
+                drop(ending);
+            })?;
+        Ok(Self { wishes, ended })
+    }
+
+    /// The network is another: the router may be too.
+    pub fn network_changed(&self) {
+        // The thread ends with us only.
+        let _ = self.wishes.send(Wish::Again);
+    }
+}
+
+impl Drop for PortMap {
+    fn drop(&mut self) {
+        let _ = self.wishes.send(Wish::End);
+        // It may be waiting for a router that does not answer; then the process ends without it.
+        let _ = self.ended.recv_timeout(REMOVAL_MAX);
+    }
+}
+
+/// What the thread works with.
+struct Keeper<T> {
+    port: u16,
+    tell: T,
+    held: Option<Held>,
+    refusals: u32,
+}
+
+struct Held {
+    mapping: Mapping,
+    router: Router,
+    until: Instant,
+}
+
+/// The router and our address towards it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Router {
+    router: Ipv4Addr,
+    own: Ipv4Addr,
+}
+
+impl<T: FnMut(Option<SocketAddrV4>)> Keeper<T> {
+    fn run(mut self, wishes: &mpsc::Receiver<Wish>) {
+        loop {
+            let wait = self.keep(Instant::now());
+            match wishes.recv_timeout(wait) {
+                Ok(Wish::Again) => {
+                    self.refusals = 0;
+                    // Several changes are one.
+                    while let Ok(wish) = wishes.try_recv() {
+                        if matches!(wish, Wish::End) {
+                            return self.end();
+                        }
+                    }
+                    self.look_around();
+                }
+                Ok(Wish::End) | Err(RecvTimeoutError::Disconnected) => return self.end(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Asks for a mapping or renews the one there is; returns when to do so again.
+    fn keep(&mut self, now: Instant) -> Duration {
+        let done = match self.held.take() {
+            Some(held) => self.renew(held, now),
+            None => self.ask(now),
+        };
+        match done {
+            Some(held) => {
+                self.refusals = 0;
+                let wait = held.until.saturating_duration_since(Instant::now()) / 2;
+                self.held = Some(held);
+                wait.max(RENEWAL_MIN)
+            }
+            None => {
+                let doubled = RETRY * 2u32.saturating_pow(self.refusals);
+                self.refusals = self.refusals.saturating_add(1).min(16);
+                doubled.min(RETRY_MAX)
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Instant) -> Option<Held> {
+        let router = Router::of_this_host()?;
+        let own = SocketAddrV4::new(router.own, self.port);
+        match Mapping::ask(router.router, own, LIFETIME) {
+            Ok(mapping) => {
+                tracing::debug!(
+                    external = %mapping.external(),
+                    protocol = mapping.protocol(),
+                    lifetime = ?mapping.lifetime(),
+                    "the router leads a port to us"
+                );
+                (self.tell)(Some(mapping.external()));
+                let until = now + mapping.lifetime();
+                Some(Held {
+                    mapping,
+                    router,
+                    until,
+                })
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no port of the router");
+                None
+            }
+        }
+    }
+
+    fn renew(&mut self, mut held: Held, now: Instant) -> Option<Held> {
+        let before = held.mapping.external();
+        match held.mapping.renew() {
+            Ok(()) => {
+                if held.mapping.external() != before {
+                    (self.tell)(Some(held.mapping.external()));
+                }
+                held.until = now + held.mapping.lifetime();
+                Some(held)
+            }
+            // There is time to try again.
+            Err(error) if Instant::now() + RENEWAL_MIN < held.until => {
+                tracing::debug!(%error, "the router did not renew our port");
+                Some(held)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the router's port is lost");
+                (self.tell)(None);
+                None
+            }
+        }
+    }
+
+    /// After a change of network: what another router holds is worth nothing. Where it is the same, it
+    /// is asked at once, because it may have been started anew.
+    fn look_around(&mut self) {
+        let moved = |held: &Held| Router::of_this_host() != Some(held.router);
+        if self.held.as_ref().is_some_and(moved) {
+            self.held = None;
+            (self.tell)(None);
+        }
+    }
+
+    fn end(self) {
+        let Some(held) = self.held else {
+            return;
+        };
+        match held.mapping.remove() {
+            Ok(()) => tracing::debug!("the router's port is given back"),
+            Err(error) => tracing::debug!(%error, "the router's port was not given back"),
+        }
+    }
+}
+
+impl Router {
+    /// Whom packets for the outside go to, unless this host is outside itself.
+    fn of_this_host() -> Option<Self> {
+        let gateway = Handle::new().and_then(|netlink| netlink.gateway_towards(OUTSIDE.into()));
+        let IpAddr::V4(router) = gateway.ok()?? else {
+            return None;
+        };
+        let own = source_towards(router)?;
+        is_inside(own).then_some(Self { router, own })
+    }
+}
+
+/// Our address towards another. Connecting a UDP socket sends nothing.
+fn source_towards(router: Ipv4Addr) -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((router, 9)).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(own) => Some(*own.ip()),
+        SocketAddr::V6(_) => None,
+    }
+}
+
+/// Whether an address is behind a NAT: private (RFC 1918), or shared by a provider (RFC 6598).
+fn is_inside(own: Ipv4Addr) -> bool {
+    let [a, b, ..] = own.octets();
+    own.is_private() || (a == 100 && b & 0xc0 == 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_host_behind_a_nat_asks_for_a_port() {
+        for inside in [
+            "10.1.2.3",
+            "192.168.1.9",
+            "172.31.0.1",
+            "100.64.0.1",
+            "100.127.9.9",
+        ] {
+            assert!(is_inside(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["203.0.113.9", "100.128.0.1", "100.63.0.1", "172.32.0.1"] {
+            assert!(!is_inside(outside.parse().unwrap()), "{outside}");
+        }
+    }
+
+    #[test]
+    fn a_router_that_refuses_is_asked_less_and_less_often() {
+        let mut keeper = Keeper {
+            port: 0,
+            tell: |_| unreachable!("there is nothing to tell"),
+            held: None,
+            refusals: 0,
+        };
+        // Port 0 is refused before anybody is asked, and a host outside asks nobody.
+        let waits: Vec<Duration> = (0..8).map(|_| keeper.keep(Instant::now())).collect();
+        assert_eq!(waits[..3], [RETRY, 2 * RETRY, 4 * RETRY]);
+        assert_eq!(waits[7], RETRY_MAX);
+    }
+}
