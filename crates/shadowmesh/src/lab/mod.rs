@@ -16,6 +16,7 @@
 //! | [`node`] | one node: namespace, identity, process |
 //! | [`config`] | writes its configuration file |
 //! | [`wiring`] | bridge, veth pairs and underlay addresses |
+//! | [`web`] | two nodes and a router that lets little pass but TCP |
 //! | [`routed`] | two nodes with routers and a narrow cable between them |
 //! | [`relayed`] | two nodes that reach each other over relays only, or from behind NAT |
 //! | [`bulk`] | TCP transfers, hashed or timed |
@@ -29,6 +30,7 @@ pub mod load;
 pub mod node;
 pub mod relayed;
 pub mod routed;
+pub mod web;
 pub mod wiring;
 
 use std::io;
