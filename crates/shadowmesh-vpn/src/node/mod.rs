@@ -21,7 +21,7 @@ use bytes::Bytes;
 use shadowmesh_crypto::HandshakeCounters;
 use shadowmesh_net::{
     Connectivity, DataPlane, DropCounters, DropReason, Net, NetError, NetEvent, OwnAddress,
-    PeerConfig, Transmit,
+    PathReport, PeerConfig, Transmit,
 };
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
@@ -180,6 +180,11 @@ impl Node {
     pub fn stream_down(&mut self, address: SocketAddr, now: Instant) {
         self.net.stream_down(address, now);
         self.drain_net(now);
+    }
+
+    /// The ways to a peer or relay, the best first, and what became of them.
+    pub fn path_report(&self, id: &PeerId, now: Instant) -> Option<PathReport> {
+        self.net.path_report(id, now)
     }
 
     /// How peers were reached.

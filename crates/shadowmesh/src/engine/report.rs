@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use shadowmesh_io::cpu;
 use shadowmesh_net::{
-    AddressKind as NetAddressKind, DropReason, NetError, NetEvent, PathInfo, PeerState as NetState,
-    PeerStatus, SessionStatus, TrafficTotals,
+    AddressKind as NetAddressKind, CandidateReport, CandidateState, DropReason, NetError, NetEvent,
+    PathInfo, PeerState as NetState, PeerStatus, SessionStatus, TrafficTotals,
 };
 use shadowmesh_vpn::{Node, NodePeerStatus, NodeStatus};
 use shadowmesh_wire::PeerId;
@@ -17,7 +17,7 @@ use super::Started;
 use crate::admin::report::{
     AddressKind, AddressReport, CipherSpeeds, DeviceReport, DoctorReport, HandshakeReport,
     MetricsReport, NodeReport, PathKind, PathReport, PeerReport, PeerState, QueueReport,
-    RelayReport, RelayingReport, SessionCounts, TrafficReport,
+    RelayReport, RelayingReport, SessionCounts, TrafficReport, WayReport, WayState,
 };
 use crate::admin::{BenchFailure, PingFailure};
 
@@ -205,8 +205,21 @@ fn addresses(status: &NodeStatus) -> Vec<AddressReport> {
 /// Everything that says why a peer is not reached better.
 pub fn doctor(node: &Node, report: NodeReport) -> DoctorReport {
     let now = Instant::now();
+    let way = |candidate: &CandidateReport| WayReport {
+        path: path(node, candidate.path, candidate.rtt),
+        state: match candidate.state {
+            CandidateState::Untried => WayState::Untried,
+            CandidateState::Unanswered => WayState::Unanswered,
+            CandidateState::Proven => WayState::Proven,
+            CandidateState::Broken => WayState::Broken,
+        },
+    };
     let status = node.status(now);
-    let ways = status.peers.iter().map(|_| Vec::new());
+    let ways = status.peers.iter().map(|peer| {
+        let ways = node.path_report(&peer.config.id, now);
+        let candidates = ways.map(|ways| ways.candidates).unwrap_or_default();
+        candidates.iter().map(way).collect()
+    });
     DoctorReport {
         node: report,
         ways: ways.collect(),
