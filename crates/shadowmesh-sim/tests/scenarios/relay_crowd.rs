@@ -53,7 +53,7 @@ fn a_relay_is_full_when_it_has_the_clients_it_may_have() {
     });
 }
 
-/// Run by hand for its figure: `cargo xtask sim --ignored a_thousand_clients`.
+/// For its figure: `cargo test -p shadowmesh-sim --test scenarios -- --ignored --nocapture a_thousand`.
 #[test]
 #[ignore = "takes a minute"]
 fn a_thousand_clients_fit_into_little_memory() {
