@@ -120,6 +120,10 @@ impl Net {
             .own_addresses
             .iter()
             .any(|own| own.address.ip().is_loopback());
+        // Where two connections crossed, it may have been said on the one that lost.
+        let peer = self.control.connections.get(&key).and_then(|c| c.peer);
+        let primary = peer.and_then(|peer| self.peers.get(&peer)?.primary);
+        let Some(key) = primary else { return };
         let overlay = derived(&self.peer_id()).map(|(ip, len)| IpPrefix::containing(ip, len));
         let Some(connection) = self.control.connections.get_mut(&key) else {
             return;

@@ -60,13 +60,13 @@ impl Net {
             return;
         };
         connection.paths.activate(now);
-        let anew = inherited.is_none();
         if let Some(mut inherited) = inherited {
             connection.paths.inherit(&mut inherited);
         }
         let Some(id) = connection.peer else { return };
         self.offer_known_ways(key, id, now);
-        if anew && self.wants_search(key) {
+        // Also in the place of another: what was said on that one may not have been heard.
+        if self.wants_search(key) {
             self.search(key, now);
         }
         self.drive_paths(key, now);

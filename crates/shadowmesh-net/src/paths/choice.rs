@@ -13,6 +13,8 @@ const ALTERNATES: usize = 2;
 const ALTERNATES_LATER: usize = 8;
 /// The way in use has this much longer, and twice its time, while frames come.
 const PATIENCE_IN_DOUBT: Duration = Duration::from_millis(100);
+/// Requests over two ways within this time are a look at both.
+const MISSED_WITHIN: Duration = Duration::from_millis(150);
 /// Pauses when nothing answers, doubling.
 const CHECK_PAUSE: Duration = Duration::from_millis(100);
 const CHECK_PAUSE_MAX: Duration = Duration::from_millis(800);
@@ -134,7 +136,9 @@ impl Paths {
         let mut patience = self
             .current_candidate()
             .map_or(candidate::RTT_UNKNOWN, Candidate::patience);
-        if !self.watch.is_silent() {
+        // The peer asks over this way and over others at once: it misses us.
+        let missed = self.asked_at.is_some_and(|at| now < at + MISSED_WITHIN);
+        if !self.watch.is_silent() && !missed {
             // Frames still come: a queue may have grown since the round trip was measured.
             patience = 2 * patience + PATIENCE_IN_DOUBT;
         }

@@ -80,6 +80,8 @@ pub(crate) struct Paths {
     /// A calm probe of the way in use must be answered by then.
     answer_by: Option<Instant>,
     challenged_at: Option<Instant>,
+    /// When the peer last probed the way in use.
+    asked_at: Option<Instant>,
     /// What was left for a peer that seemed to have moved, and since when it is asked.
     left: Option<(Path, Instant)>,
     search: Option<Search>,
@@ -150,6 +152,7 @@ impl Paths {
             check: None,
             answer_by: None,
             challenged_at: None,
+            asked_at: None,
             left: None,
             search: None,
             search_at: None,
@@ -241,6 +244,7 @@ impl Paths {
     /// The session came into use: the handshake has proven its way.
     pub(crate) fn activate(&mut self, now: Instant) {
         self.active = true;
+        self.watch.begin(now);
         let current = self.current;
         if let Some(candidate) = self.find_mut(current) {
             candidate.proven(now);
@@ -427,7 +431,11 @@ impl Paths {
     /// An authentic probe request came over `path`.
     // PROTOCOL SM-PA-2
     pub(crate) fn heard_request(&mut self, path: Path, now: Instant) {
-        if !self.active || path.is(self.current) {
+        if path.is(self.current) {
+            self.asked_at = Some(now);
+            return;
+        }
+        if !self.active {
             return;
         }
         match self.find(path) {

@@ -49,6 +49,12 @@ impl Watch {
         self.silent >= 2
     }
 
+    /// A session came into use: whoever made it has something to send.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.sent_at = Some(now);
+        self.next_at = Some(now + MIN / 2);
+    }
+
     /// Whether the last look found nothing received although something was sent.
     pub(super) fn is_silent(&self) -> bool {
         self.silent > 0

@@ -1,5 +1,6 @@
 //! Scenarios with figures, shared by the tests and by `cargo xtask evidence`.
 
+pub mod direct;
 pub mod handshake;
 pub mod nat;
 pub mod random;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shadowmesh_crypto::{Identity, PublicIdentity};
-use shadowmesh_net::{DataPlane, DropReason, NetConfig, NetEvent, RelayConfig};
+use shadowmesh_net::{
+    AddressKind, DataPlane, DropReason, NetConfig, NetEvent, OwnAddress, RelayConfig,
+};
 use shadowmesh_vpn::{Node, NodeConfig, NodeEvent, NodePeer, NodeRelay};
 use shadowmesh_wire::PeerId;
 
@@ -15,6 +17,9 @@ use super::topology::{BoxId, Realm};
 
 /// What the hosts' wall clocks show when the world begins: a day in 2033.
 const UNIX_TIME_AT_BIRTH: Duration = Duration::from_secs(2_000_000_000);
+
+/// The node's socket number n is at this port and n.
+const SOCKET_PORTS: u16 = 20_000;
 
 /// How many datagrams a host without a node keeps: more than any scenario waits for.
 const BARE_MAX: usize = 4096;
@@ -49,6 +54,8 @@ pub struct HostConfig {
     pub greet: bool,
     /// What it does as a relay.
     pub relay: RelayConfig,
+    /// Whether the node is told the addresses of its host when it starts, as the program does.
+    pub tells_addresses: bool,
 }
 
 impl Default for HostConfig {
@@ -61,6 +68,7 @@ impl Default for HostConfig {
             addresses: Vec::new(),
             greet: false,
             relay: RelayConfig::default(),
+            tells_addresses: false,
         }
     }
 }
@@ -86,6 +94,8 @@ pub struct Host {
     pub(super) address_v6: Option<SocketAddr>,
     /// Ports of further sockets, which its node knows nothing of (nor could it tell them apart).
     pub(super) further_ports: BTreeSet<u16>,
+    /// Local ports that its node has opened to send from, beside the one where it listens.
+    pub(super) sockets: BTreeSet<u16>,
     /// The box it is behind.
     pub(super) behind: Realm,
     /// Whether its cable is in.
@@ -113,6 +123,7 @@ impl Host {
             address,
             address_v6: None,
             further_ports: BTreeSet::new(),
+            sockets: BTreeSet::new(),
             behind: None,
             plugged: true,
             node: None,
@@ -160,7 +171,8 @@ impl Host {
     pub(super) fn has(&self, address: SocketAddr) -> bool {
         let ours = |own: SocketAddr| {
             let port = address.port();
-            own.ip() == address.ip() && (own.port() == port || self.further_ports.contains(&port))
+            let open = self.further_ports.contains(&port) || self.socket_at(address).is_some();
+            own.ip() == address.ip() && (own.port() == port || open)
         };
         self.plugged && self.addresses().any(ours)
     }
@@ -182,9 +194,24 @@ impl Host {
         }
     }
 
-    /// Whether that address belongs to the socket of the node.
+    /// Whether that address belongs to a socket of the node.
     pub(super) fn is_nodes(&self, local: SocketAddr) -> bool {
-        self.addresses().any(|own| own == local)
+        self.addresses().any(|own| own == local) || self.socket_at(local).is_some()
+    }
+
+    /// The number of the node's further socket at that address.
+    pub(super) fn socket_at(&self, local: SocketAddr) -> Option<u16> {
+        let number = local.port().checked_sub(SOCKET_PORTS)?;
+        self.sockets.contains(&number).then_some(number)
+    }
+
+    /// The address of a socket of the node, by number; one that was not there is opened.
+    pub(super) fn socket_address(&mut self, listening: SocketAddr, number: u16) -> SocketAddr {
+        if number == 0 {
+            return listening;
+        }
+        self.sockets.insert(number);
+        SocketAddr::new(listening.ip(), SOCKET_PORTS + number)
     }
 
     /// Its node.
@@ -230,6 +257,14 @@ impl Host {
             relays: self.relays.clone(),
         };
         let mut node = Node::new(config, now).expect("the scenario's configuration is sound");
+        self.sockets.clear();
+        if self.config.tells_addresses {
+            let own = self.addresses().map(|address| OwnAddress {
+                address,
+                kind: AddressKind::Host,
+            });
+            node.set_own_addresses(own.collect(), now);
+        }
         if self.config.greet {
             node.connect_all(now);
         }
@@ -240,6 +275,9 @@ impl Host {
         let NodeEvent::Net(event) = event else { return };
         if let NetEvent::LearnedKey(key) = &event {
             self.learned.insert(key.peer_id(), key.clone());
+        }
+        if let NetEvent::SocketsDone { keep } = &event {
+            self.sockets.retain(|number| keep.contains(number));
         }
         self.events.push((now, event));
     }

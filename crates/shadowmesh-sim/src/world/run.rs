@@ -54,7 +54,10 @@ impl World {
             .add(TraceEvent::Arrived, self.now, source, to.0, data.len());
         let host = &mut self.hosts[to.0];
         if host.is_up() && host.is_nodes(local) {
-            let received = Received::from_remote(remote);
+            let received = Received {
+                socket: host.socket_at(local).unwrap_or(0),
+                ..Received::from_remote(remote)
+            };
             if self.liars.contains_key(&to) {
                 return self.arrive_at_liar(to, received, data.to_vec());
             }
@@ -139,6 +142,7 @@ impl World {
         let Some(source) = self.host(from).source_for(transmit.remote) else {
             return;
         };
+        let source = self.hosts[from.0].socket_address(source, transmit.socket);
         for data in transmit.contents.chunks(segment) {
             self.dispatch(from, source, transmit.remote, data, transmit.may_fragment);
         }

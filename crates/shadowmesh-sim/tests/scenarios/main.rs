@@ -7,6 +7,7 @@ mod behind_nat;
 mod both_call_at_once;
 mod clock_jump;
 mod data_plane;
+mod direct;
 mod early_frames;
 mod failed_rekey;
 mod handshake_loss;

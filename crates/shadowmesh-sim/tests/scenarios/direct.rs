@@ -1,0 +1,93 @@
+//! Nodes that meet over a relay find the way straight, and lose it without losing each other.
+
+use shadowmesh_sim::NatKind::{
+    Double, FullCone, Open, PortRestricted, SymmetricRandom, SymmetricSequential,
+};
+use shadowmesh_sim::scenario::direct::{Breaks, broken, cell, has_direct_way, switches};
+use shadowmesh_sim::seeds;
+
+use crate::{millis, seconds};
+
+// PROTOCOL SM-PA-6
+// PROTOCOL SM-PA-7
+#[test]
+fn pairs_behind_nats_go_straight_within_five_seconds_and_lose_nothing() {
+    seeds::each("direct", 2, |seed| {
+        for kinds in [
+            [Open, PortRestricted],
+            [FullCone, SymmetricRandom],
+            [PortRestricted, PortRestricted],
+            [Double, PortRestricted],
+            [SymmetricSequential, PortRestricted],
+        ] {
+            assert!(has_direct_way(kinds));
+            let cell = cell(seed, kinds);
+            assert!(cell.connected.is_some_and(|t| t < seconds(2)), "{cell:?}");
+            assert!(cell.direct.is_some_and(|t| t < seconds(5)), "{cell:?}");
+            assert_eq!(cell.lost, 0, "{cell:?}");
+        }
+    });
+}
+
+#[test]
+fn where_there_is_nothing_to_aim_at_the_relay_stays() {
+    seeds::each("direct", 2, |seed| {
+        let cell = cell(seed, [SymmetricRandom, SymmetricRandom]);
+        assert!(cell.connected.is_some_and(|t| t < seconds(2)), "{cell:?}");
+        assert_eq!((cell.direct, cell.lost), (None, 0));
+    });
+}
+
+// PROTOCOL SM-PA-8
+#[test]
+fn random_ports_are_met_by_guessing_in_most_runs() {
+    let direct = (1..=6)
+        .filter(|seed| {
+            let cell = cell(*seed, [SymmetricRandom, PortRestricted]);
+            cell.direct.is_some_and(|time| time < seconds(5))
+        })
+        .count();
+    assert!(direct >= 4, "{direct} of 6");
+}
+
+// PROTOCOL SM-PA-5
+#[test]
+fn a_cut_way_is_replaced_by_the_relay_within_half_a_second() {
+    seeds::each("direct", 3, |seed| {
+        for breaks in [Breaks::Direct, Breaks::DirectOneWay] {
+            let figures = broken(seed, breaks);
+            let healed = figures.healed_in.expect("traffic flows again");
+            assert!(healed < millis(500), "{breaks:?}: {healed:?}");
+            assert!(figures.kept_session);
+        }
+    });
+}
+
+// PROTOCOL SM-PA-5
+#[test]
+fn a_relay_that_dies_is_replaced_by_the_second_within_a_second() {
+    seeds::each("direct", 3, |seed| {
+        let figures = broken(seed, Breaks::Relay);
+        let healed = figures.healed_in.expect("traffic flows again");
+        assert!(healed < seconds(1), "{healed:?}");
+        assert!(figures.kept_session);
+    });
+}
+
+// PROTOCOL SM-PA-5
+#[test]
+fn switches_to_the_straight_way_lose_nothing_double_nothing_and_pause_nothing() {
+    seeds::each("direct", 1, |seed| {
+        let figures = switches(seed, 4, 0.0);
+        assert_eq!((figures.count, figures.lost), (4, 0), "{figures:?}");
+        assert!(
+            figures.pauses.iter().all(|pause| *pause < millis(50)),
+            "{figures:?}"
+        );
+        assert!(figures.migration < millis(201), "{figures:?}");
+        assert!(
+            figures.breaks.iter().all(|took| *took < millis(500)),
+            "{figures:?}"
+        );
+    });
+}
