@@ -1,6 +1,6 @@
 //! What the host says of its network.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use shadowmesh_wire::PeerId;
@@ -29,6 +29,10 @@ impl Net {
     /// about ways may be wrong, and peers that could not be reached may be reachable now.
     pub fn network_changed(&mut self, now: Instant) {
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        let own = &self.own_addresses;
+        let ours: Vec<IpAddr> = own.iter().map(|own| own.address.ip()).collect();
+        // Where the host does not say, all of them may still be.
+        let is_gone = |ip: IpAddr| !ours.is_empty() && !ours.contains(&ip);
         for id in peers {
             let Some(peer) = self.peers.get(&id) else {
                 continue;
@@ -36,7 +40,7 @@ impl Net {
             match peer.primary {
                 Some(key) => {
                     if let Some(connection) = self.control.connections.get_mut(&key) {
-                        connection.paths.network_changed(now);
+                        connection.paths.network_changed(is_gone, now);
                     }
                     self.drive_paths(key, now);
                 }
@@ -44,6 +48,7 @@ impl Net {
                 None => {}
             }
         }
+        self.output.forwarding_stale = true;
         self.settle(now);
     }
 

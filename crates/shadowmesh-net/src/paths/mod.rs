@@ -28,7 +28,7 @@ mod search;
 mod watch;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use shadowmesh_wire::control::Candidates;
@@ -509,8 +509,12 @@ impl Paths {
     }
 
     /// The host's network changed: everything that was proven may be wrong, and what was in vain may
-    /// work now.
-    pub(crate) fn network_changed(&mut self, now: Instant) {
+    /// work now. `is_gone`: an address of ours is ours no longer, so nothing more is sent from it.
+    pub(crate) fn network_changed(&mut self, is_gone: impl Fn(IpAddr) -> bool, now: Instant) {
+        let ways = self.table.iter_mut().map(|candidate| &mut candidate.path);
+        for way in ways.chain([&mut self.current]) {
+            way.local_ip = way.local_ip.filter(|ip| !is_gone(*ip));
+        }
         self.check = None;
         self.begin_check(now);
         self.probe_now(|candidate| candidate.heard_at.is_some());

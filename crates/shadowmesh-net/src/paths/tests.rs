@@ -290,3 +290,20 @@ fn a_search_in_vain_is_repeated_at_the_interval_of_retries() {
     assert!(world.news.contains(&News::SearchWanted));
     assert_eq!(world.current(), relayed(1));
 }
+
+#[test]
+fn nothing_is_sent_from_an_address_that_the_host_has_lost() {
+    let from = |way: Path, last| Path {
+        local_ip: Some([198, 51, 100, last].into()),
+        ..way
+    };
+    let mut paths = Paths::new(from(path(1), 1), &[], PathTimers::default(), start());
+    paths.activate(start());
+    let gone = |ip: IpAddr| ip == IpAddr::from([198, 51, 100, 1]);
+    paths.network_changed(|_| false, start());
+    assert_eq!(paths.current().local_ip, from(path(1), 1).local_ip);
+    paths.network_changed(gone, start());
+    assert_eq!(paths.current().local_ip, None);
+    let probed = std::iter::from_fn(|| paths.poll_probe());
+    assert!(probed.into_iter().all(|want| want.path.local_ip.is_none()));
+}

@@ -1,6 +1,7 @@
 //! Peers that move.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use super::harness::{World, ms};
 use crate::NetEvent;
@@ -121,4 +122,34 @@ fn an_ipv4_address_written_as_ipv6_is_the_same_address() {
         b"a packet of ordinary size, so that a reset is smaller than it",
     );
     assert!(world.run_until(ms(200), |world| world.is_up(1, 0)));
+}
+
+/// What is promised of a change of path: this much time of a core for both sides together.
+const VALIDATION_MAX: Duration = Duration::from_micros(553);
+
+// PROTOCOL SM-PA-2
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long it takes is the question here"
+)]
+fn a_new_path_is_validated_in_a_round_trip_and_less_than_553_us() {
+    let mut world = World::pair(9);
+    world.join(0, 1);
+    let is_moved = |event: &NetEvent| matches!(event, NetEvent::PathChanged { .. });
+    let mut shortest = Duration::MAX;
+    for port in 7000..7020 {
+        world.run(ms(3_000));
+        let before = world.count(1, is_moved);
+        world.nodes[0].address = ([198, 51, 100, 7], port).into();
+        let (at, start) = (world.now, Instant::now());
+        world.nodes[0].net.network_changed(at);
+        let moved = world.run_until(ms(500), |world| world.count(1, is_moved) > before);
+        shortest = shortest.min(start.elapsed());
+        assert!(moved, "port {port}");
+        // The mover's probe to the peer, then the peer's challenge and its answer.
+        assert_eq!(world.now - at, 3 * world.delay);
+    }
+    println!("a change of path costs both sides {shortest:?} together");
+    assert!(shortest < VALIDATION_MAX, "{shortest:?}");
 }

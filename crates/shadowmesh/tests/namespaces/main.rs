@@ -14,6 +14,7 @@ mod path_mtu;
 mod queues;
 mod relay;
 mod restart;
+mod roaming;
 mod service;
 mod strangers;
 mod support;
