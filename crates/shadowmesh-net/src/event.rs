@@ -63,9 +63,13 @@ impl Received {
     }
 }
 
-/// An address with IPv4 as such, see [`Received::canonical`].
+/// An address with IPv4 as such, see [`Received::canonical`]. A link-local address keeps its interface,
+/// without which nothing can be sent there.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address.ip().to_canonical() {
+        ip if ip.is_ipv4() => SocketAddr::new(ip, address.port()),
+        _ => address,
+    }
 }
 
 /// A datagram (or a run of equal-sized ones) to send.
@@ -407,5 +411,19 @@ impl CandidateState {
             CandidateState::Proven => "proven",
             CandidateState::Broken => "broken",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_on_a_link_keeps_its_interface_and_ipv4_is_ipv4() {
+        use std::net::SocketAddrV6;
+        let link = SocketAddrV6::new("fe80::1".parse().unwrap(), 7, 0, 3).into();
+        assert_eq!(canonical(link), link);
+        let mapped = "[::ffff:192.0.2.1]:7".parse().unwrap();
+        assert_eq!(canonical(mapped), ([192, 0, 2, 1], 7).into());
     }
 }
