@@ -1,11 +1,16 @@
 //! `evidence connect`: what is promised of ways to peers, whatever stands between.
 
 mod breaks;
+mod crowd;
 mod nat_grid;
 mod random_worlds;
+mod relay_clients;
+mod relay_death;
+mod relay_rate;
+mod thousand_peers;
 mod web;
 
-use super::{Check, Measured, Run};
+use super::{Check, Measured, Run, field, program};
 
 /// All of them, quick ones first.
 pub const CHECKS: &[Check] = &[
@@ -33,6 +38,26 @@ pub const CHECKS: &[Check] = &[
         name: "switching",
         what: "20 switches each way under a stream: none lost or doubled by them, pauses under 50 ms, migration under 201 ms",
         run: Run::Once(breaks::switching),
+    },
+    Check {
+        name: "relay-rate",
+        what: "one TCP stream over a relay, all three on this machine: 2 Gbit/s and more",
+        run: Run::Once(relay_rate::run),
+    },
+    Check {
+        name: "relay-death",
+        what: "a relay is killed under traffic: packets flow over the second within a second",
+        run: Run::Once(relay_death::run),
+    },
+    Check {
+        name: "relay-clients",
+        what: "a relay with 1,000 clients: memory, CPU, and no more than its share for a greedy one",
+        run: Run::Once(relay_clients::run),
+    },
+    Check {
+        name: "thousand-peers",
+        what: "1,000 connected peers of one node take less than 512 MiB; 10,000 shown",
+        run: Run::Once(thousand_peers::run),
     },
     Check {
         name: "random-worlds",
