@@ -76,6 +76,13 @@ impl Handle {
         self.execute(format!("bring up device number {index}"), request)
     }
 
+    /// Takes a device down.
+    pub fn set_down(&self, index: u32) -> Result<()> {
+        let header = link_header(index, 0, libc::IFF_UP as u32);
+        let request = Request::new(libc::RTM_NEWLINK, REQUEST, &header);
+        self.execute(format!("take down device number {index}"), request)
+    }
+
     /// Waits until a device that is up, and the other end of its cable with it, passes packets.
     ///
     /// The kernel notices a carrier in a worker of its own, up to a second after both ends are

@@ -30,6 +30,9 @@ impl Handle {
     pub fn set_up(&self, _index: u32) -> Result<()> {
         match self.0 {}
     }
+    pub fn set_down(&self, _index: u32) -> Result<()> {
+        match self.0 {}
+    }
     pub fn wait_for_carrier(&self, _index: u32, _timeout: Duration) -> Result<()> {
         match self.0 {}
     }

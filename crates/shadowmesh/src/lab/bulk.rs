@@ -54,11 +54,22 @@ pub fn transfer(
     address: IpAddr,
     amount: Amount,
 ) -> io::Result<BulkReport> {
+    transfer_patiently(from, to, address, amount, STALL_MAX)
+}
+
+/// As [`transfer`], where the connection may stall for as long as `stall_max`.
+pub fn transfer_patiently(
+    from: &Netns,
+    to: &Netns,
+    address: IpAddr,
+    amount: Amount,
+    stall_max: Duration,
+) -> io::Result<BulkReport> {
     let listener = to.run(|| listen(address))?;
     let target = listener.local_addr()?;
     thread::scope(|scope| {
-        let receiver = scope.spawn(|| receive(&listener, amount));
-        let sent = from.run(|| send(target, amount));
+        let receiver = scope.spawn(|| receive(&listener, amount, stall_max));
+        let sent = from.run(|| send(target, amount, stall_max));
         let received = receiver.join().expect("the receiving half does not panic");
         let ((bytes, elapsed, read), sent) = (received?, sent?);
         Ok(BulkReport {
@@ -80,13 +91,13 @@ fn listen(address: IpAddr) -> io::Result<TcpListener> {
 }
 
 /// Waits for the sender at most [`STALL_MAX`]: if it could not connect, nobody ever comes.
-fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+fn accept(listener: &TcpListener, stall_max: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + STALL_MAX;
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(false)?;
-                stream.set_read_timeout(Some(STALL_MAX))?;
+                stream.set_read_timeout(Some(stall_max))?;
                 return Ok(stream);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -100,8 +111,12 @@ fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     }
 }
 
-fn receive(listener: &TcpListener, amount: Amount) -> io::Result<(u64, Duration, Option<Digest>)> {
-    let mut stream = accept(listener)?;
+fn receive(
+    listener: &TcpListener,
+    amount: Amount,
+    stall_max: Duration,
+) -> io::Result<(u64, Duration, Option<Digest>)> {
+    let mut stream = accept(listener, stall_max)?;
     let mut hash = hash_for(amount);
     let mut chunk = vec![0u8; CHUNK_LEN];
     let mut bytes = 0;
@@ -122,8 +137,8 @@ fn receive(listener: &TcpListener, amount: Amount) -> io::Result<(u64, Duration,
     }
 }
 
-fn send(target: SocketAddr, amount: Amount) -> io::Result<Option<Digest>> {
-    let mut stream = connect(target)?;
+fn send(target: SocketAddr, amount: Amount, stall_max: Duration) -> io::Result<Option<Digest>> {
+    let mut stream = connect(target, stall_max)?;
     let mut hash = hash_for(amount);
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     let mut chunk = vec![0u8; CHUNK_LEN];
@@ -151,12 +166,12 @@ fn send(target: SocketAddr, amount: Amount) -> io::Result<Option<Digest>> {
     Ok(hash.map(Context::finish))
 }
 
-fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+fn connect(target: SocketAddr, stall_max: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
     socket.set_tcp_congestion(CONGESTION.as_bytes())?;
     socket.connect_timeout(&target.into(), STALL_MAX)?;
-    socket.set_write_timeout(Some(STALL_MAX))?;
-    socket.set_read_timeout(Some(STALL_MAX))?;
+    socket.set_write_timeout(Some(stall_max))?;
+    socket.set_read_timeout(Some(stall_max))?;
     Ok(socket.into())
 }
 

@@ -2,6 +2,7 @@
 
 mod breaks;
 mod crowd;
+mod darkness;
 mod nat_grid;
 mod random_worlds;
 mod relay_clients;
@@ -58,6 +59,11 @@ pub const CHECKS: &[Check] = &[
         name: "thousand-peers",
         what: "1,000 connected peers of one node take less than 512 MiB; 10,000 shown",
         run: Run::Once(thousand_peers::run),
+    },
+    Check {
+        name: "darkness",
+        what: "a transfer goes on after 60 s without any network, and pings within 5 s",
+        run: Run::Once(darkness::run),
     },
     Check {
         name: "random-worlds",
