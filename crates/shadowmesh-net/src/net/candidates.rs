@@ -18,14 +18,19 @@ use shadowmesh_wire::way::Way;
 use super::Net;
 use crate::control::ConnKey;
 use crate::event::{AddressKind, canonical};
-use crate::paths::{BirthdaySide, Origin, Path, Tier, acceptable, our_mapping};
+use crate::paths::{BirthdaySide, Origin, Path, Tier, acceptable, agreed, our_mapping};
 use crate::peer::Role;
 
+/// Limit: observers whose word counts. More know no more.
+// PROTOCOL SM-PA-6
+const OBSERVATIONS_MAX: usize = 8;
+
 impl Net {
-    /// Who sees us where, by UDP.
+    /// Who sees us where, by UDP: members and relays of ours. Who only uses us as a relay is not asked.
     pub(super) fn observations(&self) -> Vec<(PeerId, SocketAddr)> {
         self.peers
             .iter()
+            .filter(|(_, peer)| peer.role != Role::Client)
             .filter_map(|(id, peer)| {
                 let connection = self.control.connections.get(&peer.primary?)?;
                 let direct = Way::of(connection.paths.current().remote).is_udp();
@@ -49,6 +54,8 @@ impl Net {
             let host = own(AddressKind::Host).any(|own| own == *address);
             !host || Tier::of(*address) == Tier::Direct
         });
+        observed.truncate(OBSERVATIONS_MAX);
+        let mut observed = agreed(&observed);
         let (mapping, predicted) = our_mapping(&observed);
         observed.sort_unstable();
         observed.dedup();
@@ -82,23 +89,33 @@ impl Net {
 
     /// Whether looking for a better way than the session has may be worth anything.
     pub(super) fn wants_search(&self, key: ConnKey) -> bool {
-        self.control
-            .connections
-            .get(&key)
-            .is_some_and(|connection| {
-                // With a relay there is nothing to find: we were told where it is.
-                let of_member = connection
-                    .peer
-                    .is_some_and(|id| self.peers.get(&id).is_some_and(|p| p.role == Role::Member));
-                of_member
-                    && (!connection.paths.tier().is_direct()
-                        || connection.paths.tier() != Tier::Local && !self.own_addresses.is_empty())
+        let tier = self.control.connections.get(&key).map(|c| c.paths.tier());
+        // With a relay there is nothing to find: we were told where it is.
+        self.is_of_member(key)
+            && tier.is_some_and(|tier| {
+                !tier.is_direct() || tier != Tier::Local && !self.own_addresses.is_empty()
             })
     }
 
-    /// Asks the peer of a session to search with us, and begins with what is known.
+    /// Whether this is the session of a member: only members search with each other. Relays and their
+    /// clients are not told where we are.
+    // PROTOCOL SM-PA-6
+    pub(super) fn is_of_member(&self, key: ConnKey) -> bool {
+        let id = self.control.connections.get(&key).and_then(|c| c.peer);
+        id.is_some_and(|id| self.is_member(&id))
+    }
+
+    pub(super) fn is_member(&self, id: &PeerId) -> bool {
+        let peer = self.peers.get(id);
+        peer.is_some_and(|peer| peer.role == Role::Member)
+    }
+
+    /// Asks the peer of a session, if that is a member, to search with us, and begins with what is known.
     // PROTOCOL SM-PA-6
     pub(super) fn search(&mut self, key: ConnKey, now: Instant) {
+        if !self.is_of_member(key) {
+            return;
+        }
         let Some(connection) = self.control.connections.get_mut(&key) else {
             return;
         };
@@ -116,33 +133,18 @@ impl Net {
     // PROTOCOL SM-PA-6
     // PROTOCOL SM-PA-7
     pub(super) fn on_candidates(&mut self, key: ConnKey, theirs: Candidates, now: Instant) {
-        let loopback = self
-            .own_addresses
-            .iter()
-            .any(|own| own.address.ip().is_loopback());
         // Where two connections crossed, it may have been said on the one that lost.
         let peer = self.control.connections.get(&key).and_then(|c| c.peer);
         let primary = peer.and_then(|peer| self.peers.get(&peer)?.primary);
         let Some(key) = primary else { return };
-        let overlay = derived(&self.peer_id()).map(|(ip, len)| IpPrefix::containing(ip, len));
-        let Some(connection) = self.control.connections.get_mut(&key) else {
-            return;
-        };
         // Between a relay and its client nobody looks for other ways, and a client is not told ours.
-        let peer = connection.peer.and_then(|id| self.peers.get(&id));
-        if peer.is_none_or(|peer| peer.role != Role::Member) {
+        if !self.is_of_member(key) {
             return;
         }
-        let paths = &mut connection.paths;
-        if !paths.admit_round(now) || theirs.round < paths.round {
-            return;
-        }
-        let asked = theirs.round > paths.round;
-        paths.round = theirs.round;
         let mut ways = Vec::new();
         for candidate in &theirs.addresses {
             let address = canonical(candidate.address);
-            if acceptable(address, &overlay, loopback) {
+            if self.accepts(address) {
                 let origin = match candidate.kind {
                     CandidateKind::Predicted => Origin::Predicted,
                     _ => Origin::Told,
@@ -150,6 +152,15 @@ impl Net {
                 ways.push((Path::to(address), origin));
             }
         }
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        let paths = &mut connection.paths;
+        if !paths.admit_round(now) || theirs.round < paths.round {
+            return;
+        }
+        let asked = theirs.round > paths.round;
+        paths.round = theirs.round;
         let (round, mapping) = (theirs.round, theirs.mapping);
         let stable = theirs.addresses.iter().find(|candidate| {
             candidate.kind == CandidateKind::Observed && candidate.address.is_ipv4()
@@ -172,14 +183,27 @@ impl Net {
         self.drive_paths(key, now);
     }
 
-    /// A peer says where it sees us. A second word from it, or from somebody else, can show how we are
-    /// translated; but only a change of address is worth another search.
-    pub(super) fn on_observed(&mut self, key: ConnKey, address: SocketAddr, _now: Instant) {
+    /// A peer or a relay says where it sees us. A second word from it, or from somebody else, can show how
+    /// we are translated. A client of ours has no part in this.
+    // PROTOCOL SM-RL-5
+    pub(super) fn on_observed(&mut self, key: ConnKey, address: SocketAddr) {
+        let accepted = self.accepts(address);
         if let Some(connection) = self.control.connections.get_mut(&key)
-            && Way::of(address).is_udp()
+            && let Some(peer) = connection.peer.and_then(|id| self.peers.get(&id))
+            && peer.role != Role::Client
+            && accepted
         {
             connection.paths.observed = Some(address);
         }
+    }
+
+    /// Whether an address that a peer names may be one: of ours, or a way to it.
+    // PROTOCOL SM-PA-6
+    fn accepts(&self, address: SocketAddr) -> bool {
+        let mut own = self.own_addresses.iter();
+        let loopback = own.any(|own| own.address.ip().is_loopback());
+        let overlay = derived(&self.peer_id()).map(|(ip, len)| IpPrefix::containing(ip, len));
+        acceptable(address, &overlay, loopback)
     }
 
     /// What we know of ourselves changed: those who do not reach us straight may do so now.

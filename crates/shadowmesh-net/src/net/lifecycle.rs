@@ -210,7 +210,7 @@ impl Net {
         };
         let path = connection.paths.current();
         let earlier = peer.primary;
-        if earlier.is_none() {
+        if earlier.is_none() && peer.role == Role::Member {
             let relayed = matches!(Way::of(path.remote), Way::Relayed { .. });
             self.connectivity.connected(relayed);
         }

@@ -375,6 +375,12 @@ impl Net {
         all.map(|connection| connection.stream.outgoing_len()).sum()
     }
 
+    /// Highest round of a search said or heard in the session with a peer.
+    pub(crate) fn search_round(&self, id: &PeerId) -> u32 {
+        let key = self.peers[id].primary.expect("the test connected it");
+        self.control.connections[&key].paths.round
+    }
+
     /// Asks the first peer for new keys before their time.
     pub(crate) fn ask_rekey_now(&mut self, now: Instant) {
         self.ask_rekey(self.primary_key(0), now);

@@ -287,11 +287,12 @@ impl Net {
         }
         let was_direct = self.tier(from.remote).is_direct();
         let is_direct = self.tier(path.remote).is_direct();
+        let counts = self.is_member(&id);
         match why {
-            Why::Better(took) if is_direct && !was_direct => {
+            Why::Better(took) if counts && is_direct && !was_direct => {
                 self.connectivity.migrated(took.or(rtt).unwrap_or_default());
             }
-            Why::Broken if was_direct => self.connectivity.fell_back(),
+            Why::Broken if counts && was_direct => self.connectivity.fell_back(),
             _ => {}
         }
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -301,7 +302,15 @@ impl Net {
             peer: id,
             path: self.relays.info(path.remote),
         });
-        tracing::debug!(peer = %id, ?why, kind = self.relays.info(path.remote).kind(), "path");
+        // Nobody is to read in a relay's log whom it serves.
+        // PROTOCOL SM-RL-5
+        let named = (!self.is_client(&id)).then(|| tracing::field::display(id));
+        tracing::debug!(
+            peer = named,
+            ?why,
+            kind = self.relays.info(path.remote).kind(),
+            "path"
+        );
         self.tell_address(key, path.remote, now);
         self.start_mtu(key, Some(key), now);
         // Who is reached over this peer is reached otherwise now.

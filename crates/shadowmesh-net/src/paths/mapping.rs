@@ -46,6 +46,23 @@ pub(crate) fn our_mapping(observed: &[SocketAddr]) -> (Mapping, Vec<SocketAddr>)
     (Mapping::Sequential, predicted)
 }
 
+/// What observers say, without an address that only one of them names while others agree on another
+/// (of the same IP version): it may be made up, to have peers write there or to make our translation
+/// look random.
+// PROTOCOL SM-PA-6
+pub(crate) fn agreed(observed: &[SocketAddr]) -> Vec<SocketAddr> {
+    let alone = |address: &SocketAddr| {
+        let mut all = observed.iter().filter(|other| other.ip() == address.ip());
+        all.nth(1).is_none()
+    };
+    let agree = [false, true].map(|v4| {
+        let mut alike = observed.iter().filter(|address| address.is_ipv4() == v4);
+        alike.any(|address| !alone(address))
+    });
+    let kept = |address: &&SocketAddr| !alone(address) || !agree[usize::from(address.is_ipv4())];
+    observed.iter().filter(kept).copied().collect()
+}
+
 /// Whether an address that a peer names may be probed. Others are no use, or not its to name: it could
 /// have us write to whole groups, to ourselves, or into the overlay. `loopback`: we are there ourselves.
 // PROTOCOL SM-PA-6
@@ -95,6 +112,20 @@ mod tests {
         assert_eq!(our_mapping(&[at(7), at(40_000)]).0, Mapping::Random);
         let elsewhere = ([198, 51, 100, 2], 7).into();
         assert_eq!(our_mapping(&[at(7), elsewhere]).0, Mapping::Random);
+    }
+
+    // PROTOCOL SM-PA-6
+    #[test]
+    fn one_observer_against_others_that_agree_is_not_believed() {
+        let liar: SocketAddr = ([203, 0, 113, 9], 53).into();
+        let six: SocketAddr = "[2001:db8::1]:7".parse().unwrap();
+        let observed = [at(7), liar, at(7), six];
+        assert_eq!(agreed(&observed), [at(7), at(7), six]);
+        assert_eq!(our_mapping(&agreed(&observed)).0, Mapping::Stable);
+        // Other ports of one address are what translations give.
+        assert_eq!(agreed(&[at(7), liar, at(9)]), [at(7), at(9)]);
+        // With two who differ nobody knows.
+        assert_eq!(agreed(&[at(7), liar]), [at(7), liar]);
     }
 
     // PROTOCOL SM-PA-6

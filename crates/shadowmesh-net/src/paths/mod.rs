@@ -38,7 +38,7 @@ use crate::bucket::Bucket;
 use crate::config::PathTimers;
 use crate::event::CandidateState;
 pub(crate) use candidate::{Candidate, Origin, Path};
-pub(crate) use mapping::{acceptable, our_mapping};
+pub(crate) use mapping::{acceptable, agreed, our_mapping};
 pub(crate) use mtu::{MtuSearch, View};
 pub(crate) use score::Tier;
 pub(crate) use search::BirthdaySide;

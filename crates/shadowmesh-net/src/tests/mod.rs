@@ -1,6 +1,7 @@
 //! `Net` in virtual time, with one scenario file for each behaviour.
 
 mod bare;
+mod candidates;
 mod data_plane;
 mod early_data;
 mod early_frames;
