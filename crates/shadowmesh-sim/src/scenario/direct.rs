@@ -111,8 +111,8 @@ pub fn cell(seed: u64, kinds: [NatKind; 2]) -> Cell {
         (Some(there), Some(back)) => Some(there.max(back) - began),
         _ => None,
     };
-    let after = connected.map_or(began, |took| began + took);
-    sent.retain(|number| ledger.entry(*number).sent >= after);
+    let after = connected.map(|took| began + took);
+    sent.retain(|number| after.is_some_and(|after| ledger.entry(*number).sent >= after));
     Cell {
         kinds,
         connected,

@@ -1,18 +1,10 @@
 //! A node behind each kind of NAT keeps its session with a public one, whatever its boxes forget.
 //!
-//! What the present `net` does with NATs, seen in these runs:
-//! - a node behind any kind that passes UDP reaches a public node and stays reachable: the probe of an
-//!   idle session, every ten seconds, keeps the mapping alive;
-//! - when a box forgets its mappings or gets another address, a node that sends keeps its session: at
-//!   once from inside, within two to three seconds to it, because only a probe (sent when nothing comes
-//!   back for a second) makes the public node follow, not a data frame from the new address.
-//!
-//! What it does not do yet, and relays and candidates are for:
-//! - two nodes that are both behind NATs never meet, not even two full cones;
-//! - a public node cannot call one behind a NAT: it waits to be called;
-//! - when only the public node sends, a rebooted box costs the session: packets are lost for eleven
-//!   seconds, until the idle one's next probe is answered by a reset and it calls again;
-//! - nothing gets through where UDP is blocked.
+//! There is no relay here, so only what a pair can do alone is seen: a node behind any kind that passes UDP
+//! reaches a public node and stays reachable, because the probe of an idle session keeps the mapping alive;
+//! and when a box forgets its mappings or gets another address under traffic, the probe that silence brings
+//! about shows the public node the new one. When only the public node sends, a rebooted box costs packets
+//! until the next probe of the idle one. What pairs with relays do is in [`direct`](super::direct).
 
 use std::time::Duration;
 
