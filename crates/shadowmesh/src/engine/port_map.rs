@@ -240,6 +240,9 @@ fn is_inside(own: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shadowmesh_io::lab::privileged;
+    use shadowmesh_io::netlink::Route;
+    use shadowmesh_io::netns::Netns;
 
     #[test]
     fn only_a_host_behind_a_nat_asks_for_a_port() {
@@ -269,5 +272,97 @@ mod tests {
         let waits: Vec<Duration> = (0..8).map(|_| keeper.keep(Instant::now())).collect();
         assert_eq!(waits[..3], [RETRY, 2 * RETRY, 4 * RETRY]);
         assert_eq!(waits[7], RETRY_MAX);
+    }
+
+    const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 5, 2);
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 5, 1);
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// A host and its router, joined by a cable.
+    fn behind_router() -> [Netns; 2] {
+        let ends = [Netns::new().unwrap(), Netns::new().unwrap()];
+        ends[0].run(|| {
+            let netlink = Handle::new().unwrap();
+            netlink.create_veth("uplink", "lan").unwrap();
+            let far = netlink.link_by_name("lan").unwrap().index;
+            netlink.move_to_netns(far, &ends[1]).unwrap();
+        });
+        for (netns, name, address) in [(&ends[1], "lan", ROUTER), (&ends[0], "uplink", HOST)] {
+            netns.run(|| {
+                let netlink = Handle::new().unwrap();
+                let index = netlink.link_by_name(name).unwrap().index;
+                netlink.add_address(index, address.into(), 24).unwrap();
+                netlink.set_up(index).unwrap();
+            });
+        }
+        ends[0].run(|| {
+            let netlink = Handle::new().unwrap();
+            let index = netlink.link_by_name("uplink").unwrap().index;
+            netlink.wait_for_carrier(index, PATIENCE).unwrap();
+            let everywhere = Route::via(Ipv4Addr::UNSPECIFIED.into(), 0, ROUTER.into());
+            netlink.add_route(&everywhere).unwrap();
+        });
+        ends
+    }
+
+    /// A router that speaks NAT-PMP (RFC 6886 §3.3) and gives a port for two seconds; the times that it
+    /// was asked for.
+    fn speak_nat_pmp(router: &Netns) -> mpsc::Receiver<u32> {
+        let socket = router.run(|| UdpSocket::bind((ROUTER, 5351)).unwrap());
+        let (asked, heard) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 1100];
+            while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                let mut answer = match buffer[..len] {
+                    [0, 0] => vec![0, 0x80, 0, 0, 0, 0, 0, 1, 203, 0, 113, 9],
+                    [0, 1, _, _, high, low, ..] => {
+                        let lifetime = u32::from_be_bytes(buffer[8..12].try_into().unwrap());
+                        let _ = asked.send(lifetime);
+                        vec![0, 0x81, 0, 0, 0, 0, 0, 1, high, low]
+                    }
+                    // Of PCP it knows that it is not NAT-PMP.
+                    _ => vec![0, 0x80, 0, 1, 0, 0, 0, 1],
+                };
+                if answer.len() == 10 {
+                    let is_end = buffer[8..12] == [0; 4];
+                    let port = if is_end { 0u16 } else { 40_433 };
+                    answer.extend(port.to_be_bytes());
+                    answer.extend(if is_end { 0u32 } else { 2 }.to_be_bytes());
+                }
+                socket.send_to(&answer, from).unwrap();
+            }
+        });
+        heard
+    }
+
+    #[test]
+    fn a_port_is_told_renewed_before_its_end_and_given_back_in_namespaces() {
+        let name = "engine::port_map::tests::a_port_is_told_renewed_before_its_end_and_given_back_in_namespaces";
+        privileged(name, || {
+            let [host, router] = behind_router();
+            let heard = speak_nat_pmp(&router);
+            let (told, news) = mpsc::channel();
+            let tell = move |external| {
+                let _ = told.send(external);
+            };
+            let port_map = host.run(|| PortMap::start(4433, tell).unwrap());
+            let external = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 9), 40_433);
+            assert_eq!(news.recv_timeout(PATIENCE), Ok(Some(external)));
+            assert_eq!(heard.recv_timeout(PATIENCE), Ok(LIFETIME.as_secs() as u32));
+            let first = Instant::now();
+            assert_eq!(
+                heard.recv_timeout(PATIENCE),
+                Ok(2),
+                "renewed as it was given"
+            );
+            assert!(first.elapsed() < Duration::from_secs(2), "before its end");
+            drop(port_map);
+            let last = heard.try_iter().last();
+            assert_eq!(last, Some(0), "given back before the end is reached");
+            assert!(
+                news.try_iter().next().is_none(),
+                "nothing else was to be told"
+            );
+        });
     }
 }
