@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use shadowmesh::lab::{LabNode, RelayedLab, wait_until};
+use shadowmesh_io::lab::{NatBoxConfig, NatBoxKind};
 
 use crate::support::{REACHABLE_MAX, in_relayed_lab};
 
@@ -44,13 +45,7 @@ fn a_relayed_pair_is_told_as_such_by_metrics_status_and_doctor_and_figures_grow(
         |program, directory| RelayedLab::apart(program, directory, 1),
         |lab| {
             lab.configure().unwrap();
-            for node in &lab.nodes {
-                let mut file = OpenOptions::new()
-                    .append(true)
-                    .open(node.config_path())
-                    .unwrap();
-                writeln!(file, "[metrics]\nlisten = \"{METRICS}\"").unwrap();
-            }
+            serve_metrics(&lab.nodes);
             lab.start_all().unwrap();
             let (from, to, relay) = (&lab.nodes[0], &lab.nodes[1], &lab.nodes[2]);
             let reached = from.ping_until_answered(to.overlay_v4().into(), REACHABLE_MAX);
@@ -87,6 +82,48 @@ fn a_relayed_pair_is_told_as_such_by_metrics_status_and_doctor_and_figures_grow(
             let network = said["network"].as_array().unwrap();
             let udp = network.iter().find(|finding| finding["about"] == "UDP");
             assert_eq!(udp.unwrap()["level"], "good", "{said}");
+        },
+    );
+}
+
+/// Switches the endpoint on at every node of a laboratory that is configured.
+fn serve_metrics(nodes: &[LabNode]) {
+    for node in nodes {
+        let file = OpenOptions::new().append(true).open(node.config_path());
+        writeln!(file.unwrap(), "[metrics]\nlisten = \"{METRICS}\"").unwrap();
+    }
+}
+
+#[test]
+fn a_move_from_relay_to_direct_through_two_nats_is_counted_and_told() {
+    let name = "figures::a_move_from_relay_to_direct_through_two_nats_is_counted_and_told";
+    let nat = NatBoxConfig::new(NatBoxKind::PortRestricted);
+    in_relayed_lab(
+        name,
+        |program, directory| RelayedLab::behind_nat(program, directory, [&nat, &nat]),
+        |lab| {
+            lab.configure().unwrap();
+            serve_metrics(&lab.nodes);
+            lab.start_all().unwrap();
+            let (from, to) = (&lab.nodes[0], &lab.nodes[1]);
+            let reached = from.ping_until_answered(to.overlay_v4().into(), REACHABLE_MAX);
+            assert!(reached.is_some(), "n1 does not reach n2");
+            let direct = "shadowmesh_paths{type=\"direct\"}";
+            let told = || sample(from, direct) == Some(1.0);
+            assert!(wait_until(REACHABLE_MAX, told), "{}", doctor(from));
+            let moved = "shadowmesh_p2p_migrations_total{status=\"success\"}";
+            let took = "shadowmesh_p2p_migration_duration_seconds_count";
+            let moves = sample(from, moved).unwrap();
+            let first = sample(from, "shadowmesh_p2p_connections_total{type=\"relay\"}").unwrap();
+            assert!(moves >= 1.0 || first == 0.0, "{moves} moves of {first}");
+            assert_eq!(sample(from, took), Some(moves));
+
+            let said = doctor(from);
+            assert_eq!(said["peers"][0]["level"], "good", "{said}");
+            let network = said["network"].as_array().unwrap();
+            let nat = network.iter().find(|finding| finding["about"] == "NAT");
+            let nat = nat.unwrap()["says"].as_str().unwrap();
+            assert!(nat.contains("198.19.1."), "{said}");
         },
     );
 }
