@@ -9,14 +9,20 @@ use rand::rngs::StdRng;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::way::Way;
 
+use crate::bucket::Bucket;
 use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::ConnKey;
 use crate::forwarding::TrafficTotals;
 use crate::plane::DataPlane;
 use crate::relay::Credit;
 
-/// Limit: ways found for a peer beside those of the configuration.
-const LEARNED_MAX: usize = 4;
+/// Limit: streams found for a peer.
+const STREAMS_MAX: usize = 4;
+/// Limit: addresses heard of on the local network, where anybody may say anything: one for each IP version.
+const HEARD_MAX: usize = 2;
+/// How often such an address is looked at: so many at once, and one more in each interval.
+const HEARD_BURST: u32 = 4;
+const HEARD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What we have to do with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +41,11 @@ pub(crate) struct Peer {
     pub(crate) role: Role,
     /// As configured. Limit: [`ADDRESSES_MAX`].
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Ways found meanwhile, the newest first. Limit: [`LEARNED_MAX`].
-    learned: Vec<SocketAddr>,
+    /// Streams found meanwhile, the newest first. Limit: [`STREAMS_MAX`].
+    streams: Vec<SocketAddr>,
+    /// Addresses heard of on the local network, the newest first. Limit: [`HEARD_MAX`].
+    heard: Vec<SocketAddr>,
+    hearing: Option<Bucket>,
     /// Where its last session was: how a node that knows no address finds a peer again.
     pub(crate) last_seen: Option<SocketAddr>,
     /// The connection whose session is used for sending.
@@ -70,7 +79,9 @@ impl Peer {
         Self {
             role: Role::Member,
             addresses,
-            learned: Vec::new(),
+            streams: Vec::new(),
+            heard: Vec::new(),
+            hearing: None,
             last_seen: None,
             primary: None,
             lingering: None,
@@ -101,34 +112,64 @@ impl Peer {
         }
     }
 
-    /// Takes in a way that was found. False: it was known.
-    pub(crate) fn learn(&mut self, address: SocketAddr) -> bool {
-        if self.learned.contains(&address) || self.addresses.contains(&address) {
-            return false;
+    /// Whether a way is configured or was found.
+    pub(crate) fn knows(&self, address: SocketAddr) -> bool {
+        let mut all = self
+            .addresses
+            .iter()
+            .chain(&self.streams)
+            .chain(&self.heard);
+        all.any(|known| *known == address)
+    }
+
+    /// Takes in a way that was found.
+    pub(crate) fn learn(&mut self, address: SocketAddr) {
+        if self.knows(address) {
+            return;
         }
-        self.learned.insert(0, address);
-        self.learned.truncate(LEARNED_MAX);
-        true
+        let (found, limit) = match Way::of(address) {
+            Way::Udp(_) => (&mut self.heard, HEARD_MAX),
+            Way::Stream(_) | Way::Relayed { .. } => (&mut self.streams, STREAMS_MAX),
+        };
+        found.insert(0, address);
+        found.truncate(limit);
+    }
+
+    /// Whether one more word heard on the local network is looked at now.
+    pub(crate) fn may_hear(&mut self, now: Instant) -> bool {
+        let hearing = self.hearing.get_or_insert_with(|| Bucket::full(now));
+        hearing.take(HEARD_BURST, HEARD_INTERVAL, now)
+    }
+
+    /// Whether nothing but a word on the local network names this address.
+    pub(crate) fn is_hearsay(&self, address: SocketAddr) -> bool {
+        self.heard.contains(&address) && !self.addresses.contains(&address)
     }
 
     /// A way that was found is none any more.
     pub(crate) fn forget_address(&mut self, address: SocketAddr) {
-        self.learned.retain(|known| *known != address);
+        self.streams.retain(|known| *known != address);
+        self.heard.retain(|known| *known != address);
         if self.last_seen == Some(address) {
             self.last_seen = None;
         }
     }
 
-    /// Where to try without a relay, the likeliest first.
+    /// Where to try without a relay, the likeliest first. What was found takes no place of what is
+    /// configured.
     pub(crate) fn targets(&self) -> Vec<SocketAddr> {
         let mut targets: Vec<SocketAddr> = self.last_seen.into_iter().collect();
         targets.retain(|address| !matches!(Way::of(*address), Way::Relayed { .. }));
-        for address in self.learned.iter().chain(&self.addresses) {
+        for address in self
+            .addresses
+            .iter()
+            .chain(&self.streams)
+            .chain(&self.heard)
+        {
             if !targets.contains(address) {
                 targets.push(*address);
             }
         }
-        targets.truncate(ADDRESSES_MAX);
         targets
     }
 }

@@ -68,6 +68,25 @@ impl Members {
         self.own.iter().any(|(own, _)| *own == address)
     }
 
+    /// The networks of our own addresses.
+    pub(crate) fn own_networks(&self) -> Vec<IpPrefix> {
+        let own = self.own.iter();
+        own.map(|&(address, len)| IpPrefix::containing(address, len))
+            .collect()
+    }
+
+    /// The networks that peers lead to, without those as wide as the internet or a large part of it, in
+    /// which the peers themselves are found too.
+    pub(crate) fn peers_networks(&self) -> Vec<IpPrefix> {
+        let all = self.peers.iter().flat_map(|peer| &peer.allowed_ips);
+        all.filter(|prefix| {
+            let len_min = if prefix.addr().is_ipv4() { 8 } else { 16 };
+            prefix.len() >= len_min
+        })
+        .copied()
+        .collect()
+    }
+
     /// The peers in the order they were given, allowed_ips filled in.
     pub fn peers(&self) -> &[NodePeer] {
         &self.peers
@@ -315,6 +334,20 @@ mod tests {
                 "{text}/{len}"
             );
         }
+    }
+
+    // PROTOCOL SM-PA-6
+    #[test]
+    fn what_the_tunnel_leads_to_is_known_but_for_default_routes() {
+        let wide = ["0.0.0.0/0", "0.0.0.0/1", "::/0", "2000::/3"];
+        let routed = ["10.0.0.0/8", "192.168.7.0/24", "2001:db8::/32"];
+        let allowed = [&wide[..], &routed].concat();
+        let m = Members::new(id(1), &[(address("10.9.0.1"), 24)], vec![peer(2, &allowed)]).unwrap();
+        let routed: Vec<IpPrefix> = routed.iter().map(|p| p.parse().unwrap()).collect();
+        assert_eq!(m.peers_networks(), routed);
+        assert_eq!(m.own_networks()[0], "10.9.0.0/24".parse().unwrap());
+        assert_eq!(m.own_networks().len(), 2);
+        assert_eq!(m.without(&id(2)).peers_networks(), []);
     }
 
     #[test]

@@ -202,8 +202,26 @@ impl Net {
     fn accepts(&self, address: SocketAddr) -> bool {
         let mut own = self.own_addresses.iter();
         let loopback = own.any(|own| own.address.ip().is_loopback());
-        let overlay = derived(&self.peer_id()).map(|(ip, len)| IpPrefix::containing(ip, len));
-        acceptable(address, &overlay, loopback)
+        acceptable(address, loopback) && !self.in_overlay(address)
+    }
+
+    /// Whether a datagram to or from there would travel inside the tunnel: then no way may lead there, or
+    /// a session would carry itself. Networks that peers lead to and that we are in ourselves are none.
+    // PROTOCOL SM-PA-6
+    pub(super) fn in_overlay(&self, address: SocketAddr) -> bool {
+        let ip = address.ip();
+        let derived = derived(&self.peer_id()).map(|(ip, len)| IpPrefix::containing(ip, len));
+        let overlay = &self.overlay;
+        let we_are_in = |prefix: &IpPrefix| {
+            let mut own = self.own_addresses.iter();
+            own.any(|own| own.kind == AddressKind::Host && prefix.contains(own.address.ip()))
+        };
+        derived.iter().any(|prefix| prefix.contains(ip))
+            || overlay.own.iter().any(|prefix| prefix.contains(ip))
+            || overlay
+                .peers
+                .iter()
+                .any(|prefix| prefix.contains(ip) && !we_are_in(prefix))
     }
 
     /// What we know of ourselves changed: those who do not reach us straight may do so now.

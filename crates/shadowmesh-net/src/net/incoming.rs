@@ -34,6 +34,10 @@ impl Net {
             self.control.endpoint.ignore(incoming);
             return self.drops.count(DropReason::FirstContactTag);
         }
+        // PROTOCOL SM-PA-6
+        if self.in_overlay(incoming.remote_address()) {
+            return self.ignore(incoming, DropReason::HandshakeSource);
+        }
         if !self.relays.may_bring_caller(incoming.remote_address(), now) {
             return self.ignore(incoming, DropReason::HandshakeSource);
         }

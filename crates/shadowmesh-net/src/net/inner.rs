@@ -51,6 +51,11 @@ impl Net {
         let Ok(probe) = Probe::decode(body) else {
             return self.drops.count(DropReason::InnerMalformed);
         };
+        // A session that moved into the tunnel would carry itself.
+        // PROTOCOL SM-PA-6
+        if self.in_overlay(received.remote) {
+            return self.drops.count(DropReason::InnerUnknown);
+        }
         let path = Path {
             remote: received.remote,
             local_ip: received.local_ip,

@@ -47,6 +47,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shadowmesh_crypto::HandshakeCounters;
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::prefix::IpPrefix;
 use shadowmesh_wire::way::Way;
 
 use crate::config::{ConfigError, NetConfig};
@@ -84,8 +85,18 @@ pub struct Net {
     relayed: Arc<RelayCounters>,
     /// What peers are told to try. Limit: [`OWN_ADDRESSES_MAX`].
     own_addresses: Vec<OwnAddress>,
+    overlay: Overlay,
     connectivity: Arc<Connectivity>,
     rng: StdRng,
+}
+
+/// Where datagrams go into the tunnel.
+#[derive(Debug, Default)]
+struct Overlay {
+    /// Networks of our own overlay addresses.
+    own: Vec<IpPrefix>,
+    /// What peers lead to.
+    peers: Vec<IpPrefix>,
 }
 
 /// Limit: addresses of ours that peers are told.
@@ -135,6 +146,7 @@ impl Net {
             relays: Relays::default(),
             relayed: Arc::default(),
             own_addresses: Vec::new(),
+            overlay: Overlay::default(),
             connectivity: Arc::default(),
             rng,
         })

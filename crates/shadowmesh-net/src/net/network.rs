@@ -1,13 +1,19 @@
 //! What the host says of its network.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::prefix::IpPrefix;
+use shadowmesh_wire::way::Way;
 
-use super::{Net, OWN_ADDRESSES_MAX};
+use super::{Net, OWN_ADDRESSES_MAX, Overlay};
 use crate::control::Close;
 use crate::event::{DownReason, OwnAddress, canonical};
+use crate::paths::Path;
+
+/// An attempt that is younger is not begun anew for what is heard on the local network.
+const ATTEMPT_MIN: Duration = Duration::from_secs(1);
 
 impl Net {
     /// Where we can be reached, as far as the host knows. Told to peers, who try.
@@ -23,6 +29,13 @@ impl Net {
             self.search_for_all(now);
             self.settle(now);
         }
+    }
+
+    /// What is reached through the tunnel: the networks of our own overlay addresses, and those that peers
+    /// lead to. No way to a peer leads there. Not to be told: a network as wide as a default route, in
+    /// which peers themselves are.
+    pub fn set_overlay(&mut self, own: Vec<IpPrefix>, peers: Vec<IpPrefix>) {
+        self.overlay = Overlay { own, peers };
     }
 
     /// A link, an address or a route of the host changed, or the host slept: all that was found out
@@ -53,27 +66,48 @@ impl Net {
     }
 
     /// Another way to a peer was found: its word on the local network, or a stream that the host has
-    /// opened. It is tried beside the others, and proves nothing.
+    /// opened. It is tried beside the others, and proves nothing. Anybody on the local network can speak in
+    /// a peer's name, so such a word is worth what the peer could say of itself, and is looked at seldom.
+    // PROTOCOL SM-LD-3
     pub fn learn_address(&mut self, id: &PeerId, address: SocketAddr, now: Instant) {
         let address = canonical(address);
+        let heard = Way::of(address).is_udp();
+        if heard && self.in_overlay(address) {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(id) else {
             return;
         };
-        let (new, primary, attempt) = (peer.learn(address), peer.primary, peer.attempt);
+        let (primary, attempt) = (peer.primary, peer.attempt);
         if let Some(key) = primary {
+            let connection = self.control.connections.get(&key);
+            let proven = connection.is_some_and(|connection| connection.paths.has_proven(address));
+            if heard && (proven || !peer.may_hear(now)) {
+                return;
+            }
+            peer.learn(address);
             self.offer_way(key, address, now);
             self.drive_paths(key, now);
             return self.settle(now);
         }
-        let unanswered = attempt
-            .and_then(|key| self.control.connections.get(&key))
-            .is_some_and(|connection| !connection.was_answered());
-        if new && let Some(attempt) = attempt.filter(|_| unanswered) {
-            // Its packets go to the old addresses only, and wait longer and longer.
-            self.close(attempt, Close::Replaced, DownReason::Removed, now);
+        if peer.knows(address) || heard && !peer.may_hear(now) {
+            return;
         }
-        if new && (attempt.is_none() || unanswered) {
+        peer.learn(address);
+        let Some(attempt) = attempt else {
             self.start_attempt(*id, now);
+            return self.settle(now);
+        };
+        if let Some(connection) = self.control.connections.get_mut(&attempt)
+            && !connection.was_answered()
+        {
+            if heard && now < connection.started_at + ATTEMPT_MIN {
+                connection.paths.also_try(Path::to(address));
+            } else {
+                // Its packets go to the old addresses only, and wait longer and longer.
+                self.close(attempt, Close::Replaced, DownReason::Removed, now);
+                self.start_attempt(*id, now);
+            }
         }
         self.settle(now);
     }

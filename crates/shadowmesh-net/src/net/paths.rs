@@ -85,7 +85,10 @@ impl Net {
             return;
         };
         let path = Path::to(remote);
-        connection.paths.add(path, Origin::Ours);
+        let peer = connection.peer.and_then(|id| self.peers.get(&id));
+        let hearsay = peer.is_some_and(|peer| peer.is_hearsay(remote));
+        let origin = if hearsay { Origin::Told } else { Origin::Ours };
+        connection.paths.add(path, origin);
         if !path.is(connection.paths.current()) {
             connection.paths.probe(path);
         }

@@ -54,6 +54,7 @@ impl Paths {
             && let Some(search) = &mut self.search
         {
             search.found(now);
+            self.played_at = None;
         }
         if let Some((left, since)) = self.left
             && left.is(path)

@@ -8,7 +8,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use shadowmesh_wire::control::Mapping;
-use shadowmesh_wire::prefix::IpPrefix;
 use shadowmesh_wire::way::Way;
 
 /// Ports of one allocation sequence are no further apart than this: a handful of destinations were
@@ -64,9 +63,10 @@ pub(crate) fn agreed(observed: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 /// Whether an address that a peer names may be probed. Others are no use, or not its to name: it could
-/// have us write to whole groups, to ourselves, or into the overlay. `loopback`: we are there ourselves.
+/// have us write to whole groups or to ourselves; the overlay is for the
+/// caller to refuse. `loopback`: we are there ourselves.
 // PROTOCOL SM-PA-6
-pub(crate) fn acceptable(address: SocketAddr, overlay: &[IpPrefix], loopback: bool) -> bool {
+pub(crate) fn acceptable(address: SocketAddr, loopback: bool) -> bool {
     let ip = address.ip();
     let usable = match ip {
         IpAddr::V4(ip) => !ip.is_broadcast() && ip.octets()[0] != 0 && ip.octets()[0] < 240,
@@ -79,7 +79,6 @@ pub(crate) fn acceptable(address: SocketAddr, overlay: &[IpPrefix], loopback: bo
         && !ip.is_multicast()
         && (loopback || !ip.is_loopback())
         && Way::of(address).is_udp()
-        && !overlay.iter().any(|prefix| prefix.contains(ip))
 }
 
 #[cfg(test)]
@@ -131,8 +130,7 @@ mod tests {
     // PROTOCOL SM-PA-6
     #[test]
     fn addresses_that_are_not_the_peers_to_name_are_refused() {
-        let overlay = [IpPrefix::new([10, 100, 0, 0].into(), 16).unwrap()];
-        let accepts = |text: &str| acceptable(text.parse().unwrap(), &overlay, false);
+        let accepts = |text: &str| acceptable(text.parse().unwrap(), false);
         for good in [
             "192.0.2.1:7",
             "10.0.0.1:7",
@@ -149,7 +147,6 @@ mod tests {
             "224.0.0.1:7",
             "255.255.255.255:7",
             "240.0.0.1:7",
-            "10.100.3.4:7",
             "[::]:7",
             "[::1]:7",
             "[ff02::1]:7",
@@ -159,6 +156,6 @@ mod tests {
         ] {
             assert!(!accepts(bad), "{bad}");
         }
-        assert!(acceptable("127.0.0.1:7".parse().unwrap(), &overlay, true));
+        assert!(acceptable("127.0.0.1:7".parse().unwrap(), true));
     }
 }

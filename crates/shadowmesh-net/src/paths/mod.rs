@@ -59,6 +59,9 @@ const PROBE_SPACING: Duration = Duration::from_millis(100);
 // PROTOCOL SM-PA-6
 const ROUNDS_BURST: u32 = 4;
 const ROUNDS_INTERVAL: Duration = Duration::from_secs(5);
+/// A game of guesses that nothing answered is followed by none for so long, whatever the peer says.
+// PROTOCOL SM-PA-8
+const GAME_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The ways of one connection.
 #[derive(Debug)]
@@ -87,6 +90,8 @@ pub(crate) struct Paths {
     search: Option<Search>,
     search_at: Option<Instant>,
     searched: bool,
+    /// When guessing began last, unless it led to something.
+    played_at: Option<Instant>,
     /// Highest round of a search said or heard.
     pub(crate) round: u32,
     rounds: Bucket,
@@ -157,6 +162,7 @@ impl Paths {
             search: None,
             search_at: None,
             searched: false,
+            played_at: None,
             round: 0,
             rounds: Bucket::full(now),
             theirs: None,
@@ -273,6 +279,7 @@ impl Paths {
             .push(Candidate::new(earlier.current, Origin::Ours));
         self.search = self.search.take().or(earlier.search.take());
         self.searched |= earlier.searched;
+        self.played_at = self.played_at.or(earlier.played_at);
         self.round = self.round.max(earlier.round);
         self.rounds = earlier.rounds;
         self.theirs = self.theirs.take().or(earlier.theirs.take());
@@ -288,6 +295,12 @@ impl Paths {
     /// Whether a way leads there.
     pub(crate) fn knows(&self, remote: SocketAddr) -> bool {
         self.table.iter().any(|known| known.path.remote == remote)
+    }
+
+    /// Whether a way leads there that was proven and answers.
+    pub(crate) fn has_proven(&self, remote: SocketAddr) -> bool {
+        let mut all = self.table.iter();
+        all.any(|known| known.path.remote == remote && known.is_proven())
     }
 
     /// What kind of way is in use.
@@ -516,6 +529,7 @@ impl Paths {
             way.local_ip = way.local_ip.filter(|ip| !is_gone(*ip));
         }
         self.check = None;
+        self.played_at = None;
         self.begin_check(now);
         self.probe_now(|candidate| candidate.heard_at.is_some());
         self.search_at = Some(now);
@@ -578,13 +592,16 @@ impl Paths {
     /// Both sides agreed to guess at ports.
     // PROTOCOL SM-PA-8
     pub(crate) fn play(&mut self, side: BirthdaySide, seed: u64, now: Instant) {
+        let lately = |at: Instant| now < at + GAME_INTERVAL;
         if let Some(search) = &mut self.search
+            && !self.played_at.is_some_and(lately)
             && !self
                 .table
                 .iter()
                 .any(|c| c.is_proven() && c.tier.is_direct())
         {
             search.play(side, seed, now);
+            self.played_at = Some(now);
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) const RELAYS_MAX: usize = 16;
 pub(crate) struct Relays {
     /// Limit: [`RELAYS_MAX`]. `None`: it was removed.
     slots: Vec<Option<PeerId>>,
-    /// Handshakes that each may bring us. Limit: one for each slot.
+    /// Handshakes that each may bring us, and all streams together. Limit: one for each slot and one.
     callers: BTreeMap<u16, Bucket>,
     /// Until then every relay is of use: a peer may be with any of them.
     all_wanted_until: Option<Instant>,
@@ -38,6 +38,9 @@ pub(crate) struct Relays {
 // PROTOCOL SM-HS-10
 const CALLERS_BURST: u32 = 64;
 const CALLERS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Where all streams together are counted among the slots, which begin at 1.
+const STREAMS: u16 = 0;
 
 /// How long relays are kept that were called because a peer was not with the others.
 // PROTOCOL SM-RL-6
@@ -62,11 +65,14 @@ impl Relays {
     }
 
     /// Whether somebody who calls from this address may be looked at: a relay of ours may make up any
-    /// number of callers, and each of them would be a source of its own to the gate.
+    /// number of callers, and each of them would be a source of its own to the gate; and so may whoever
+    /// opens one stream after another to us.
     // PROTOCOL SM-HS-10
     pub(crate) fn may_bring_caller(&mut self, from: SocketAddr, now: Instant) -> bool {
-        let Way::Relayed { slot, .. } = Way::of(from) else {
-            return true;
+        let slot = match Way::of(from) {
+            Way::Relayed { slot, .. } => slot,
+            Way::Stream(_) => STREAMS,
+            Way::Udp(_) => return true,
         };
         let callers = self.callers.entry(slot);
         let bucket = callers.or_insert_with(|| Bucket::full(now));
@@ -161,6 +167,23 @@ pub fn wrap(via: &Via, datagram: Transmit) -> Option<Transmit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // PROTOCOL SM-HS-10
+    #[test]
+    fn all_streams_together_bring_no_more_callers_than_one_relay() {
+        let now = crate::tests::harness::start();
+        let mut relays = Relays::default();
+        let stream = |id| Way::Stream(id).address();
+        let brought = (1..1000).filter(|id| relays.may_bring_caller(stream(*id), now));
+        assert_eq!(brought.count(), CALLERS_BURST as usize);
+        assert!(relays.may_bring_caller(([192, 0, 2, 1], 7).into(), now));
+        let of_relay = Way::Relayed {
+            slot: 1,
+            label: Label(7),
+        };
+        assert!(relays.may_bring_caller(of_relay.address(), now));
+        assert!(relays.may_bring_caller(stream(1), now + CALLERS_INTERVAL));
+    }
 
     #[test]
     fn a_slot_keeps_its_meaning_when_a_relay_is_removed() {

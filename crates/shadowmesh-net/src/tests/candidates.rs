@@ -101,3 +101,119 @@ fn clients_of_a_relay_are_none_of_its_connections() {
         (1, 0)
     );
 }
+
+/// Two members that talk, and an overlay of their parents'.
+fn pair(seed: u64) -> World {
+    let mut world = World::pair(seed);
+    for node in 0..2 {
+        let own = vec!["10.9.0.0/24".parse().unwrap()];
+        let peers = vec!["172.16.0.0/16".parse().unwrap()];
+        world.nodes[node].net.set_overlay(own, peers);
+    }
+    world.join(0, 1);
+    world
+}
+
+// PROTOCOL SM-PA-6
+#[test]
+fn no_way_leads_through_the_tunnel_whoever_names_it() {
+    let mut world = pair(4);
+    let (id, now) = (world.id(0), world.now);
+    let inside = ["10.9.0.7:7", "172.16.3.4:7", "10.100.3.4:7"].map(|a| a.parse().unwrap());
+    let outside: SocketAddr = ([198, 51, 100, 9], 7).into();
+    let tried = |world: &World, at: SocketAddr| world.log.iter().any(|f| f.target == at);
+    for (round, address) in (100..).zip(inside) {
+        say(&mut world, 0, 1, &candidates(round, address));
+        world.nodes[1].net.learn_address(&id, address, now);
+        world.collect(1);
+        // A probe that the peer sent into the tunnel.
+        world.log.clear();
+        world.lost = Box::new(|flight| flight.from == 0);
+        let (other, now) = (world.id(1), world.now);
+        world.nodes[0].net.ping(&other, now).unwrap();
+        world.collect(0);
+        world.lost = Box::new(|_| false);
+        let probe = world.log.pop().unwrap();
+        world.inject(address, probe.target, probe.data);
+        world.run(ms(300));
+        assert!(!tried(&world, address), "{address}");
+    }
+    world.run(ms(10_000));
+    say(&mut world, 0, 1, &candidates(200, outside));
+    assert!(tried(&world, outside));
+    // A network that we are in ourselves is reached without the tunnel.
+    let own = crate::OwnAddress {
+        address: ([172, 16, 0, 1], 4433).into(),
+        kind: crate::AddressKind::Host,
+    };
+    let now = world.now;
+    world.nodes[1].net.set_own_addresses(vec![own], now);
+    world.run(ms(10_000));
+    say(&mut world, 0, 1, &candidates(300, inside[1]));
+    assert!(tried(&world, inside[1]));
+    assert!(!tried(&world, inside[0]));
+}
+
+// PROTOCOL SM-LD-3
+#[test]
+fn forged_words_on_the_local_network_keep_nobody_from_its_peer() {
+    let mut world = World::new(2, 5);
+    let forged = |n: u64| SocketAddr::from(([198, 51, 100, n as u8], 7));
+    let (id, real) = (world.id(1), world.nodes[1].address);
+    let configured: Vec<SocketAddr> = (1..crate::config::ADDRESSES_MAX)
+        .map(|n| ([203, 0, 113, n as u8], 9).into())
+        .chain([real])
+        .collect();
+    let config = crate::PeerConfig {
+        id,
+        addresses: configured,
+        known_key: None,
+        data_plane: crate::DataPlane::default(),
+        relay: false,
+    };
+    world.nodes[0].net.add_peer(config, world.now);
+    world.introduce(1, 0, false);
+    // Slower than a word in each 20 ms.
+    world.delay = ms(100);
+    world.connect(0, 1);
+    for n in 0..100 {
+        let now = world.now;
+        world.nodes[0].net.learn_address(&id, forged(n), now);
+        world.collect(0);
+        world.run(ms(20));
+    }
+    assert!(world.is_up(0, 1));
+    let tried = (0..100).filter(|n| world.log.iter().any(|f| f.target == forged(*n)));
+    assert!((1..=5).contains(&tried.count()));
+}
+
+// PROTOCOL SM-LD-3
+#[test]
+fn what_is_heard_beside_a_session_is_forgotten_with_what_the_peer_told() {
+    let mut world = pair(6);
+    let (id, now) = (world.id(0), world.now);
+    let heard: SocketAddr = ([198, 51, 100, 9], 7).into();
+    world.nodes[1].net.learn_address(&id, heard, now);
+    world.collect(1);
+    world.run(ms(100));
+    assert!(world.log.iter().any(|flight| flight.target == heard));
+    say(
+        &mut world,
+        0,
+        1,
+        &candidates(100, ([198, 51, 100, 8], 7).into()),
+    );
+    world.log.clear();
+    world.run(ms(60_000));
+    assert!(world.log.iter().all(|flight| flight.target != heard));
+    // The same word again and again is worth a few probes.
+    world.log.clear();
+    for _ in 0..100 {
+        let now = world.now;
+        world.nodes[1].net.learn_address(&id, heard, now);
+        world.collect(1);
+        world.run(ms(10));
+    }
+    let probes = world.log.iter().filter(|flight| flight.target == heard);
+    assert!((1..=12).contains(&probes.count()));
+}

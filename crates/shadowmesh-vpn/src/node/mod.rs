@@ -66,6 +66,7 @@ impl Node {
         let own_id = config.net.identity.peer_id();
         let members = Members::new(own_id, &config.addresses, config.peers)?;
         let mut net = Net::new(config.net, now)?;
+        net.set_overlay(members.own_networks(), members.peers_networks());
         for peer in members.peers() {
             net.add_peer(net_peer(peer, &config.relays), now);
         }
@@ -96,6 +97,7 @@ impl Node {
     pub fn add_peer(&mut self, peer: NodePeer, now: Instant) -> Result<(), ConfigError> {
         let members = self.members.with(peer.clone())?;
         self.members = Arc::new(members);
+        self.tell_overlay();
         self.net.add_peer(net_peer(&peer, &self.relays), now);
         self.drain_net(now);
         self.renew_snapshot();
@@ -109,6 +111,7 @@ impl Node {
             return false;
         }
         self.members = Arc::new(self.members.without(id));
+        self.tell_overlay();
         let waiting = self.demand.take(id).count();
         self.net
             .drops()
@@ -257,6 +260,13 @@ impl Node {
     /// The picture the data threads work on; a new one follows [`NodeEvent::SnapshotChanged`].
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.clone()
+    }
+
+    /// No way to a peer may lead through the tunnel.
+    fn tell_overlay(&mut self) {
+        let members = &self.members;
+        self.net
+            .set_overlay(members.own_networks(), members.peers_networks());
     }
 
     /// Takes what `net` has to say; to be called after every call into it.
