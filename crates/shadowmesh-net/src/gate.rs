@@ -169,7 +169,7 @@ impl Gate {
 
 /// One household usually holds a /64, so for IPv6 that is one source. Ways over relays and streams name
 /// one peer each.
-fn source_key(source: IpAddr) -> IpAddr {
+pub(crate) fn source_key(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         way if is_way(way) => way,
         IpAddr::V6(v6) => {

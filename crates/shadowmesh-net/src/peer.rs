@@ -1,6 +1,6 @@
 //! What `Net` keeps for each peer across its connections.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,8 @@ pub(crate) struct Peer {
     pub(crate) holds_our_key: bool,
     /// Traffic of sessions that ended.
     pub(crate) past_traffic: TrafficTotals,
+    /// Whose place it takes among our clients, while it is one.
+    pub(crate) client_of: Option<IpAddr>,
     /// What it may have relayed, where we relay for it.
     pub(crate) credit: Option<Arc<Credit>>,
     /// What went wrong last.
@@ -92,13 +94,14 @@ impl Peer {
             used_quic: config.data_plane == DataPlane::Quic,
             holds_our_key: false,
             past_traffic: TrafficTotals::default(),
+            client_of: None,
             credit: None,
             last_error: None,
         }
     }
 
     /// Somebody for whom we relay and who is nothing else to us.
-    pub(crate) fn client(id: PeerId) -> Self {
+    pub(crate) fn client(id: PeerId, source: IpAddr) -> Self {
         let config = PeerConfig {
             id,
             addresses: Vec::new(),
@@ -108,6 +111,7 @@ impl Peer {
         };
         Self {
             role: Role::Client,
+            client_of: Some(source),
             ..Self::new(config)
         }
     }

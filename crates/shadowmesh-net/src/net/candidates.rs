@@ -122,8 +122,10 @@ impl Net {
         connection.paths.round = connection.paths.round.saturating_add(1);
         let round = connection.paths.round;
         let ours = self.our_candidates(round);
+        let said = ours.mapping;
         self.send_message(key, &ControlMessage::Candidates(ours), now);
         if let Some(connection) = self.control.connections.get_mut(&key) {
+            connection.paths.said = said;
             connection.paths.begin_search(now);
         }
     }
@@ -166,15 +168,19 @@ impl Net {
             candidate.kind == CandidateKind::Observed && candidate.address.is_ipv4()
         });
         let stable = stable.map(|candidate| candidate.address);
+        let said = paths.said;
         paths.told(theirs.clone(), &ways);
         let ours = self.our_candidates(round);
         let side = stable.filter(|at| ways.iter().any(|(path, _)| path.remote == *at));
-        let side = side.and_then(|at| birthday(ours.mapping, mapping, at));
+        // Both go by what they told each other, or one would guess alone.
+        let said = if asked { ours.mapping } else { said };
+        let side = side.and_then(|at| birthday(said, mapping, at));
         if asked {
             self.send_message(key, &ControlMessage::Candidates(ours), now);
         }
         let seed = self.rng.random();
         if let Some(connection) = self.control.connections.get_mut(&key) {
+            connection.paths.said = said;
             connection.paths.begin_search(now);
             if let Some(side) = side {
                 connection.paths.play(side, seed, now);

@@ -66,6 +66,7 @@ use crate::timers::{Timer, Timers};
 use datagram::ResetLimit;
 use output::Output;
 use peers::Removed;
+use relaying::Clients;
 
 /// The state machine that reaches peers. See the crate's documentation.
 pub struct Net {
@@ -83,6 +84,8 @@ pub struct Net {
     counters: Arc<HandshakeCounters>,
     relays: Relays,
     relayed: Arc<RelayCounters>,
+    /// Limit: the configuration's.
+    clients: Clients,
     /// What peers are told to try. Limit: [`OWN_ADDRESSES_MAX`].
     own_addresses: Vec<OwnAddress>,
     overlay: Overlay,
@@ -145,6 +148,7 @@ impl Net {
             counters,
             relays: Relays::default(),
             relayed: Arc::default(),
+            clients: Clients::default(),
             own_addresses: Vec::new(),
             overlay: Overlay::default(),
             connectivity: Arc::default(),

@@ -61,6 +61,7 @@ impl Net {
         }
         self.roster.add(config.id, config.known_key.clone());
         let (id, relay) = (config.id, config.relay);
+        self.end_client(&id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.role = Role::Member;
             peer.addresses = config.addresses;
@@ -107,6 +108,7 @@ impl Net {
         self.timers.stop(Timer::Connect(*id));
         self.timers.stop(Timer::Stream(*id));
         self.relays.remove(id);
+        self.end_client(id);
         self.peers.remove(id);
         self.settle(now);
     }

@@ -97,10 +97,11 @@ impl Net {
         let authenticated = authenticated_peer(connection.quic.crypto_session());
         let expected = connection.peer;
         let called_us = !connection.is_client();
+        let from = connection.paths.current().remote;
         let pinned = authenticated.filter(|id| expected.is_none_or(|expected| expected == *id));
         let admitted = match pinned {
             Some(id) if self.roster.lists(&id) && self.peers.contains_key(&id) => Ok(id),
-            Some(id) if called_us => self.admit_client(id, now).map(|()| id),
+            Some(id) if called_us => self.admit_client(id, from, now).map(|()| id),
             _ => Err(Close::NotMember),
         };
         let id = match admitted {

@@ -6,6 +6,8 @@
 //! [`Forwarding::relay`](crate::Forwarding::relay); here is the way for those that come one at a time, and
 //! for those that cannot be passed on, whose sender is told. Nothing is kept of who talks to whom.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use super::lifecycle::HANDSHAKE_MAX;
 use crate::control::Close;
 use crate::drops::DropReason;
 use crate::event::{Received, Transmit};
+use crate::gate::source_key;
 use crate::peer::{Peer, Role};
 use crate::relay::Credit;
 use crate::timers::Timer;
@@ -29,6 +32,41 @@ pub(super) const CLIENT_MEMORY: Duration = Duration::from_secs(10);
 
 /// Nobody with that label has a session here.
 const NOT_HERE: u8 = 0;
+
+/// Limit: clients of one source: some households and offices, not one attacker who makes up identities.
+// PROTOCOL SM-RL-5
+const CLIENTS_OF_SOURCE: usize = 16;
+
+/// How many clients there are, with and without a session, and from where.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    count: usize,
+    /// Limit: one for each client.
+    sources: BTreeMap<IpAddr, usize>,
+}
+
+impl Clients {
+    /// Takes a place, if there is one among `max` and one for this source.
+    fn take(&mut self, source: IpAddr, max: usize) -> bool {
+        let of_source = self.sources.get(&source).copied().unwrap_or(0);
+        let is_free = self.count < max && of_source < CLIENTS_OF_SOURCE;
+        if is_free {
+            self.count += 1;
+            self.sources.insert(source, of_source + 1);
+        }
+        is_free
+    }
+
+    fn give_back(&mut self, source: IpAddr) {
+        self.count = self.count.saturating_sub(1);
+        if let Some(of_source) = self.sources.get_mut(&source) {
+            *of_source -= 1;
+            if *of_source == 0 {
+                self.sources.remove(&source);
+            }
+        }
+    }
+}
 
 impl Net {
     /// Clients with a session that are no peers of ours, and what was passed on for everybody together:
@@ -48,7 +86,13 @@ impl Net {
 
     /// Somebody has shown who it is, and is no peer of ours: may it be a client?
     // PROTOCOL SM-RL-5
-    pub(super) fn admit_client(&mut self, id: PeerId, now: Instant) -> Result<(), Close> {
+    pub(super) fn admit_client(
+        &mut self,
+        id: PeerId,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Close> {
+        let source = source_key(from.ip());
         if !self.config.relay.enabled {
             return Err(Close::NotMember);
         }
@@ -59,22 +103,14 @@ impl Net {
         if self.is_client(&id) {
             return Ok(());
         }
-        if self.clients() >= self.config.relay.clients_max {
-            self.forget_gone_clients();
-        }
-        if self.clients() >= self.config.relay.clients_max {
+        if !self.clients.take(source, self.config.relay.clients_max) {
             return Err(Close::NotServed);
         }
-        self.peers.insert(id, Peer::client(id));
+        self.peers.insert(id, Peer::client(id, source));
         // Its handshake may still come to nothing.
         self.timers
             .set(Timer::ForgetClient(id), now + HANDSHAKE_MAX + CLIENT_MEMORY);
         Ok(())
-    }
-
-    fn clients(&self) -> usize {
-        let peers = self.peers.values();
-        peers.filter(|peer| peer.role == Role::Client).count()
     }
 
     /// A session is up: what its peer may have relayed.
@@ -93,6 +129,7 @@ impl Net {
     /// A client's session ended a while ago, or should have come up by now.
     pub(super) fn forget_client(&mut self, id: PeerId, now: Instant) {
         if self.is_gone(&id) {
+            self.end_client(&id);
             self.peers.remove(&id);
         } else if self.is_client(&id) && self.peers[&id].primary.is_none() {
             self.timers
@@ -100,12 +137,14 @@ impl Net {
         }
     }
 
-    fn forget_gone_clients(&mut self) {
-        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
-        for id in ids {
-            if self.is_gone(&id) {
-                self.peers.remove(&id);
-            }
+    /// This peer is no client any more: its place is free.
+    pub(super) fn end_client(&mut self, id: &PeerId) {
+        let source = self
+            .peers
+            .get_mut(id)
+            .and_then(|peer| peer.client_of.take());
+        if let Some(source) = source {
+            self.clients.give_back(source);
         }
     }
 
@@ -179,5 +218,30 @@ impl Net {
             let reason = NOT_HERE;
             self.send_message(key, &ControlMessage::RelayRefused { label, reason }, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // PROTOCOL SM-RL-5
+    #[test]
+    fn one_source_takes_so_many_places_and_gives_them_back() {
+        let mut clients = Clients::default();
+        let one = |n: u128| source_key(IpAddr::V6(((0x2001_0db8 << 96) + n).into()));
+        let taken = (0..100).filter(|n| clients.take(one(*n), 20)).count();
+        assert_eq!(taken, CLIENTS_OF_SOURCE);
+        let others = (0..100).filter(|n| clients.take(one((n + 1) << 64), 20));
+        assert_eq!(others.count(), 20 - CLIENTS_OF_SOURCE);
+        clients.give_back(one(7));
+        assert!(clients.take(one(8), 20) && !clients.take(one(9), 20));
+        for n in 0..4 {
+            clients.give_back(one((n + 1) << 64));
+        }
+        for n in 0..16 {
+            clients.give_back(one(n));
+        }
+        assert_eq!((clients.count, clients.sources.len()), (0, 0));
     }
 }

@@ -31,7 +31,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use shadowmesh_wire::control::Candidates;
+use shadowmesh_wire::control::{Candidates, Mapping};
 use shadowmesh_wire::sealed::OVERHEAD;
 
 use crate::bucket::Bucket;
@@ -90,6 +90,8 @@ pub(crate) struct Paths {
     search: Option<Search>,
     search_at: Option<Instant>,
     searched: bool,
+    /// How we are translated, as the peer was told last: what it plays by.
+    pub(crate) said: Mapping,
     /// When guessing began last, unless it led to something.
     played_at: Option<Instant>,
     /// Highest round of a search said or heard.
@@ -162,6 +164,7 @@ impl Paths {
             search: None,
             search_at: None,
             searched: false,
+            said: Mapping::Unknown,
             played_at: None,
             round: 0,
             rounds: Bucket::full(now),
@@ -280,6 +283,7 @@ impl Paths {
         self.search = self.search.take().or(earlier.search.take());
         self.searched |= earlier.searched;
         self.played_at = self.played_at.or(earlier.played_at);
+        self.said = earlier.said;
         self.round = self.round.max(earlier.round);
         self.rounds = earlier.rounds;
         self.theirs = self.theirs.take().or(earlier.theirs.take());

@@ -309,3 +309,27 @@ fn nothing_is_sent_from_an_address_that_the_host_has_lost() {
     assert!(!probed.is_empty());
     assert!(probed.iter().all(|want| want.path.local_ip.is_none()));
 }
+
+// PROTOCOL SM-PA-8
+#[test]
+fn a_game_of_guesses_that_nothing_answered_is_not_played_again_for_a_minute() {
+    let mut world = World::new(relayed(1), &[(relayed(1), 20)]);
+    let play = |world: &mut World| {
+        let side = BirthdaySide::Guesses(path(7).remote);
+        let now = world.now;
+        world.paths.begin_search(now);
+        world.paths.play(side, 1, now);
+        world.run(ms(6_000), 0, 0);
+        let there = |(_, probed): &&(Instant, Path)| probed.remote.ip() == path(7).remote.ip();
+        world.probes.iter().filter(there).count()
+    };
+    for _ in 0..9 {
+        assert_eq!(play(&mut world), 1000);
+    }
+    world.run(ms(6_000), 0, 0);
+    assert_eq!(play(&mut world), 2000);
+    // Elsewhere others may be met.
+    let now = world.now;
+    world.paths.network_changed(|_| false, now);
+    assert_eq!(play(&mut world), 3000);
+}
