@@ -1,18 +1,17 @@
 //! Where a server or a proxy is.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 
 const HTTPS_PORT: u16 = 443;
 /// What proxies listen on that do not say otherwise.
 const PROXY_PORT: u16 = 3128;
-/// As a name of the DNS (RFC 1035 §2.3.4).
-const HOST_LEN_MAX: usize = 253;
 
 /// What is wrong with a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -171,7 +170,8 @@ impl Authority {
         if host.is_empty() {
             return Err(UrlError::NoHost);
         }
-        if host.parse::<IpAddr>().is_err() && !is_name(host) {
+        // What TLS does not take for a name is none: `192.0.2.256`, `-relay`.
+        if ServerName::try_from(host).is_err() {
             return Err(UrlError::BadHost);
         }
         let port = match port {
@@ -206,19 +206,6 @@ fn bracketed(host: &str) -> String {
 fn after_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
     let (start, rest) = text.split_at_checked(scheme.len())?;
     start.eq_ignore_ascii_case(scheme).then_some(rest)
-}
-
-fn is_name(host: &str) -> bool {
-    let is_label = |label: &str| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        (1..=63).contains(&label.len()) && label.chars().all(plain)
-    };
-    host.len() <= HOST_LEN_MAX
-        && host
-            .strip_suffix('.')
-            .unwrap_or(host)
-            .split('.')
-            .all(is_label)
 }
 
 /// RFC 7617; of the URL's name and password the percent signs are undone first.
@@ -280,6 +267,10 @@ mod tests {
         assert_eq!(server("https://a b"), Err(UrlError::BadHost));
         assert_eq!(server("https://2001:db8::7"), Err(UrlError::BadHost));
         assert_eq!(server("https://[relay]"), Err(UrlError::BadHost));
+        for name in ["192.0.2.256", "1.2.3", "relay-", "-relay"] {
+            let url = format!("https://{name}");
+            assert_eq!(server(&url), Err(UrlError::BadHost));
+        }
         assert_eq!(server("https://relay:0"), Err(UrlError::BadPort));
         assert_eq!(server("https://relay:70000"), Err(UrlError::BadPort));
         assert_eq!(server("https://relay/x"), Err(UrlError::HasPath));

@@ -119,6 +119,8 @@ fn a_wrong_value_names_the_exact_element_and_what_is_expected() {
     let (line, column, text) = problem("[node]\nlisten = [\"0.0.0.0:4433\",\n  \"::1\"]\n");
     assert_eq!((line, column), (3, 3));
     assert!(text.contains("no port; write [::1]:4433"), "{text}");
+    let (_, _, text) = problem("[node]\nlisten = [\"[100::7]:1\"]\n");
+    assert!(text.contains("100::/64 is for discarding"), "{text}");
     let (_, _, text) = problem("[session]\ncipher = \"aes-256-gmc\"\n");
     assert!(text.contains("did you mean `aes-256-gcm`?"), "{text}");
     assert!(

@@ -10,6 +10,7 @@ use shadowmesh_net::{DataPlane, REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 use shadowmesh_wire::traffic_class::OuterDscp;
+use shadowmesh_wire::way::Way;
 
 use super::layers::Item;
 use super::origin::Problem;
@@ -52,7 +53,13 @@ impl Place {
 /// `192.0.2.7:4433`, `[2001:db8::7]:4433`
 pub fn socket_address(place: Place, item: &Item) -> Result<SocketAddr, Problem> {
     if let Ok(address) = item.text.parse::<SocketAddr>() {
-        return Ok(address);
+        if Way::of(address).is_udp() {
+            return Ok(address);
+        }
+        return Err(place.wrong(
+            item,
+            "100::/64 is for discarding only (RFC 6666): nobody is there",
+        ));
     }
     let why = if let Some((ip, port)) = ipv6_without_brackets(&item.text) {
         format!("an IPv6 address with a port needs brackets; write [{ip}]:{port}")

@@ -21,7 +21,7 @@ use shadowmesh_wire::envelope;
 use super::Shared;
 use super::runs::SEGMENTS_MAX;
 
-/// How long a receiver waits for room in a socket's buffer. Everybody's datagrams wait with it, so it is no
+/// How long a receiver waits for room in sockets' buffers over a whole batch. Everybody's datagrams wait with it, so it is no
 /// longer than a burst takes to leave; what does not leave by then is lost, and the two ends see that.
 const ROOM_WAIT: Duration = Duration::from_millis(2);
 
@@ -104,9 +104,13 @@ impl Passing {
 
     /// Sends everything; `bytes` is the batch.
     pub fn send(&mut self, bytes: &[u8], shared: &Shared) {
+        // One wait for all of them: a client that names another receiver with every frame makes as many
+        // runs as there are frames.
+        let until = Instant::now() + ROOM_WAIT;
         for run in self.runs.drain(..) {
             let links = &shared.links;
-            let sent = links.send_within(run.way.socket, run.transmit(bytes), ROOM_WAIT);
+            let patience = until.saturating_duration_since(Instant::now());
+            let sent = links.send_within(run.way.socket, run.transmit(bytes), patience);
             if let Err(fault) = sent {
                 let reason = match fault {
                     SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,
