@@ -352,7 +352,7 @@ impl DataThreads {
         }
         let stop = threads.new_stop()?;
         let receiver = Receiver::new(shared.with_own_turns(), answers, stop);
-        threads.spawn("receiver", failed, move || receiver.run_extra())?;
+        threads.spawn("side receiver", failed, move || receiver.run_extra())?;
         Ok(threads)
     }
 

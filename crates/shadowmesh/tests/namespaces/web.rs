@@ -38,7 +38,13 @@ impl TestWebLab {
 
     /// As [`WebLab::bring_up`]; both then say that they are joined by a stream.
     fn bring_up(&mut self, more: &str) {
-        let took = self.lab.bring_up(more, REACHABLE_MAX).unwrap();
+        let brought = self.lab.bring_up(more, REACHABLE_MAX);
+        let took = brought.unwrap_or_else(|error| {
+            let seen = [&self.lab.client, &self.lab.server]
+                .into_iter()
+                .map(|node: &shadowmesh::lab::LabNode| node.query("peers", &[]));
+            panic!("{error}: {:#?}", seen.collect::<Vec<_>>())
+        });
         println!("reached {took:?} after the start");
         self.both_say_web();
     }
