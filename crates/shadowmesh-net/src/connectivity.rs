@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets of [`Connectivity::migration_durations`], in milliseconds; one more bucket
+/// Upper bounds of the buckets of [`ConnectivityTotals::migration_durations`], in milliseconds; one more bucket
 /// takes what is longer.
 pub const MIGRATION_BUCKETS_MS: [u64; 10] = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
 

@@ -9,7 +9,7 @@
 //! - A way is **proven** when a probe of ours, with a random token, is answered from it. Nothing else
 //!   moves anything; so somebody who passes frames on from elsewhere gets a small probe or two, and the
 //!   way he took the traffic from is probed at the same moment and gets it back.
-//! - Of the proven ways the one with the best [`Score`] is used; a switch needs a clear gain.
+//! - Of the proven ways the one with the best `Score` is used; a switch needs a clear gain.
 //! - When frames were sent and nothing came back ([`watch`]), or the peer speaks to us over another way,
 //!   the way in use and the next best ones are probed together. If another answers and the one in
 //!   use does not within its time, traffic moves. Other proven ways are probed now and then, so that
