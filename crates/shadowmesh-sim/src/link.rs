@@ -93,6 +93,11 @@ impl LinkProfile {
     }
 }
 
+/// After so many losses of the same bytes a connection of TCP is as good as dead (Linux: `tcp_retries2`).
+const TCP_TRIES: u32 = 15;
+/// Between two of these tries, at least.
+const TCP_PAUSE_MIN: Duration = Duration::from_millis(10);
+
 /// A link in use: its profile and what it remembers.
 #[derive(Clone, Debug)]
 pub struct Link {
@@ -122,20 +127,42 @@ impl Link {
         }
     }
 
-    /// The fate of a datagram of `len` bytes handed over at `now`: none, one or two arrivals.
-    pub fn send(&mut self, len: usize, now: Duration, rng: &mut StdRng) -> Vec<Arrival> {
+    /// The fate of a datagram of `len` bytes handed over at `now`: whether it arrives, and whether it does so
+    /// a second time.
+    pub fn send(
+        &mut self,
+        len: usize,
+        now: Duration,
+        rng: &mut StdRng,
+    ) -> (Option<Arrival>, Option<Arrival>) {
         let Some(left) = self.leave_queue(len, now) else {
-            return Vec::new();
+            return (None, None);
         };
         if len > self.profile.mtu || self.loses(rng) {
-            return Vec::new();
+            return (None, None);
         }
-        let copies = if chance(rng, self.profile.duplicate) {
-            2
-        } else {
-            1
-        };
-        (0..copies).map(|_| self.arrival(len, left, rng)).collect()
+        let doubled = chance(rng, self.profile.duplicate);
+        let first = self.arrival(len, left, rng);
+        let second = doubled.then(|| self.arrival(len, left, rng));
+        (Some(first), second)
+    }
+
+    /// When `len` bytes arrive that are sent again, after a round trip, as often as they are lost: what TCP
+    /// makes of the link. `None`: the queue is full, or nothing gets through.
+    pub fn send_until_it_arrives(
+        &mut self,
+        len: usize,
+        now: Duration,
+        rng: &mut StdRng,
+    ) -> Option<Duration> {
+        let mut left = self.leave_queue(len, now)?;
+        for _ in 0..TCP_TRIES {
+            if !self.loses(rng) {
+                return Some(left + self.profile.delay);
+            }
+            left += (2 * self.profile.delay).max(TCP_PAUSE_MIN);
+        }
+        None
     }
 
     /// When the datagram's last bit is on the wire; `None` if the queue is too long.
@@ -198,8 +225,13 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(7);
         let mut link = Link::new(profile);
         (0..COUNT)
-            .map(|n| link.send(len, Duration::from_millis(n as u64), &mut rng))
+            .map(|n| fate(&mut link, len, Duration::from_millis(n as u64), &mut rng))
             .collect()
+    }
+
+    fn fate(link: &mut Link, len: usize, now: Duration, rng: &mut StdRng) -> Vec<Arrival> {
+        let (first, second) = link.send(len, now, rng);
+        first.into_iter().chain(second).collect()
     }
 
     fn lost(fates: &[Vec<Arrival>]) -> usize {
@@ -251,7 +283,7 @@ mod tests {
         let mut link = Link::new(profile);
         // 1000 bytes take 1 ms.
         let fates: Vec<_> = (0..6)
-            .map(|_| link.send(1000, Duration::ZERO, &mut rng))
+            .map(|_| fate(&mut link, 1000, Duration::ZERO, &mut rng))
             .collect();
         let at: Vec<_> = fates
             .iter()
@@ -267,19 +299,31 @@ mod tests {
             ..LinkProfile::round_trip(Duration::from_millis(50))
         };
         let mut rng = StdRng::seed_from_u64(7);
-        assert!(
-            Link::new(profile)
-                .send(1281, Duration::ZERO, &mut rng)
-                .is_empty()
-        );
+        let mut link = Link::new(profile);
+        assert_eq!(fate(&mut link, 1281, Duration::ZERO, &mut rng), []);
         let arrival = Arrival {
             at: Duration::from_millis(25),
             flipped_bit: None,
         };
-        assert_eq!(
-            Link::new(profile).send(1280, Duration::ZERO, &mut rng),
-            [arrival]
-        );
+        assert_eq!(fate(&mut link, 1280, Duration::ZERO, &mut rng), [arrival]);
+    }
+
+    #[test]
+    fn what_is_sent_again_arrives_a_round_trip_later_for_each_loss_or_never() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let sound = LinkProfile::round_trip(Duration::from_millis(40));
+        let mut send = |profile: LinkProfile| {
+            Link::new(profile).send_until_it_arrives(100, Duration::ZERO, &mut rng)
+        };
+        assert_eq!(send(sound), Some(Duration::from_millis(20)));
+        assert_eq!(send(sound.losing(1.0)), None);
+        let times: Vec<_> = (0..1000)
+            .filter_map(|_| send(sound.losing(0.5)))
+            .map(|at| (at.as_millis() - 20) / 40)
+            .collect();
+        let once = times.iter().filter(|again| **again == 1).count();
+        assert!((200..300).contains(&once), "{once}");
+        assert!(times.len() > 990);
     }
 
     #[test]

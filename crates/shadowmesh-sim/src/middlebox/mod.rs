@@ -16,7 +16,8 @@
 //! - IPv6 is never translated; a stateful firewall looks at it, with the same table and the same
 //!   degrees of filtering. The rule for UDP ("all", "none", "listed remotes") holds for both.
 //!
-//! Left out on purpose: pools of several outside addresses, TCP, fragments and ICMP errors.
+//! Left out on purpose: pools of several outside addresses, fragments, ICMP errors, and TCP, which goes out
+//! through any of them (`world/streams.rs`).
 
 mod profile;
 mod table;
@@ -60,6 +61,7 @@ pub struct Middlebox {
     outside: Ipv4Addr,
     table: Table,
     up: bool,
+    reboots: u64,
     refusals: BTreeMap<Refusal, u64>,
 }
 
@@ -71,6 +73,7 @@ impl Middlebox {
             outside,
             table: Table::starting_after(rng.random()),
             up: true,
+            reboots: 0,
             refusals: BTreeMap::new(),
         }
     }
@@ -102,6 +105,12 @@ impl Middlebox {
     /// Loses all mappings. Sequential ports go on from anywhere.
     pub fn reboot(&mut self, rng: &mut StdRng) {
         self.table = Table::starting_after(rng.random());
+        self.reboots += 1;
+    }
+
+    /// How often it was rebooted.
+    pub fn reboots(&self) -> u64 {
+        self.reboots
     }
 
     /// Reboots with another address outside.
@@ -113,6 +122,11 @@ impl Middlebox {
     /// Plugs its cable in or out.
     pub fn set_up(&mut self, up: bool) {
         self.up = up;
+    }
+
+    /// Whether its cable is in.
+    pub fn is_up(&self) -> bool {
+        self.up
     }
 
     /// A datagram goes out: the source address it has outside.

@@ -7,14 +7,14 @@ use shadowmesh_wire::sealed;
 use super::topology::{BoxId, Departure, Fate, Realm};
 use super::{Happening, Passing, World};
 use crate::ledger::HostId;
-use crate::link::Link;
+use crate::link::{Arrival, Link};
 use crate::trace::TraceEvent;
 
 /// The receiver in the trace of a datagram that, when it was sent, led to nobody.
 const STRAY: usize = usize::MAX;
 
 /// A datagram on a link.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub(super) struct Flight {
     from: HostId,
     /// The network whose link it crosses, where both addresses mean something.
@@ -24,6 +24,8 @@ pub(super) struct Flight {
     data: Vec<u8>,
     /// A link that is too short for it would cut it, and the receiver put it together.
     may_fragment: bool,
+    /// The numbered packet that it carries, or a part of which.
+    cargo: Option<u64>,
 }
 
 impl World {
@@ -31,19 +33,19 @@ impl World {
     pub(super) fn dispatch(
         &mut self,
         from: HostId,
-        source: SocketAddr,
-        destination: SocketAddr,
-        data: &[u8],
+        (source, destination): (SocketAddr, SocketAddr),
+        data: Vec<u8>,
         may_fragment: bool,
     ) {
+        let cargo = self.cargo;
         let departed = self.depart(from, source, destination, data.len());
         let Some(Departure { realm, source }) = departed else {
-            return;
+            return self.lose(cargo);
         };
         let to = match self.topology.leads_to(realm, destination, self.now) {
             Some((host, endpoint)) if self.host(host).has(endpoint) => Some(host),
             // To a socket that is not there any more.
-            Some(_) => return,
+            Some(_) => return self.lose(cargo),
             None => None,
         };
         let seen_to = to.map_or(STRAY, |to| to.0);
@@ -54,12 +56,23 @@ impl World {
             realm,
             remote: source,
             destination,
-            data: data.to_vec(),
+            data,
             may_fragment,
+            cargo,
         };
-        if let Some(flight) = self.pass_tap(to, flight) {
-            self.hosts[from.0].sent_bytes += flight.data.len();
-            self.carry(to, &flight);
+        match self.pass_tap(to, flight) {
+            Some(flight) => {
+                self.hosts[from.0].sent_bytes += flight.data.len();
+                self.carry(to, flight);
+            }
+            None => self.lose(cargo),
+        }
+    }
+
+    /// The network dropped a datagram with that packet.
+    pub(super) fn lose(&mut self, cargo: Option<u64>) {
+        if let Some(number) = cargo {
+            self.ledger.note_drop(number);
         }
     }
 
@@ -108,7 +121,7 @@ impl World {
         Some(flight)
     }
 
-    fn carry(&mut self, to: Option<HostId>, flight: &Flight) {
+    fn carry(&mut self, to: Option<HostId>, flight: Flight) {
         let new = || Link::new(self.default_link);
         let link = match to {
             Some(to) => self.links.entry((flight.from, to)).or_insert_with(new),
@@ -118,29 +131,40 @@ impl World {
         if flight.may_fragment {
             len = len.min(link.profile.mtu);
         }
-        for arrival in link.send(len, self.now, &mut self.rng) {
-            let mut flight = flight.clone();
-            if let Some(bit) = arrival.flipped_bit {
-                flip(&mut flight.data, bit);
-            }
-            self.schedule(arrival.at, Happening::Landing(flight));
+        let (first, second) = link.send(len, self.now, &mut self.rng);
+        if let Some(arrival) = second {
+            self.schedule_landing(flight.clone(), arrival);
+        }
+        match first {
+            Some(arrival) => self.schedule_landing(flight, arrival),
+            None => self.lose(flight.cargo),
         }
     }
 
+    fn schedule_landing(&mut self, mut flight: Flight, arrival: Arrival) {
+        if let Some(bit) = arrival.flipped_bit {
+            flip(&mut flight.data, bit);
+        }
+        self.schedule(arrival.at, Happening::Landing(flight));
+    }
+
     /// Through the boxes at the receiver's end, as they are now.
-    pub(super) fn land(&mut self, flight: &Flight) {
-        let Flight { from, remote, .. } = *flight;
+    pub(super) fn land(&mut self, flight: Flight) {
+        let Flight { from, remote, .. } = flight;
         let fate = self
             .topology
             .arrive(flight.realm, remote, flight.destination, self.now);
         match fate {
             // Who has moved meanwhile is not reached.
             Fate::Reaches(to, endpoint) if self.host(to).has(endpoint) => {
-                self.arrive(to, Some(from), (remote, endpoint), &flight.data);
+                let cargo = flight.cargo;
+                self.arrive(to, Some(from), (remote, endpoint), (flight.data, cargo));
+                return;
             }
             Fate::Refused(id, _) => self.note_refusal(from, id, flight.data.len()),
             Fate::Reaches(..) | Fate::Nobody => {}
         }
+        self.lose(flight.cargo);
     }
 
     fn note_refusal(&mut self, from: HostId, id: BoxId, len: usize) {

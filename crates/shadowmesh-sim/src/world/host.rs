@@ -56,6 +56,8 @@ pub struct HostConfig {
     pub relay: RelayConfig,
     /// Whether the node is told the addresses of its host when it starts, as the program does.
     pub tells_addresses: bool,
+    /// Whether it takes streams, as the program with `[web] listen`; everybody who knows it knows that.
+    pub takes_streams: bool,
 }
 
 impl Default for HostConfig {
@@ -69,6 +71,7 @@ impl Default for HostConfig {
             greet: false,
             relay: RelayConfig::default(),
             tells_addresses: false,
+            takes_streams: false,
         }
     }
 }
@@ -182,14 +185,14 @@ impl Host {
         &mut self,
         at: Duration,
         (remote, local): (SocketAddr, SocketAddr),
-        data: &[u8],
+        data: Vec<u8>,
     ) {
         if self.bare.len() < BARE_MAX {
             self.bare.push(Bare {
                 at,
                 remote,
                 local,
-                data: data.to_vec(),
+                data,
             });
         }
     }

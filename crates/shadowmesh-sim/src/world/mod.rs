@@ -8,6 +8,8 @@
 //! Hosts may be put [behind middleboxes](World::put_behind): then their datagrams get rewritten
 //! addresses, and what comes back must pass. `topology.rs` knows who is where.
 //!
+//! Where UDP does not pass, nodes get streams (`streams.rs`).
+//!
 //! A [tap](World::tap) sits on all links at once, outside of all boxes: it sees every datagram that is
 //! about to reach a host if no box refuses it, and may change or swallow it. [`World::inject`] makes
 //! datagrams appear from anywhere. Together they are the attacker.
@@ -17,10 +19,11 @@ mod host;
 mod liar;
 mod places;
 mod run;
+mod streams;
 mod topology;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -38,6 +41,7 @@ use crate::trace::Trace;
 use flight::Flight;
 pub use host::{Bare, Host, HostConfig};
 pub use liar::{Envelope, Mischief};
+use streams::{Message, Opening, Stream};
 pub use topology::BoxId;
 use topology::{Topology, Way};
 
@@ -76,8 +80,17 @@ pub struct World {
     links: BTreeMap<(HostId, HostId), Link>,
     /// Links of datagrams to an address of a box that leads to nobody, by sender.
     strays: BTreeMap<HostId, Link>,
+    /// Streams by number; none is used twice.
+    streams: BTreeMap<u64, Stream>,
+    streams_opened: u64,
+    /// Who is about to open a stream, and to whom.
+    opening: BTreeSet<(HostId, HostId)>,
     queue: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
+    /// The packet that is in what nodes send at this moment.
+    cargo: Option<u64>,
+    /// The most datagrams that a node had to send after one input.
+    waiting_max: usize,
     wakes_at_this_instant: u32,
     tap: Option<Tap>,
     /// Relays that do not do what they should.
@@ -86,14 +99,34 @@ pub struct World {
 }
 
 /// Something that will happen; earlier first, and in the order scheduled within one instant.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 struct Scheduled {
     at: Duration,
     order: u64,
     what: Happening,
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Scheduled {}
+
+#[derive(Debug)]
 enum Happening {
     /// A datagram made by the attacker reaches a host.
     Injection {
@@ -112,6 +145,18 @@ enum Happening {
         relay: HostId,
         envelope: Envelope,
     },
+    /// The time is over that it takes to open a stream.
+    Opening(Opening),
+    /// A datagram has come through a stream.
+    Message(Message),
+    /// The ends of a stream look whether anything still passes.
+    StreamTick(u64),
+    /// A host hears that the other end of its stream is gone.
+    StreamEnd {
+        host: HostId,
+        boot: u64,
+        number: u64,
+    },
 }
 
 impl World {
@@ -129,8 +174,13 @@ impl World {
             partitions: 0,
             links: BTreeMap::new(),
             strays: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            streams_opened: 0,
+            opening: BTreeSet::new(),
             queue: BinaryHeap::new(),
             scheduled: 0,
+            cargo: None,
+            waiting_max: 0,
             wakes_at_this_instant: 0,
             tap: None,
             liars: BTreeMap::new(),
@@ -232,6 +282,7 @@ impl World {
 
     /// Starts (or restarts) a host's node.
     pub fn start(&mut self, id: HostId) {
+        self.end_streams(id);
         let seed = self.rng.random();
         let now = self.clock_of(id);
         self.hosts[id.0].boot(seed, now, self.now);
@@ -240,6 +291,7 @@ impl World {
 
     /// Kills a host's node, as `kill -9` would: nothing more is sent.
     pub fn kill(&mut self, id: HostId) {
+        self.end_streams(id);
         self.hosts[id.0].node = None;
     }
 
@@ -317,9 +369,16 @@ impl World {
         let number = self.ledger.book(from, to, self.now);
         let packet = packet::numbered(source, destination, number, len);
         if self.host(from).is_up() {
+            self.cargo = Some(number);
             self.with_node(from, |node, now| node.handle_device(&packet, now));
+            self.cargo = None;
         }
         number
+    }
+
+    /// The most datagrams that a node ever had to send after one input.
+    pub fn waiting_max(&self) -> usize {
+        self.waiting_max
     }
 
     /// The derived IPv4 overlay address of a host.

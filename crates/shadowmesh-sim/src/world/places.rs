@@ -108,7 +108,7 @@ impl World {
     pub fn send_bare(&mut self, from: HostId, destination: SocketAddr, data: &[u8]) {
         let source = self.host(from).source_for(destination);
         let source = source.expect("the host has an address of that IP version");
-        self.dispatch(from, source, destination, data, false);
+        self.dispatch(from, (source, destination), data.to_vec(), false);
     }
 
     /// The same from one of the host's [further sockets](Self::open_port).
@@ -122,7 +122,7 @@ impl World {
         let source = self.host(from).source_for(destination);
         let mut source = source.expect("the host has an address of that IP version");
         source.set_port(port);
-        self.dispatch(from, source, destination, data, false);
+        self.dispatch(from, (source, destination), data.to_vec(), false);
     }
 
     /// The addresses of a host that mean the same everywhere.

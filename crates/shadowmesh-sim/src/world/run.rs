@@ -4,8 +4,10 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use shadowmesh_net::{Received, Transmit};
+use bytes::{Bytes, BytesMut};
+use shadowmesh_net::{NetEvent, Received, Transmit};
+use shadowmesh_vpn::NodeEvent;
+use shadowmesh_wire::way::Way;
 
 use super::{Happening, Scheduled, World};
 use crate::ledger::HostId;
@@ -31,9 +33,13 @@ impl World {
         match next.what {
             Happening::Injection { to, remote, data } => {
                 let local = self.host(to).address;
-                self.arrive(to, None, (remote, local), &data);
+                self.arrive(to, None, (remote, local), (data, None));
             }
-            Happening::Landing(flight) => self.land(&flight),
+            Happening::Landing(flight) => self.land(flight),
+            Happening::Opening(opening) => self.open(opening),
+            Happening::Message(message) => self.arrive_by_stream(message),
+            Happening::StreamTick(number) => self.tick_stream(number),
+            Happening::StreamEnd { host, boot, number } => self.hear_end(host, boot, number),
             Happening::Wake { host, boot } if self.is_due(host, boot) => self.wake(host),
             Happening::Lie { relay, envelope } => self.lie(relay, &envelope),
             // Of a former life, or replaced by an earlier one.
@@ -47,7 +53,7 @@ impl World {
         to: HostId,
         from: Option<HostId>,
         (remote, local): (SocketAddr, SocketAddr),
-        data: &[u8],
+        (data, cargo): (Vec<u8>, Option<u64>),
     ) {
         let source = from.map_or(usize::MAX, |f| f.0);
         self.trace
@@ -58,15 +64,29 @@ impl World {
                 socket: host.socket_at(local).unwrap_or(0),
                 ..Received::from_remote(remote)
             };
-            if self.liars.contains_key(&to) {
-                return self.arrive_at_liar(to, received, data.to_vec());
-            }
-            self.with_node(to, |node, now| {
-                node.handle_datagram(received, BytesMut::from(data), now)
-            });
+            self.hand_in(to, received, data, cargo);
         } else {
             host.keep_bare(self.now, (remote, local), data);
+            self.lose(cargo);
         }
+    }
+
+    /// Gives a datagram to a host that runs. What its node sends while it handles it carries the same packet,
+    /// unless the packet is for this host: then the node is a relay.
+    pub(super) fn hand_in(
+        &mut self,
+        to: HostId,
+        received: Received,
+        data: Vec<u8>,
+        cargo: Option<u64>,
+    ) {
+        if self.liars.contains_key(&to) {
+            return self.arrive_at_liar(to, received, data);
+        }
+        self.cargo = cargo.filter(|number| !self.ledger.is_for(*number, to));
+        let data = BytesMut::from(Bytes::from(data));
+        self.with_node(to, |node, now| node.handle_datagram(received, data, now));
+        self.cargo = None;
     }
 
     fn is_due(&self, id: HostId, boot: u64) -> bool {
@@ -99,12 +119,15 @@ impl World {
     /// Takes everything a node has to give and notes when it wants to be woken.
     pub(super) fn drain(&mut self, id: HostId) {
         let clock = self.clock_of(id);
+        let mut waiting = 0;
         loop {
             let Some(node) = self.hosts[id.0].node.as_mut() else {
                 return;
             };
             if let Some(transmit) = node.poll_transmit() {
-                self.transmit(id, &transmit);
+                waiting += 1;
+                self.waiting_max = self.waiting_max.max(waiting);
+                self.transmit(id, transmit);
             } else if let Some(packet) = node.poll_device() {
                 self.trace
                     .add(TraceEvent::Delivered, self.now, id.0, id.0, packet.len());
@@ -113,6 +136,9 @@ impl World {
                     None => self.ledger.deliver(packet::number(&packet), id, self.now),
                 }
             } else if let Some(event) = node.poll_event() {
+                if let NodeEvent::Net(NetEvent::WantStream { peer }) = &event {
+                    self.want_stream(id, peer);
+                }
                 self.hosts[id.0].note(event, self.now);
             } else {
                 let at = node
@@ -134,17 +160,40 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, from: HostId, transmit: &Transmit) {
-        let segment = transmit
-            .segment_size
-            .unwrap_or(transmit.contents.len())
-            .max(1);
-        let Some(source) = self.host(from).source_for(transmit.remote) else {
-            return;
-        };
-        let source = self.hosts[from.0].socket_address(source, transmit.socket);
-        for data in transmit.contents.chunks(segment) {
-            self.dispatch(from, source, transmit.remote, data, transmit.may_fragment);
+    fn transmit(&mut self, from: HostId, transmit: Transmit) {
+        let Transmit {
+            remote,
+            socket,
+            may_fragment,
+            segment_size,
+            contents,
+            ..
+        } = transmit;
+        let whole = contents.len().max(1);
+        let segment = segment_size.unwrap_or(whole).clamp(1, whole);
+        if segment < whole {
+            for data in contents.chunks(segment) {
+                self.send_datagram(from, socket, remote, data.to_vec(), may_fragment);
+            }
+        } else {
+            self.send_datagram(from, socket, remote, contents, may_fragment);
+        }
+    }
+
+    fn send_datagram(
+        &mut self,
+        from: HostId,
+        socket: u16,
+        remote: SocketAddr,
+        data: Vec<u8>,
+        may_fragment: bool,
+    ) {
+        if let Way::Stream(number) = Way::of(remote) {
+            return self.send_on_stream(from, number, data);
+        }
+        if let Some(source) = self.host(from).source_for(remote) {
+            let source = self.hosts[from.0].socket_address(source, socket);
+            self.dispatch(from, (source, remote), data, may_fragment);
         }
     }
 

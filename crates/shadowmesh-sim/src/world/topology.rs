@@ -76,6 +76,21 @@ impl Topology {
         id
     }
 
+    /// The boxes between a realm and the internet, each with the number of its restarts: a connection that
+    /// went through them lasts while this is the same. `None`: a cable is out.
+    pub(super) fn passage(&self, mut realm: Realm) -> Option<Vec<(BoxId, u64)>> {
+        let mut passage = Vec::new();
+        while let Some(id) = realm {
+            let (middlebox, behind) = &self.boxes[id.0];
+            if !middlebox.is_up() {
+                return None;
+            }
+            passage.push((id, middlebox.reboots()));
+            realm = *behind;
+        }
+        Some(passage)
+    }
+
     pub(super) fn middlebox(&self, id: BoxId) -> &Middlebox {
         &self.boxes[id.0].0
     }
