@@ -1,5 +1,7 @@
 //! Scenarios with figures, shared by the tests and by `cargo xtask evidence`.
 
+pub mod breaks;
+pub mod chaos;
 pub mod direct;
 pub mod handshake;
 pub mod nat;
@@ -8,6 +10,7 @@ pub mod random_ways;
 pub mod rekey;
 pub mod relay;
 pub mod restart;
+pub mod switches;
 
 use std::time::Duration;
 

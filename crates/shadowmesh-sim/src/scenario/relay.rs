@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shadowmesh_net::RelayConfig;
+use shadowmesh_net::{PathInfo, RelayConfig};
 
 use crate::link::LinkProfile;
 use crate::middlebox::NatKind;
@@ -23,22 +23,23 @@ pub struct Relayed {
 impl Relayed {
     /// A fresh world.
     pub fn new(seed: u64, kinds: [NatKind; 2], relays: usize) -> Self {
+        let link = LinkProfile::round_trip(Duration::from_millis(40));
+        Self::with(seed, (link, HostConfig::default()), kinds, relays)
+    }
+
+    /// A fresh world with such links and such nodes.
+    pub fn with(
+        seed: u64,
+        (link, config): (LinkProfile, HostConfig),
+        kinds: [NatKind; 2],
+        relays: usize,
+    ) -> Self {
         let mut world = World::new(seed);
-        world.default_link = LinkProfile::round_trip(Duration::from_millis(40));
+        world.default_link = link;
         let relays: Vec<HostId> = (0..relays).map(|_| add_relay(&mut world)).collect();
-        let [a, b] = kinds.map(|kind| {
-            let host = world.add_host(HostConfig::default());
-            let home = world.add_nat(kind);
-            if home.is_some() {
-                world.put_behind(host, home);
-            }
-            host
-        });
+        let [a, b] = kinds.map(|kind| add_client(&mut world, kind, &relays, &config));
         world.introduce(a, b);
         for host in [a, b] {
-            for &relay in &relays {
-                world.use_relay(host, relay);
-            }
             world.start(host);
         }
         Self {
@@ -60,9 +61,59 @@ impl Relayed {
         }
         sent
     }
+
+    /// Whether both send straight.
+    pub fn is_direct(&self) -> bool {
+        let straight = |from, to| matches!(way(&self.world, from, to), Some(PathInfo::Direct(_)));
+        straight(self.a, self.b) && straight(self.b, self.a)
+    }
+
+    /// The relay over which one host reaches the other, if it is one of these.
+    pub fn relay_between(&self, from: HostId, to: HostId) -> Option<HostId> {
+        let Some(PathInfo::Relayed { relay }) = way(&self.world, from, to) else {
+            return None;
+        };
+        let mut relays = self.relays.iter().copied();
+        relays.find(|host| self.world.host(*host).id() == relay)
+    }
+
+    /// From `since` until a packet sent after it had come out, in the slower direction.
+    pub fn healed(&self, since: Duration) -> Option<Duration> {
+        // What was sent at that very moment may have come through before.
+        let after = since + Duration::from_millis(1);
+        let first = |from, to| self.world.ledger.first_delivery(from, to, after);
+        Some(first(self.a, self.b)?.max(first(self.b, self.a)?) - since)
+    }
 }
 
-/// A running relay that serves anybody.
+/// The way one host has to another, if there is a session.
+pub fn way(world: &World, from: HostId, to: HostId) -> Option<PathInfo> {
+    let status = world.host(from).node().status(world.clock_of(from));
+    let to = world.host(to).id();
+    let peers = status.peers.into_iter().filter_map(|peer| peer.net);
+    let peer = peers.into_iter().find(|peer| peer.peer == to)?;
+    Some(peer.session?.path)
+}
+
+/// A node behind boxes of that kind that uses these relays; it does not run yet.
+pub fn add_client(
+    world: &mut World,
+    kind: NatKind,
+    relays: &[HostId],
+    config: &HostConfig,
+) -> HostId {
+    let host = world.add_host(config.clone());
+    let home = world.add_nat(kind);
+    if home.is_some() {
+        world.put_behind(host, home);
+    }
+    for &relay in relays {
+        world.use_relay(host, relay);
+    }
+    host
+}
+
+/// A running relay that serves anybody, by UDP or by streams.
 pub fn add_relay(world: &mut World) -> HostId {
     add_relay_with(
         world,
@@ -77,6 +128,7 @@ pub fn add_relay(world: &mut World) -> HostId {
 pub fn add_relay_with(world: &mut World, relay: RelayConfig) -> HostId {
     let host = world.add_host(HostConfig {
         relay,
+        takes_streams: true,
         ..HostConfig::default()
     });
     world.start(host);

@@ -3,7 +3,9 @@
 use shadowmesh_sim::NatKind::{
     Double, FullCone, Open, PortRestricted, SymmetricRandom, SymmetricSequential,
 };
-use shadowmesh_sim::scenario::direct::{Breaks, broken, cell, has_direct_way, switches};
+use shadowmesh_sim::scenario::breaks::{Breaks, broken, broken_in_silence};
+use shadowmesh_sim::scenario::direct::{cell, has_direct_way};
+use shadowmesh_sim::scenario::switches::{Cut, Plan, switches};
 use shadowmesh_sim::seeds;
 
 use crate::{millis, seconds};
@@ -76,18 +78,63 @@ fn a_relay_that_dies_is_replaced_by_the_second_within_a_second() {
 
 // PROTOCOL SM-PA-5
 #[test]
-fn switches_to_the_straight_way_lose_nothing_double_nothing_and_pause_nothing() {
-    seeds::each("direct", 1, |seed| {
-        let figures = switches(seed, 4, 0.0);
-        assert_eq!((figures.count, figures.lost), (4, 0), "{figures:?}");
-        assert!(
-            figures.pauses.iter().all(|pause| *pause < millis(50)),
-            "{figures:?}"
-        );
-        assert!(figures.migration < millis(201), "{figures:?}");
-        assert!(
-            figures.breaks.iter().all(|took| *took < millis(500)),
-            "{figures:?}"
-        );
+fn a_way_that_breaks_in_silence_is_left_within_the_health_interval() {
+    let health = shadowmesh_net::PathTimers::default().health;
+    seeds::each("direct", 3, |seed| {
+        for breaks in [Breaks::Direct, Breaks::DirectOneWay, Breaks::Relay] {
+            let took = broken_in_silence(seed, breaks);
+            assert!(
+                took.is_some_and(|took| took < health),
+                "{breaks:?}: {took:?}"
+            );
+        }
     });
+}
+
+// PROTOCOL SM-PA-5
+#[test]
+fn a_stream_that_is_moved_over_sound_links_loses_doubles_and_delays_nothing() {
+    seeds::each("direct", 1, |seed| {
+        let figures = switches(Plan {
+            seed,
+            cycles: 3,
+            cut: Cut::WayBack,
+            loss: 0.0,
+            packets_per_ms: 4,
+        });
+        assert_eq!((figures.to_relay, figures.to_direct), (3, 3));
+        assert_eq!(
+            (figures.stream_lost, figures.lost_by_nodes),
+            (0, 0),
+            "{figures:?}"
+        );
+        assert!(figures.lost > 0, "the cut way took some with it");
+        let longest = figures
+            .pauses_to_relay
+            .max()
+            .max(figures.pauses_to_direct.max());
+        assert!(longest < millis(50), "{figures:?}");
+        assert!(figures.migration < millis(201), "{figures:?}");
+        assert!(figures.breaks.max() < millis(500), "{figures:?}");
+    });
+}
+
+// PROTOCOL SM-PA-5
+#[test]
+fn of_a_stream_whose_way_is_cut_nothing_is_lost_but_what_links_dropped() {
+    for loss in [0.0, 0.02] {
+        seeds::each("direct", 1, |seed| {
+            let figures = switches(Plan {
+                seed,
+                cycles: 2,
+                cut: Cut::BothWays,
+                loss,
+                packets_per_ms: 4,
+            });
+            assert!(figures.lost > 0, "the cut way took some with it");
+            assert_eq!(figures.lost_by_nodes, 0, "{figures:?}");
+            assert!(figures.pauses_to_direct.max() < millis(50), "{figures:?}");
+            assert!(figures.breaks.max() < millis(500), "{figures:?}");
+        });
+    }
 }

@@ -27,6 +27,7 @@ mod replayed_early_data;
 mod restart;
 mod roaming;
 mod same_seed_same_run;
+mod streams;
 mod waiting_packets;
 mod whole_mesh;
 

@@ -2,21 +2,17 @@
 
 use std::time::Duration;
 
-use shadowmesh_net::{NetEvent, PathInfo};
+use shadowmesh_net::NetEvent;
 use shadowmesh_sim::NatKind::SymmetricRandom;
 use shadowmesh_sim::scenario::relay::Relayed;
 use shadowmesh_sim::{HostId, seeds};
 
-use crate::relays::path;
 use crate::{millis, seconds};
 
 /// Which of the relays carries the packets of the pair.
 fn carrier(pair: &Relayed) -> HostId {
-    let Some(PathInfo::Relayed { relay }) = path(&pair.world, pair.a, pair.b) else {
-        panic!("the pair does not talk over a relay");
-    };
-    let is = |host: &&HostId| pair.world.host(**host).id() == relay;
-    *pair.relays.iter().find(is).expect("one of the two")
+    let relay = pair.relay_between(pair.a, pair.b);
+    relay.expect("the pair talks over a relay")
 }
 
 /// How often the pair's session ended.

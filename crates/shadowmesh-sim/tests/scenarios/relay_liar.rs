@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
-use shadowmesh_net::DropReason;
-use shadowmesh_sim::NatKind::SymmetricRandom;
-use shadowmesh_sim::scenario::relay::Relayed;
-use shadowmesh_sim::{Envelope, seeds};
+use shadowmesh_net::{DropReason, PathInfo};
+use shadowmesh_sim::NatKind::{Open, SymmetricRandom};
+use shadowmesh_sim::scenario::relay::{Relayed, add_client, way};
+use shadowmesh_sim::{Envelope, HostConfig, HostId, Mischief, seeds};
 use shadowmesh_wire::envelope;
 use shadowmesh_wire::way::Label;
 
@@ -122,5 +122,119 @@ fn a_relay_that_swallows_everything_breaks_nothing_but_its_own_path() {
         );
         assert_eq!(pair.world.ledger.violations(), Vec::<String>::new());
         assert!(ends(&pair.world, pair.a) <= 2);
+    });
+}
+
+/// What a relay may do with everything that it is to pass on.
+fn mischiefs() -> [(&'static str, Mischief); 5] {
+    let pass = |held| vec![(Duration::ZERO, held)];
+    let mut old: Vec<Envelope> = Vec::new();
+    [
+        ("drops", Box::new(|_, _| Vec::new())),
+        ("delays", Box::new(|held, _| vec![(millis(400), held)])),
+        (
+            "reorders",
+            Box::new(|held, rng| vec![(millis(rng.random_range(0..300)), held)]),
+        ),
+        (
+            "replays",
+            Box::new(move |held, rng| {
+                old.push(held.clone());
+                let again = old.choose(rng).expect("one was just put in").clone();
+                vec![
+                    (Duration::ZERO, held.clone()),
+                    (millis(1), held),
+                    (millis(2), again),
+                ]
+            }),
+        ),
+        (
+            "corrupts",
+            Box::new(move |mut held, rng| {
+                // Behind the label: what is inside, not for whom it is.
+                let bit = rng.random_range(72..held.inner.len() * 8);
+                held.inner[bit / 8] ^= 1 << (bit % 8);
+                pass(held)
+            }),
+        ),
+    ]
+}
+
+/// The pair and its neighbours talk for so long: the numbers of what the pair sent, and of what the others did.
+fn all_talk(pair: &mut Relayed, others: &[(HostId, HostId)], time: Duration) -> [Vec<u64>; 2] {
+    let mut sent = [Vec::new(), Vec::new()];
+    let end = pair.world.now() + time;
+    while pair.world.now() < end {
+        for &(from, to) in others {
+            sent[1].push(pair.world.send(from, to));
+            sent[1].push(pair.world.send(to, from));
+        }
+        sent[0].extend(pair.talk(millis(10)));
+    }
+    sent
+}
+
+// PROTOCOL SM-RL-4
+// PROTOCOL SM-RL-6
+#[test]
+fn a_relay_that_drops_delays_reorders_replays_or_corrupts_breaks_nothing_but_its_own_path() {
+    seeds::each("relay_liar", 1, |seed| {
+        for (what, mischief) in mischiefs() {
+            let mut pair = Relayed::new(seed, BOTH, 2);
+            pair.talk(seconds(8));
+            let liar = pair.relay_between(pair.a, pair.b).expect("over a relay");
+            let honest = pair.relays.iter().copied().find(|relay| *relay != liar);
+            let honest = honest.expect("there are two");
+            // A pair on the honest relay, and one of the pair's own peers, straight.
+            let config = HostConfig::default();
+            let others = [SymmetricRandom, SymmetricRandom, Open];
+            let [c, d, e] =
+                others.map(|kind| add_client(&mut pair.world, kind, &[honest], &config));
+            pair.world.introduce(c, d);
+            pair.world.introduce(pair.a, e);
+            for host in [c, d, e] {
+                pair.world.start(host);
+            }
+            let entry = pair.world.peer_entry(e);
+            let a = pair.a;
+            pair.world
+                .with_node(a, |node, now| node.add_peer(entry, now))
+                .expect("no conflict");
+            let others = [(c, d), (a, e)];
+            all_talk(&mut pair, &others, seconds(6));
+            let sessions = [pair.a, pair.b, c, d, e].map(|host| ends(&pair.world, host));
+
+            pair.world.corrupt(liar, mischief);
+            let [during, elsewhere] = all_talk(&mut pair, &others, seconds(6));
+            let [late, elsewhere_late] = all_talk(&mut pair, &others, seconds(2));
+            pair.world.run_for(seconds(1));
+
+            let ledger = &pair.world.ledger;
+            assert_eq!(ledger.violations(), Vec::<String>::new(), "{what}");
+            assert_eq!(
+                ledger.lost(&elsewhere) + ledger.lost(&elsewhere_late),
+                0,
+                "{what}"
+            );
+            // The pair has left what carries nothing, and bears the rest.
+            assert_eq!(ledger.lost(&late), 0, "{what}");
+            let lost = ledger.lost(&during);
+            assert!(
+                lost * 10 < during.len(),
+                "{what}: {lost} of {} lost",
+                during.len()
+            );
+            let carries_nothing = ["drops", "corrupts"].contains(&what);
+            assert_eq!(lost > 0, carries_nothing, "{what}: {lost}");
+            if carries_nothing {
+                assert_eq!(pair.relay_between(pair.a, pair.b), Some(honest), "{what}");
+            }
+            assert!(
+                matches!(way(&pair.world, a, e), Some(PathInfo::Direct(_))),
+                "{what}"
+            );
+            let now = [pair.a, pair.b, c, d, e].map(|host| ends(&pair.world, host));
+            assert_eq!(now, sessions, "{what}: no session ended");
+        }
     });
 }

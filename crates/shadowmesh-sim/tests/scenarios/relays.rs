@@ -2,7 +2,7 @@
 
 use shadowmesh_net::{DropReason, PathInfo, RelayAllow, RelayConfig};
 use shadowmesh_sim::NatKind::{self, Double, PortRestricted, SymmetricRandom};
-use shadowmesh_sim::scenario::relay::{Relayed, add_relay_with};
+use shadowmesh_sim::scenario::relay::{Relayed, add_relay_with, way};
 use shadowmesh_sim::{HostConfig, HostId, LinkProfile, World, seeds};
 
 use crate::{millis, seconds};
@@ -12,15 +12,6 @@ const APART: [[NatKind; 2]; 3] = [
     [SymmetricRandom, Double],
     [PortRestricted, SymmetricRandom],
 ];
-
-/// The way one host has to another, if there is a session.
-pub fn path(world: &World, from: HostId, to: HostId) -> Option<PathInfo> {
-    let status = world.host(from).node().status(world.clock_of(from));
-    let to = world.host(to).id();
-    let peers = status.peers.into_iter().filter_map(|peer| peer.net);
-    let peer = peers.into_iter().find(|peer| peer.peer == to)?;
-    Some(peer.session?.path)
-}
 
 // PROTOCOL SM-RL-1
 // PROTOCOL SM-RL-6
@@ -63,7 +54,7 @@ fn a_client_that_the_relay_does_not_serve_is_told_so_and_another_relay_is_used()
         pair.talk(seconds(3));
         let relay = pair.world.host(pair.relays[0]).id();
         assert_eq!(
-            path(&pair.world, pair.a, pair.b),
+            way(&pair.world, pair.a, pair.b),
             Some(PathInfo::Relayed { relay })
         );
         let closed_id = pair.world.host(closed).id();
