@@ -17,6 +17,7 @@
 mod checks;
 
 use crate::failure::{Failure, Outcome};
+use std::ops::RangeInclusive;
 
 const USAGE: &str = "cargo xtask evidence slice --list, or speed, or connect";
 
@@ -34,6 +35,8 @@ struct Request {
     json: bool,
     /// For checks that watch something for a time, instead of the time that the promise names.
     seconds: Option<u64>,
+    /// For checks of random worlds, instead of as many from 1 on as the promise names: `first-last`.
+    seeds: Option<RangeInclusive<u64>>,
 }
 
 impl Request {
@@ -76,6 +79,19 @@ impl Request {
                             Failure::new("--seconds takes a number above 0", USAGE)
                         })?);
                 }
+                "--seeds" => {
+                    let seeds = words.next().and_then(|word| {
+                        let (first, last) = word.split_once('-')?;
+                        Some(first.parse().ok()?..=last.parse().ok()?)
+                    });
+                    request.seeds =
+                        Some(seeds.filter(|seeds| !seeds.is_empty()).ok_or_else(|| {
+                            Failure::new(
+                                "--seeds takes the first and the last, such as 1-100",
+                                USAGE,
+                            )
+                        })?);
+                }
                 other => return Err(Failure::new(format!("unknown argument {other:?}"), USAGE)),
             }
         }
@@ -107,7 +123,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     let chosen = checks::choose(suite, &request.only)?;
     let time = request.seconds.map(std::time::Duration::from_secs);
-    let lines = checks::run(&chosen, time, !request.json)?;
+    let lines = checks::run(&chosen, time, request.seeds.clone(), !request.json)?;
     if request.json {
         println!(
             "{}",
@@ -150,6 +166,9 @@ mod tests {
             (request.suite.as_str(), request.seconds),
             ("speed", Some(60))
         );
+        assert_eq!(parse("connect --seeds 7-9").unwrap().seeds, Some(7..=9));
+        assert!(parse("connect --seeds 9-7").is_err());
+        assert!(parse("connect --seeds 9").is_err());
         assert!(parse("speed --seconds 0").is_err());
         assert!(parse("speed --seconds").is_err());
         assert!(parse("").is_err());

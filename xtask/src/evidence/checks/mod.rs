@@ -11,6 +11,7 @@ mod worlds;
 
 use crate::failure::{Failure, Outcome};
 use serde_json::{Value, json};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// One promise.
@@ -29,6 +30,10 @@ pub enum Run {
     /// Watches something for a time; how long unless `--seconds` says otherwise, which is what the
     /// promise is about.
     For(Duration, fn(Duration) -> Result<Measured, String>),
+    /// Runs in the simulated world: the program is not needed.
+    Simulated(fn() -> Result<Measured, String>),
+    /// Runs the simulated worlds of so many seeds from 1 on, or of those that `--seeds` names.
+    Worlds(u64, fn(RangeInclusive<u64>) -> Result<Measured, String>),
 }
 
 /// The checks of a suite.
@@ -95,9 +100,17 @@ impl Line {
 }
 
 /// Runs checks one after the other; a failed one does not stop the rest.
-/// `time` is that of the checks that watch something for a time, if not their own.
-pub fn run(chosen: &[&Check], time: Option<Duration>, print: bool) -> Outcome<Vec<Line>> {
-    program::build()?;
+/// `time` is that of the checks that watch something for a time, if not their own, and `seeds` those of worlds.
+pub fn run(
+    chosen: &[&Check],
+    time: Option<Duration>,
+    seeds: Option<RangeInclusive<u64>>,
+    print: bool,
+) -> Outcome<Vec<Line>> {
+    let on_programs = |check: &&Check| matches!(check.run, Run::Once(_) | Run::For(..));
+    if chosen.iter().any(on_programs) {
+        program::build()?;
+    }
     let mut lines = Vec::new();
     for check in chosen {
         eprintln!("... {}: {}", check.name, check.what);
@@ -105,6 +118,8 @@ pub fn run(chosen: &[&Check], time: Option<Duration>, print: bool) -> Outcome<Ve
         let found = match check.run {
             Run::Once(run) => run(),
             Run::For(usual, run) => run(time.unwrap_or(usual)),
+            Run::Simulated(run) => run(),
+            Run::Worlds(usual, run) => run(seeds.clone().unwrap_or(1..=usual)),
         };
         let measured = found.unwrap_or_else(|why| Measured {
             pass: false,

@@ -41,7 +41,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "worlds",
         what: "random simulated worlds stay safe and recover",
-        run: Run::Once(worlds::run),
+        run: Run::Worlds(worlds::SEEDS, worlds::run),
     },
     Check {
         name: "pings",
