@@ -137,6 +137,39 @@ fn cones_keep_one_mapping_and_let_in_whom_their_kind_says() {
 }
 
 #[test]
+fn a_box_with_hairpin_leads_its_outside_address_back_in_and_others_do_not() {
+    privileged(
+        "a_box_with_hairpin_leads_its_outside_address_back_in_and_others_do_not",
+        || {
+            for (kind, turns_round) in [
+                (NatBoxKind::Hairpin(HOST), true),
+                (NatBoxKind::FullCone(HOST), false),
+                (NatBoxKind::PortRestricted, false),
+            ] {
+                let lab = Lab::of(kind.clone());
+                assert_eq!(lab.mapped(), [outside(PORT); 3], "{kind:?}");
+                let other = socket(&lab.host, (HOST, 1000).into());
+                other.send_to(b"round", outside(PORT)).unwrap();
+                let wait = if turns_round { PATIENCE } else { SILENCE };
+                let seen = received(&lab.client, wait);
+                let router = Ipv4Addr::new(192, 168, 1, 1);
+                let expected = turns_round.then(|| (router, 1000).into());
+                assert_eq!(seen, expected, "{kind:?}");
+                // The answer comes from where the question went.
+                if let Some(seen) = seen {
+                    lab.client.send_to(b"back", seen).unwrap();
+                    assert_eq!(received(&other, PATIENCE), Some(outside(PORT)));
+                }
+                // From outside it is an open door as before.
+                if kind != NatBoxKind::PortRestricted {
+                    lab.assert_comes_in(outside(PORT), [true; 3], &format!("{kind:?}"));
+                }
+            }
+        },
+    );
+}
+
+#[test]
 fn a_symmetric_box_gives_each_remote_another_port_and_lets_in_answers_only() {
     privileged(
         "a_symmetric_box_gives_each_remote_another_port_and_lets_in_answers_only",

@@ -10,7 +10,8 @@
 //! - [`Injector`] puts IP packets onto a device as they are, right or wrong.
 //! - [`Echo`] pings, IPv4 and IPv6, thousands of times if asked, and keeps every round trip.
 //! - [`PathMtuProbe`] shows what the kernel believes the MTU of a path to be, and what ICMP made of it.
-//! - [`NatBox`] is a NAT router of the kernel's own making, of several kinds.
+//! - [`NatBox`] is a NAT router of the kernel's own making, of several kinds; [`lay_cable`] and
+//!   [`plug_in`] join namespaces without one.
 //! - [`privileged()`] runs a test that needs namespaces, by way of a user namespace if need be.
 //!
 //! This is measuring equipment, so it reads the clock. All of it opens its sockets in the network
@@ -39,7 +40,7 @@ pub use datagrams::{
 pub use echo::{Echo, EchoReport};
 pub use frame::{Frame, UdpDatagram};
 pub use inject::Injector;
-pub use nat_box::{NatBox, NatBoxConfig, NatBoxKind};
+pub use nat_box::{NatBox, NatBoxConfig, NatBoxKind, lay_cable, plug_in};
 pub use offloads::disable_offloads;
 pub use path_mtu::PathMtuProbe;
 pub use pcap::PcapSink;

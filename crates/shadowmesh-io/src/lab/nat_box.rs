@@ -6,6 +6,7 @@
 //! |---|---|---|---|
 //! | router | nothing | addresses stay | all |
 //! | full cone | masquerade, and all UDP from outside to one host | one for all remotes, port kept | all |
+//! | hairpin | the same for UDP to the outside address from inside | as above | all, that host itself too |
 //! | address-restricted | the same, forwarded only from addresses written to | as above | those |
 //! | port-restricted | masquerade | as above while the port is free | answers |
 //! | symmetric sequential | masquerade to counted ports | one for each remote endpoint | answers |
@@ -18,7 +19,8 @@
 //! - an uninvited datagram that reaches the router itself becomes a flow too, and then the inside
 //!   host's own flow to that remote loses its port. Real routers drop such datagrams, so this one does
 //!   unless told otherwise.
-//! - there is no hairpin: masquerading looks at what leaves by the outside device only.
+//! - there is no hairpin but in the kind of that name: masquerading looks at what leaves by the outside
+//!   device only.
 //! - `persistent` changes nothing here: a router has one outside address.
 //!
 //! Double NAT is a box whose outside network is another box. IPv6 is not forwarded.
@@ -52,7 +54,9 @@ pub enum NatBoxKind {
     Router,
     /// UDP from anybody to the outside address goes to this inside host.
     FullCone(Ipv4Addr),
-    /// The same, but only from addresses that somebody inside wrote to.
+    /// The same from this host itself, which then sees the router as the sender (RFC 4787, section 6).
+    Hairpin(Ipv4Addr),
+    /// As the full cone, but only from addresses that somebody inside wrote to.
     AddressRestricted(Ipv4Addr),
     /// What the kernel does by itself.
     PortRestricted,
@@ -107,8 +111,7 @@ impl NatBox {
     pub fn new(config: &NatBoxConfig, internet: &Netns, network: [u8; 3]) -> io::Result<Self> {
         let netns = Netns::new()?;
         let device = format!("nat{}", network[2]);
-        lay_cable((internet, &device), (&netns, OUTSIDE), network)?;
-        default_route(&netns, network)?;
+        plug_in((internet, &device), (&netns, OUTSIDE), network)?;
         for netns in [internet, &netns] {
             netns.set_sysctl("net.ipv4.ip_forward", "1")?;
         }
@@ -116,7 +119,7 @@ impl NatBox {
             netns,
             outside: host_address(network, 2),
         };
-        let rules = rules(config);
+        let rules = rules(config, nat_box.outside);
         nat_box.with_nftables(|nftables| nftables.apply(rules))?;
         let seconds = config.udp_lifetime.as_secs().max(1).to_string();
         for setting in ["udp_timeout", "udp_timeout_stream"] {
@@ -130,8 +133,7 @@ impl NatBox {
     /// this box has; its way to everywhere is .1, this box.
     pub fn attach(&self, host: &Netns, network: [u8; 3]) -> io::Result<()> {
         let device = format!("inside{}", network[2]);
-        lay_cable((&self.netns, &device), (host, UPLINK), network)?;
-        default_route(host, network)
+        plug_in((&self.netns, &device), (host, UPLINK), network)
     }
 
     /// A box behind this one: double NAT. Its network is one inside of this box.
@@ -164,7 +166,7 @@ impl NatBox {
     }
 }
 
-fn rules(config: &NatBoxConfig) -> Batch {
+fn rules(config: &NatBoxConfig, outside: Ipv4Addr) -> Batch {
     let mut batch = Batch::new().table(TABLE);
     let chains = [
         ("prerouting", Hook::TranslateIn),
@@ -188,8 +190,19 @@ fn rules(config: &NatBoxConfig) -> Batch {
             batch = batch.rule(TABLE, chain, &[Match::IcmpType(*kind)], Action::Drop);
         }
     }
-    if let NatBoxKind::FullCone(host) | NatBoxKind::AddressRestricted(host) = config.kind {
+    if let NatBoxKind::FullCone(host)
+    | NatBoxKind::Hairpin(host)
+    | NatBoxKind::AddressRestricted(host) = config.kind
+    {
         batch = batch.rule(TABLE, "prerouting", &from_outside, Action::SendTo(host));
+    }
+    if let NatBoxKind::Hairpin(host) = config.kind {
+        let to_outside = [Match::Destination(outside), Match::Protocol(UDP)];
+        let to_itself = [Match::Source(host), Match::Destination(host)];
+        let keep = Action::Masquerade(PortChoice::Keep);
+        batch = batch
+            .rule(TABLE, "prerouting", &to_outside, Action::SendTo(host))
+            .rule(TABLE, "postrouting", &to_itself, keep);
     }
     if let NatBoxKind::AddressRestricted(_) = config.kind {
         batch = only_from_written_to(batch, config.udp_lifetime);
@@ -222,9 +235,10 @@ fn only_from_written_to(batch: Batch, timeout: Duration) -> Batch {
 fn port_choice(kind: &NatBoxKind) -> Option<PortChoice> {
     Some(match kind {
         NatBoxKind::Router => return None,
-        NatBoxKind::FullCone(_) | NatBoxKind::AddressRestricted(_) | NatBoxKind::PortRestricted => {
-            PortChoice::Keep
-        }
+        NatBoxKind::FullCone(_)
+        | NatBoxKind::Hairpin(_)
+        | NatBoxKind::AddressRestricted(_)
+        | NatBoxKind::PortRestricted => PortChoice::Keep,
         NatBoxKind::Persistent => PortChoice::Persistent,
         NatBoxKind::SymmetricSequential(ports) => PortChoice::Count(ports.clone()),
         NatBoxKind::Random => PortChoice::Random,
@@ -236,8 +250,22 @@ fn host_address([a, b, c]: [u8; 3], host: u8) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, host)
 }
 
-/// A cable between two namespaces: .1 of the network here, .2 there.
-fn lay_cable(
+/// A cable from a namespace that forwards to a host: .1 of the network here, .2 there, and the way of the
+/// host to everywhere.
+pub fn plug_in(
+    here: (&Netns, &str),
+    (host, device): (&Netns, &str),
+    network: [u8; 3],
+) -> io::Result<()> {
+    lay_cable(here, (host, device), network)?;
+    let gateway = host_address(network, 1).into();
+    let route = Route::via(Ipv4Addr::UNSPECIFIED.into(), 0, gateway);
+    host.run(|| Handle::new()?.add_route(&route))
+        .map_err(io::Error::other)
+}
+
+/// A cable between two namespaces: .1 of the network (the first three bytes, a /24) here, .2 there.
+pub fn lay_cable(
     (here, here_name): (&Netns, &str),
     (there, there_name): (&Netns, &str),
     network: [u8; 3],
@@ -267,15 +295,4 @@ fn lay_cable(
         })?;
     }
     Ok(())
-}
-
-fn default_route(netns: &Netns, network: [u8; 3]) -> io::Result<()> {
-    let route = Route::via(
-        Ipv4Addr::UNSPECIFIED.into(),
-        0,
-        host_address(network, 1).into(),
-    );
-    netns
-        .run(|| Handle::new()?.add_route(&route))
-        .map_err(io::Error::other)
 }

@@ -56,6 +56,10 @@ pub enum Match<'a> {
     IcmpType(u8),
     /// Its source is in the set.
     SourceIn(&'a str),
+    /// It comes from this address.
+    Source(Ipv4Addr),
+    /// It goes to this address.
+    Destination(Ipv4Addr),
 }
 
 /// How masquerading chooses the outside port.
@@ -110,6 +114,14 @@ impl Match<'_> {
                     big_endian(data.text(1, set), 2, REGISTER)
                 })
             }
+            Self::Source(address) => compare(
+                load_payload(list, BASE_NETWORK, SOURCE_OFFSET, 4),
+                &address.octets(),
+            ),
+            Self::Destination(address) => compare(
+                load_payload(list, BASE_NETWORK, DESTINATION_OFFSET, 4),
+                &address.octets(),
+            ),
         }
     }
 }

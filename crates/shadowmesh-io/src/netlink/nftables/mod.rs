@@ -1,7 +1,7 @@
 //! The kernel's packet filter and address translation (nftables), for laboratories.
 //!
 //! A [`Batch`] collects tables, chains, sets and rules; [`Nftables::apply`] hands them over, all or
-//! none. Only what a NAT box is made of is known here: five matches and a few actions, each encoded
+//! none. Only what a NAT box is made of is known here: seven matches and a few actions, each encoded
 //! as the expressions that `nft` would send (linux/netfilter/nf_tables.h). Everything lies in the
 //! family `ip`: IPv6 is not translated.
 //!
