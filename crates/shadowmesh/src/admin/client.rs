@@ -3,8 +3,12 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::protocol::{Request, Response};
+
+/// A node answers what it knows in milliseconds; one that is stopped in a debugger, or hangs, never does.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Why the node did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,9 @@ pub fn request(
     let mut line = serde_json::to_vec(request).expect("requests are plain data");
     line.push(b'\n');
     stream.write_all(&line)?;
+    if matches!(request, Request::Status | Request::Peers | Request::Doctor) {
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+    }
     Ok(BufReader::new(stream)
         .lines()
         .map(|line| serde_json::from_str(&line?).map_err(ClientError::NotUnderstood)))
