@@ -53,6 +53,8 @@ pub struct RelaySettings {
     pub id: PeerId,
     /// Where it is.
     pub addresses: Vec<SocketAddr>,
+    /// Where it takes WebSocket over TLS, when it does.
+    pub web: Option<String>,
 }
 
 impl Default for NodeSettings {
@@ -137,6 +139,9 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
             text,
             "\n[[relay.use]]\nid = \"{id}\"\naddresses = {addresses}\n"
         );
+        if let Some(web) = &relay.web {
+            let _ = writeln!(text, "web = {}", quote(web));
+        }
     }
     let _ = write!(
         text,

@@ -18,7 +18,8 @@
 //! | [`wiring`] | bridge, veth pairs and underlay addresses |
 //! | [`web`] | two nodes and a router that lets little pass but TCP |
 //! | [`routed`] | two nodes with routers and a narrow cable between them |
-//! | [`relayed`] | two nodes that reach each other over relays only, or from behind NAT |
+//! | [`relayed`] | two nodes that reach each other over relays only |
+//! | [`internet`] | an internet with two relays, and pairs of nodes behind NATs of the kernel |
 //! | [`bulk`] | TCP transfers, hashed or timed |
 //! | [`datagrams`] | UDP floods and paced series, every loss counted |
 //! | [`load`] | several of them at once, and pings beside them |
@@ -26,6 +27,7 @@
 pub mod bulk;
 pub mod config;
 pub mod datagrams;
+pub mod internet;
 pub mod load;
 pub mod node;
 pub mod relayed;
@@ -43,6 +45,7 @@ use shadowmesh_io::netns::Netns;
 use thiserror::Error;
 
 pub use config::{NodeSettings, PeerSettings, RelaySettings};
+pub use internet::{Internet, Meeting, Pair};
 pub use node::{Family, LabNode};
 pub use relayed::RelayedLab;
 pub use routed::RoutedLab;

@@ -1,10 +1,10 @@
 //! One node of the laboratory: a namespace, a state directory and, while it runs, a real process.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,15 @@ use shadowmesh_wire::{PeerId, overlay};
 
 use super::config::{self, NodeSettings, PeerSettings};
 use super::{LabError, PORT};
+use crate::admin::client;
+use crate::admin::protocol::{Request, Response};
+use crate::admin::report::PathReport;
 
 /// How long a node may take to say goodbye before the laboratory calls it hung.
 const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// How long any other verb may take; those that measure for a time are told a shorter one.
+const VERB_MAX: Duration = Duration::from_secs(30);
 
 /// How long the last replies of a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -162,7 +168,7 @@ impl LabNode {
 
     /// Runs a verb with `--json` to its end and parses what it printed.
     pub fn query(&self, verb: &str, arguments: &[&str]) -> Result<serde_json::Value, LabError> {
-        let output = self.command(verb).arg("--json").args(arguments).output()?;
+        let output = finish(self.command(verb).arg("--json").args(arguments))?;
         let parsed = serde_json::from_slice(&output.stdout);
         match parsed {
             Ok(answer) if output.status.success() => Ok(answer),
@@ -172,6 +178,37 @@ impl LabNode {
                 said: String::from_utf8_lossy(&output.stderr).trim().into(),
             }),
         }
+    }
+
+    /// What the doctor says on its machine, whether all is well or not.
+    pub fn doctor(&self) -> Result<serde_json::Value, LabError> {
+        let mut command = self.command("doctor");
+        let output = self.netns.run(|| finish(command.arg("--json")))?;
+        serde_json::from_slice(&output.stdout).map_err(|_| LabError::Verb {
+            verb: "doctor".into(),
+            node: self.name.clone(),
+            said: String::from_utf8_lossy(&output.stderr).trim().into(),
+        })
+    }
+
+    /// Whether the process has come so far that it answers verbs.
+    pub fn answers(&self) -> bool {
+        matches!(self.ask(&Request::Status), Some(Response::Status(_)))
+    }
+
+    /// The way it has to a peer. Asked without starting a program for it, so it may be asked often.
+    pub fn path_to(&self, peer: &PeerId) -> Option<PathReport> {
+        let Some(Response::Peers(peers)) = self.ask(&Request::Peers) else {
+            return None;
+        };
+        let peer = peer.to_string();
+        let mut peers = peers.into_iter();
+        peers.find(|known| known.id == peer)?.path
+    }
+
+    fn ask(&self, request: &Request) -> Option<Response> {
+        let mut answers = client::request(&self.state_dir(), request).ok()?;
+        answers.next()?.ok()
     }
 
     /// Whether the process runs.
@@ -198,7 +235,7 @@ impl LabNode {
 
     /// Asks the process to end, with `shadowmesh down`, and waits for it.
     pub fn stop(&mut self) -> Result<ExitStatus, LabError> {
-        let output = self.command("down").output()?;
+        let output = finish(&mut self.command("down"))?;
         if !output.status.success() {
             return Err(LabError::Verb {
                 verb: "down".into(),
@@ -218,18 +255,7 @@ impl LabNode {
     /// Waits for the process to end by itself.
     pub fn wait_for_end(&mut self) -> Result<ExitStatus, LabError> {
         let mut process = self.process.take().ok_or(LabError::NotRunning)?;
-        let deadline = Instant::now() + STOP_MAX;
-        loop {
-            if let Some(status) = process.try_wait()? {
-                return Ok(status);
-            }
-            if Instant::now() > deadline {
-                process.kill()?;
-                process.wait()?;
-                return Err(LabError::Hung(self.name.clone()));
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait(&mut process, STOP_MAX)?.ok_or_else(|| LabError::Hung(self.name.clone()))
     }
 
     /// Echo requests from a program on this node.
@@ -284,12 +310,56 @@ pub enum Family {
     V6,
 }
 
+/// Runs a verb to its end, and ends it if it has none: a laboratory waits for nobody without limit.
+fn finish(command: &mut Command) -> io::Result<Output> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        let out = scope.spawn(|| read_all(out));
+        let err = scope.spawn(|| read_all(err));
+        let status = wait(&mut child, VERB_MAX);
+        let stdout = out.join().expect("reading does not panic")?;
+        let stderr = err.join().expect("reading does not panic")?;
+        let status = status?.ok_or(io::ErrorKind::TimedOut)?;
+        Ok(Output {
+            status,
+            stdout,
+            stderr,
+        })
+    })
+}
+
+fn read_all(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut all)?;
+    }
+    Ok(all)
+}
+
+/// Waits for a process to end; `None`: it did not within `limit`, and was killed.
+fn wait(process: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = process.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > deadline {
+            process.kill()?;
+            process.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 fn make_identity(program: &Path, state_dir: &Path) -> Result<PeerId, LabError> {
-    let output = Command::new(program)
-        .arg("id")
-        .arg("--state-dir")
-        .arg(state_dir)
-        .output()?;
+    let mut command = Command::new(program);
+    let output = finish(command.arg("id").arg("--state-dir").arg(state_dir))?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.split_whitespace()
         .find_map(|word| word.parse().ok())

@@ -9,7 +9,7 @@ use serde_json::Value;
 use shadowmesh::lab::{LabNode, RelayedLab, wait_until};
 use shadowmesh_io::lab::{NatBoxConfig, NatBoxKind};
 
-use crate::support::{REACHABLE_MAX, in_relayed_lab};
+use crate::support::{REACHABLE_MAX, in_internet, in_relayed_lab};
 
 const METRICS: &str = "127.0.0.1:9464";
 /// Figures are told anew after a second; a machine that also compiles may take its time.
@@ -27,13 +27,6 @@ fn sample(node: &LabNode, name: &str) -> Option<f64> {
     })?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().parse().ok()
-}
-
-/// What the doctor says where this node is, whether all is well or not.
-fn doctor(node: &LabNode) -> Value {
-    let mut command = node.command("doctor");
-    let output = node.netns.run(|| command.arg("--json").output().unwrap());
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 #[test]
@@ -71,7 +64,7 @@ fn a_relayed_pair_is_told_as_such_by_metrics_status_and_doctor_and_figures_grow(
             assert_eq!(status["relays"][0]["id"], relay.id.to_string());
             assert_eq!(status["relays"][0]["state"], "up");
 
-            let said = doctor(from);
+            let said = from.doctor().unwrap();
             assert_eq!(said["ok"], true, "{said}");
             let peer = &said["peers"][0];
             assert_eq!(peer["level"], "note", "{said}");
@@ -97,35 +90,27 @@ fn serve_metrics(nodes: &[LabNode]) {
 #[test]
 fn a_move_from_relay_to_direct_through_two_nats_is_counted_and_told() {
     let name = "figures::a_move_from_relay_to_direct_through_two_nats_is_counted_and_told";
-    let nat = NatBoxConfig::new(NatBoxKind::PortRestricted);
-    in_relayed_lab(
-        name,
-        |program, directory| RelayedLab::behind_nat(program, directory, [&nat, &nat]),
-        |lab| {
-            lab.configure().unwrap();
-            serve_metrics(&lab.nodes);
-            lab.start_all().unwrap();
-            let (from, to) = (&lab.nodes[0], &lab.nodes[1]);
-            let reached = from.ping_until_answered(to.overlay_v4().into(), REACHABLE_MAX);
-            assert!(reached.is_some(), "n1 does not reach n2");
-            let direct = "shadowmesh_paths{type=\"direct\"}";
-            let told = || sample(from, direct) == Some(1.0);
-            assert!(wait_until(REACHABLE_MAX, told), "{}", doctor(from));
-            let moved = "shadowmesh_p2p_migrations_total{status=\"success\"}";
-            let took = "shadowmesh_p2p_migration_duration_seconds_count";
-            let moves = sample(from, moved).unwrap();
-            let first = sample(from, "shadowmesh_p2p_connections_total{type=\"relay\"}").unwrap();
-            assert!(moves >= 1.0 || first == 0.0, "{moves} moves of {first}");
-            assert_eq!(sample(from, took), Some(moves));
-
-            let said = doctor(from);
-            assert_eq!(said["peers"][0]["level"], "good", "{said}");
-            let network = said["network"].as_array().unwrap();
-            let nat = network.iter().find(|finding| finding["about"] == "NAT");
-            let nat = nat.unwrap()["says"].as_str().unwrap();
-            assert!(nat.contains("198.19.1."), "{said}");
-        },
-    );
+    let nat = [NatBoxConfig::new(NatBoxKind::PortRestricted)];
+    in_internet(name, |internet| {
+        internet.start_relays().unwrap();
+        let mut pair = internet.test_pair([&nat, &nat]);
+        serve_metrics(&pair.nodes);
+        pair.start().unwrap();
+        let (from, to) = (&pair.nodes[0], &pair.nodes[1]);
+        let reached = from.ping_until_answered(to.overlay_v4().into(), REACHABLE_MAX);
+        assert!(reached.is_some(), "n1 does not reach n2");
+        let direct = "shadowmesh_paths{type=\"direct\"}";
+        let told = || sample(from, direct) == Some(1.0);
+        assert!(wait_until(REACHABLE_MAX, told), "{:?}", from.doctor());
+        let moved = "shadowmesh_p2p_migrations_total{status=\"success\"}";
+        let took = "shadowmesh_p2p_migration_duration_seconds_count";
+        let moves = sample(from, moved).unwrap();
+        let first = sample(from, "shadowmesh_p2p_connections_total{type=\"relay\"}").unwrap();
+        assert!(moves >= 1.0 || first == 0.0, "{moves} moves of {first}");
+        assert_eq!(sample(from, took), Some(moves));
+        let said = from.doctor().unwrap();
+        assert_eq!(said["peers"][0]["level"], "good", "{said}");
+    });
 }
 
 #[test]
@@ -138,17 +123,21 @@ fn a_relay_that_is_gone_is_told_by_the_doctor_with_and_without_a_node() {
             lab.configure().unwrap();
             lab.relays()[0].start().unwrap();
             let well = || {
-                let said = doctor(&lab.nodes[0]);
+                let said = lab.nodes[0].doctor().unwrap();
                 assert_eq!(said["node_running"], false, "{said}");
                 let network = said["network"].as_array().unwrap();
                 let udp = network.iter().find(|finding| finding["about"] == "UDP");
                 udp.unwrap()["level"] == "good"
             };
-            assert!(wait_until(REACHABLE_MAX, well), "{}", doctor(&lab.nodes[0]));
+            assert!(
+                wait_until(REACHABLE_MAX, well),
+                "{}",
+                lab.nodes[0].doctor().unwrap()
+            );
             lab.relays()[0].kill().unwrap();
             lab.nodes[0].start().unwrap();
             let told = || {
-                let said = doctor(&lab.nodes[0]);
+                let said = lab.nodes[0].doctor().unwrap();
                 let network = said["network"].as_array().unwrap();
                 let bad = |finding: &Value| {
                     let about = finding["about"].as_str().unwrap();
@@ -156,7 +145,11 @@ fn a_relay_that_is_gone_is_told_by_the_doctor_with_and_without_a_node() {
                 };
                 said["node_running"] == true && said["ok"] == false && network.iter().any(bad)
             };
-            assert!(wait_until(REACHABLE_MAX, told), "{}", doctor(&lab.nodes[0]));
+            assert!(
+                wait_until(REACHABLE_MAX, told),
+                "{}",
+                lab.nodes[0].doctor().unwrap()
+            );
         },
     );
 }

@@ -4,8 +4,8 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Duration;
 
-use shadowmesh::lab::{Family, Lab, LabError, LabNode, RelayedLab, RoutedLab};
-use shadowmesh_io::lab::privileged;
+use shadowmesh::lab::{Family, Internet, Lab, LabError, LabNode, Pair, RelayedLab, RoutedLab};
+use shadowmesh_io::lab::{NatBoxConfig, privileged};
 use tempfile::TempDir;
 
 /// A handshake takes milliseconds; a machine that also compiles may take its time.
@@ -94,7 +94,7 @@ impl DerefMut for RoutedTestLab {
 
 impl Drop for RoutedTestLab {
     fn drop(&mut self) {
-        show_logs(&self.lab);
+        show_logs(&self.lab.nodes);
     }
 }
 
@@ -140,7 +140,83 @@ impl DerefMut for RelayedTestLab {
 
 impl Drop for RelayedTestLab {
     fn drop(&mut self) {
-        show_logs(&self.lab);
+        show_logs(&self.lab.nodes);
+    }
+}
+
+/// An internet whose relays, and whose pairs, print what they said if the test fails.
+pub struct TestInternet {
+    internet: Internet,
+    _directory: TempDir,
+}
+
+/// A pair of it.
+pub struct TestPair {
+    pair: Pair,
+}
+
+/// Runs a test on an internet with two relays that do not run yet; `name` as for [`in_lab`].
+pub fn in_internet(name: &str, body: impl FnOnce(&mut TestInternet)) {
+    if left_out(name) {
+        return;
+    }
+    privileged(name, || {
+        let directory = tempfile::tempdir().expect("a directory for the nodes");
+        let program = Path::new(env!("CARGO_BIN_EXE_shadowmesh"));
+        let internet = Internet::build(program, directory.path()).expect("a laboratory");
+        body(&mut TestInternet {
+            internet,
+            _directory: directory,
+        });
+    });
+}
+
+impl TestInternet {
+    /// As [`Internet::pair`].
+    pub fn test_pair(&mut self, sites: [&[NatBoxConfig]; 2]) -> TestPair {
+        TestPair {
+            pair: self.internet.pair(sites).expect("a pair"),
+        }
+    }
+}
+
+impl Deref for TestInternet {
+    type Target = Internet;
+
+    fn deref(&self) -> &Internet {
+        &self.internet
+    }
+}
+
+impl DerefMut for TestInternet {
+    fn deref_mut(&mut self) -> &mut Internet {
+        &mut self.internet
+    }
+}
+
+impl Drop for TestInternet {
+    fn drop(&mut self) {
+        show_logs(&self.internet.relays);
+    }
+}
+
+impl Deref for TestPair {
+    type Target = Pair;
+
+    fn deref(&self) -> &Pair {
+        &self.pair
+    }
+}
+
+impl DerefMut for TestPair {
+    fn deref_mut(&mut self) -> &mut Pair {
+        &mut self.pair
+    }
+}
+
+impl Drop for TestPair {
+    fn drop(&mut self) {
+        show_logs(&self.pair.nodes);
     }
 }
 
@@ -192,14 +268,14 @@ impl Drop for TestLab {
         if std::thread::panicking() {
             eprintln!("--- data plane: {}", self.plane.unwrap_or("auto"));
         }
-        show_logs(&self.lab);
+        show_logs(&self.lab.nodes);
     }
 }
 
 /// What a test leaves behind when it fails.
-fn show_logs(lab: &Lab) {
+fn show_logs(nodes: &[LabNode]) {
     if std::thread::panicking() {
-        for node in &lab.nodes {
+        for node in nodes {
             let status = node.query("status", &[]).unwrap_or_default();
             eprintln!("--- {}: {}\n{}\n{status:#}", node.name, node.id, node.log());
         }

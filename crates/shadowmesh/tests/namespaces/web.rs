@@ -187,6 +187,7 @@ fn a_peer_without_a_listener_is_reached_over_a_relay_that_has_one() {
         n2.settings.relays = vec![RelaySettings {
             id,
             addresses: vec![SocketAddr::new(Ipv4Addr::new(a, b, c, 1).into(), PORT)],
+            web: None,
         }];
         let as_peer = |node: &LabNode| {
             let mut peer = node.as_peer(Family::V4);
