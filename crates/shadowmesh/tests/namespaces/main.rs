@@ -9,6 +9,7 @@ mod figures;
 mod host;
 mod laboratory;
 mod mesh;
+mod nat;
 mod neighbours;
 mod path_mtu;
 mod queues;

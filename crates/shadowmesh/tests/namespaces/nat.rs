@@ -1,0 +1,55 @@
+//! Pairs behind NATs of the kernel's own making: connected over a relay, and straight where that is possible.
+//!
+//! Some of the grid; all of it, with its times, is `cargo xtask evidence connect --only kernel-grid`.
+
+use std::time::Duration;
+
+use shadowmesh::admin::report::PathKind;
+use shadowmesh::lab::internet::INSIDE;
+use shadowmesh_io::lab::{NatBoxConfig, NatBoxKind};
+
+use crate::support::{REACHABLE_MAX, in_internet};
+
+/// A pair that has no straight way is looked at for so long.
+const STAYS: Duration = Duration::from_secs(1);
+
+#[test]
+fn pairs_behind_nats_of_the_kernel_go_straight_where_they_can_and_stay_on_the_relay_elsewhere() {
+    let name = "nat::pairs_behind_nats_of_the_kernel_go_straight_where_they_can_and_stay_on_the_relay_elsewhere";
+    in_internet(name, |internet| {
+        internet.start_relays().unwrap();
+        let of = |kind| vec![NatBoxConfig::new(kind)];
+        let port_restricted = of(NatBoxKind::PortRestricted);
+        let full_cone = of(NatBoxKind::FullCone(INSIDE));
+        let random = of(NatBoxKind::FullyRandom);
+        let double = [port_restricted.clone(), port_restricted.clone()].concat();
+        let blocked = vec![NatBoxConfig {
+            udp_blocked: true,
+            ..NatBoxConfig::new(NatBoxKind::PortRestricted)
+        }];
+        for (what, sites, straight) in [
+            ("open, double", [&vec![], &double], true),
+            ("double, port-restricted", [&double, &port_restricted], true),
+            ("full cone, random", [&full_cone, &random], true),
+            ("random, random", [&random, &random], false),
+            (
+                "blocked, port-restricted",
+                [&blocked, &port_restricted],
+                false,
+            ),
+        ] {
+            let mut pair = internet.test_pair(sites.map(Vec::as_slice));
+            pair.start().unwrap();
+            let watch = if straight { REACHABLE_MAX } else { STAYS };
+            let meeting = pair.meet(REACHABLE_MAX, watch);
+            assert!(meeting.connected.is_some(), "{what}: {meeting:?}");
+            assert_eq!(meeting.direct.is_some(), straight, "{what}: {meeting:?}");
+            assert_eq!(meeting.lost, 0, "{what}: {meeting:?}");
+            for way in &meeting.ways {
+                let kind = way.as_ref().expect("a session").kind;
+                assert_eq!(kind == PathKind::Direct, straight, "{what}: {meeting:?}");
+                assert!(kind != PathKind::Web, "{what}: {meeting:?}");
+            }
+        }
+    });
+}
