@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use shadowmesh_wire::PeerId;
@@ -488,4 +489,31 @@ fn a_relay_runs_without_a_device_tells_its_figures_and_ends_on_down() {
     );
     assert!(run(&["down", "--state-dir", text(&state)]).status.success());
     assert!(relay.wait().unwrap().success());
+}
+
+#[test]
+fn the_doctor_tells_a_clock_that_is_behind_the_time_of_our_own_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    assert!(run(&["id", "--state-dir", text(&state)]).status.success());
+    let doctor = || {
+        let output = run(&["doctor", "--json", "--state-dir", text(&state)]);
+        let network = json(&output)["network"].as_array().unwrap().clone();
+        let clock = network.into_iter().find(|found| found["about"] == "clock");
+        (output.status.success(), clock)
+    };
+    let (well, clock) = doctor();
+    assert!(well && clock.is_none(), "{clock:?}");
+    let identity = fs::read_dir(&state).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        let is_identity = path.file_name()?.to_str()?.contains("identity");
+        is_identity.then_some(path)
+    });
+    let identity = fs::File::options().append(true).open(identity.unwrap());
+    let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+    identity.unwrap().set_modified(tomorrow).unwrap();
+    let (well, clock) = doctor();
+    let clock = clock.expect("a finding");
+    assert!(!well && clock["level"] == "bad", "{clock}");
+    assert!(clock["next"].as_str().unwrap().contains("NTP"), "{clock}");
 }

@@ -5,6 +5,7 @@
 
 mod ciphers;
 mod damage;
+mod doctor;
 mod figures;
 mod host;
 mod laboratory;

@@ -103,6 +103,13 @@ fn about(findings: &[Finding], about: &str) -> Finding {
         .clone()
 }
 
+/// What is said of the network about one thing.
+fn all_about(facts: &Facts, about: &str) -> Vec<Finding> {
+    let mut found = network::findings(facts);
+    found.retain(|finding| finding.about == about);
+    found
+}
+
 fn node(facts: &mut Facts) -> &mut DoctorReport {
     facts.node.as_mut().unwrap()
 }
@@ -275,4 +282,73 @@ fn a_clock_behind_and_a_narrow_path_are_told() {
     let text = text(&network);
     assert!(text.contains("BAD   clock"), "{text}");
     assert!(text.contains("next: set it"), "{text}");
+}
+
+#[test]
+fn a_mapped_port_is_told_with_its_address_and_its_absence_with_the_reason() {
+    let mut facts = facts();
+    let port_mapping = |facts: &Facts| all_about(facts, "port mapping").pop();
+    facts.config.paths.port_mapping = true;
+    let found = port_mapping(&facts).unwrap();
+    assert_eq!(found.level, Level::Note);
+    assert!(found.says.contains("gives none"), "{found:?}");
+    facts.config.paths.port_mapping = false;
+    let found = port_mapping(&facts).unwrap();
+    assert!(found.says.contains("paths.port_mapping is false"));
+    node(&mut facts).node.addresses.push(AddressReport {
+        address: "203.0.113.9:61000".parse().unwrap(),
+        kind: AddressKind::Mapped,
+        seen_by: 0,
+    });
+    let found = port_mapping(&facts).unwrap();
+    assert_eq!(found.level, Level::Good);
+    assert!(found.says.contains("203.0.113.9:61000"), "{found:?}");
+}
+
+#[test]
+fn a_router_that_turns_datagrams_round_is_told_and_where_nobody_tried_nothing_is_said() {
+    let mut facts = facts();
+    let hairpin = |facts: &Facts| all_about(facts, "hairpin").pop();
+    assert_eq!(hairpin(&facts), None);
+    facts.hairpin = Some(true);
+    assert_eq!(hairpin(&facts).unwrap().level, Level::Good);
+    facts.hairpin = Some(false);
+    let found = hairpin(&facts).unwrap();
+    assert_eq!(found.level, Level::Note);
+    assert!(found.says.contains("LAN"), "{found:?}");
+}
+
+#[test]
+fn each_stream_that_opens_or_does_not_is_told_with_the_proxy_between() {
+    let mut facts = facts();
+    let web = |facts: &Facts| all_about(facts, "web");
+    let [none] = &web(&facts)[..] else {
+        panic!("one finding: {:?}", web(&facts))
+    };
+    assert_eq!(none.level, Level::Note);
+    assert!(none.says.contains("nobody could be reached"), "{none:?}");
+
+    facts.proxy = Some("http://proxy:3128".into());
+    for opened in [
+        Ok(Duration::from_millis(5)),
+        Err("connection refused".into()),
+    ] {
+        facts.web.push(WebAnswer {
+            whom: "vps".into(),
+            url: "https://vps.example".into(),
+            opened,
+        });
+    }
+    let [good, bad] = &web(&facts)[..] else {
+        panic!("two findings: {:?}", web(&facts))
+    };
+    assert_eq!((good.level, bad.level), (Level::Good, Level::Note));
+    for found in [good, bad] {
+        assert!(
+            found.says.contains("through http://proxy:3128"),
+            "{found:?}"
+        );
+    }
+    assert!(bad.says.contains("connection refused"), "{bad:?}");
+    assert!(bad.next.as_ref().unwrap().contains("HTTPS_PROXY"));
 }
