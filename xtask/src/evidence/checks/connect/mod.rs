@@ -3,6 +3,7 @@
 mod breaks;
 mod crowd;
 mod darkness;
+mod kernel_grid;
 mod nat_grid;
 mod random_worlds;
 mod relay_clients;
@@ -29,6 +30,16 @@ pub const CHECKS: &[Check] = &[
         name: "guessing",
         what: "random ports against filtering by port are met by guessing in most runs",
         run: Run::Simulated(nat_grid::guessing),
+    },
+    Check {
+        name: "kernel-grid",
+        what: "36 pairs of the kernel's own NATs: connected over a relay within 2 s, straight within 5 s where that is possible",
+        run: Run::Once(kernel_grid::run),
+    },
+    Check {
+        name: "kernel-guessing",
+        what: "random ports of the kernel against filtering by port are met by guessing in most runs",
+        run: Run::Once(kernel_grid::guessing),
     },
     Check {
         name: "breaks",
