@@ -65,6 +65,17 @@ impl Net {
         self.settle(now);
     }
 
+    /// A person wants to know now, and not when the timer says: sessions that could have a better way look for
+    /// one, and peers without a session are called.
+    pub fn search_now(&mut self, now: Instant) {
+        self.search_for_all(now);
+        let unreached = self.peers.iter().filter(|(_, peer)| peer.primary.is_none());
+        for id in unreached.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.connect(&id, now);
+        }
+        self.settle(now);
+    }
+
     /// Another way to a peer was found: its word on the local network, or a stream that the host has
     /// opened. It is tried beside the others, and proves nothing. Anybody on the local network can speak in
     /// a peer's name, so such a word is worth what the peer could say of itself, and is looked at seldom.

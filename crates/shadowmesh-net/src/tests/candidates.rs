@@ -154,6 +154,34 @@ fn no_way_leads_through_the_tunnel_whoever_names_it() {
     assert!(!tried(&world, inside[0]));
 }
 
+#[test]
+fn whoever_asks_for_better_ways_now_gets_a_search_and_calls() {
+    let mut world = World::new(3, 6);
+    world.introduce(0, 1, true);
+    world.introduce(1, 0, true);
+    world.introduce(0, 2, true);
+    world.introduce(2, 0, true);
+    world.join(0, 1);
+    let own = crate::OwnAddress {
+        address: world.nodes[0].address,
+        kind: crate::AddressKind::Host,
+    };
+    let (id, now) = (world.id(1), world.now);
+    world.nodes[0].net.set_own_addresses(vec![own], now);
+    world.collect(0);
+    world.run(ms(8_000));
+    let before = world.nodes[0].net.search_round(&id);
+    world.run(ms(8_000));
+    assert_eq!(world.nodes[0].net.search_round(&id), before, "it was calm");
+    assert!(!world.is_up(0, 2), "nobody called");
+    let now = world.now;
+    world.nodes[0].net.search_now(now);
+    world.collect(0);
+    world.run(ms(500));
+    assert_eq!(world.nodes[0].net.search_round(&id), before + 1);
+    assert!(world.is_up(0, 2));
+}
+
 // PROTOCOL SM-LD-3
 #[test]
 fn forged_words_on_the_local_network_keep_nobody_from_its_peer() {

@@ -173,6 +173,12 @@ impl Node {
         self.drain_net(now);
     }
 
+    /// Better ways are looked for now, and peers without a session are called.
+    pub fn search_now(&mut self, now: Instant) {
+        self.net.search_now(now);
+        self.drain_net(now);
+    }
+
     /// A way to a peer or a relay was found; it is tried.
     pub fn learn_address(&mut self, id: &PeerId, address: SocketAddr, now: Instant) {
         self.net.learn_address(id, address, now);

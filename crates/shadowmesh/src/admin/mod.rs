@@ -48,6 +48,11 @@ pub enum Command {
         /// takes the answer
         reply: oneshot::Sender<Box<DoctorReport>>,
     },
+    /// Look for better paths now, and call peers that have no session.
+    Retry {
+        /// takes the answer, which comes at once
+        reply: oneshot::Sender<()>,
+    },
     /// What is counted, for the metrics endpoint.
     Metrics {
         /// takes the answer

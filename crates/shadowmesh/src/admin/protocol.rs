@@ -24,6 +24,8 @@ pub enum Request {
     Peers,
     /// What keeps peers from better paths.
     Doctor,
+    /// Look for better paths now.
+    Retry,
     /// Probes through the tunnel.
     Ping {
         /// name, PeerId or overlay address
@@ -56,6 +58,8 @@ pub enum Response {
     Peers(Vec<PeerReport>),
     /// to [`Request::Doctor`]
     Doctor(Box<DoctorReport>),
+    /// to [`Request::Retry`]: the search has begun
+    Retrying,
     /// to [`Request::Ping`], first: whom the name meant
     PingStart {
         /// `sm1…`

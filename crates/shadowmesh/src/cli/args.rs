@@ -128,8 +128,10 @@ apply; the rest does not. A node that is a member of the mesh relays by `[relay]
 
 Asks the running node, and tries by itself what can be tried: UDP to every address in the configuration,
 streams to every `web`, the routes of this machine. Tells less when no node is running. Changes nothing.
+With --retry the running node first looks for better paths and calls peers that it does not reach, as it
+otherwise does when paths.retry_interval is over or the network changes.
 Exit code 1 when something does not work at all.")]
-    Doctor,
+    Doctor(DoctorArgs),
     /// Probe a peer through the tunnel: path and round trip
     #[command(after_help = "Examples:
   shadowmesh ping vps
@@ -310,6 +312,13 @@ impl RelayArgs {
             ..UpArgs::default()
         }
     }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Let the running node look for better paths first, for paths.connect_timeout
+    #[arg(long)]
+    pub retry: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -61,7 +61,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Id => id::run(global),
         Verb::Status => status::run(global),
         Verb::Peers => peers::run(global),
-        Verb::Doctor => doctor::run(global),
+        Verb::Doctor(args) => doctor::run(global, args),
         Verb::Ping(ping) => ping::run(global, ping),
         Verb::Bench(bench) => match (&bench.verb, &bench.peer) {
             (Some(BenchVerb::Handshake { count }), _) => bench::handshake(global, *count),

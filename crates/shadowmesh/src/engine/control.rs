@@ -254,6 +254,10 @@ impl Control {
                 let report = report::doctor(&self.node, self.report());
                 let _ = reply.send(Box::new(report));
             }
+            Command::Retry { reply } => {
+                self.node.search_now(Instant::now());
+                let _ = reply.send(());
+            }
             Command::Metrics { reply } => {
                 let sessions = self.sessions.clone();
                 let queues = inbox.lengths();

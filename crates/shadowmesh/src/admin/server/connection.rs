@@ -67,6 +67,10 @@ impl Connection {
                 .ask(ENGINE_TIMEOUT, |reply| Command::Doctor { reply })
                 .await
                 .map(Response::Doctor),
+            Ok(Request::Retry) => self
+                .ask(ENGINE_TIMEOUT, |reply| Command::Retry { reply })
+                .await
+                .map(|()| Response::Retrying),
             Ok(Request::BenchPrepare { peer, duration_ms }) => {
                 self.bench_prepare(&peer, Duration::from_millis(duration_ms))
                     .await

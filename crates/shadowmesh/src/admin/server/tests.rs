@@ -43,6 +43,7 @@ async fn answer_until_down(mut inbox: mpsc::Receiver<Command>) {
             }
             Command::Peers { reply } => drop(reply.send(Vec::new())),
             Command::Doctor { reply } => drop(reply.send(Box::default())),
+            Command::Retry { reply } => drop(reply.send(())),
             Command::Metrics { reply } => drop(reply.send(Box::default())),
             Command::Ping { reply, .. } => {
                 pings += 1;
@@ -99,6 +100,8 @@ fn verbs_reach_the_engine_and_the_socket_is_private_and_goes_away() {
 
     let status = ask(state_dir, &Request::Status);
     assert!(matches!(&status[..], [Response::Status(report)] if report.peers_total == 2));
+
+    assert_eq!(ask(state_dir, &Request::Retry), [Response::Retrying]);
 
     let refused = ask(
         state_dir,

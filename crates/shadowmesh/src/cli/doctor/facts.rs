@@ -14,7 +14,7 @@ use crate::cli::addresses::{host_addresses, is_public};
 use crate::cli::args::{Global, UpArgs};
 use crate::cli::failure::Failure;
 use crate::cli::output::short_id;
-use crate::cli::{load, unexpected, up};
+use crate::cli::{ask, load, unexpected, up};
 use crate::config::Config;
 use crate::engine::streams;
 use crate::identity_file;
@@ -81,9 +81,16 @@ pub struct WebAnswer {
     pub opened: Result<Duration, String>,
 }
 
-/// Gathers all facts. Takes about two seconds, or more where streams are configured and do not open.
-pub fn gather(global: &Global) -> Result<Facts, Failure> {
+/// Gathers all facts. Takes about two seconds, or more where streams are configured and do not open. With
+/// `retry` the node looks for better paths before, for as long as it takes to say that there are none.
+pub fn gather(global: &Global, retry: bool) -> Result<Facts, Failure> {
     let config = load(global, &UpArgs::default())?.config;
+    if retry {
+        match ask(global, &Request::Retry)? {
+            Response::Retrying => std::thread::sleep(config.paths.connect_timeout),
+            answer => return Err(unexpected(&answer)),
+        }
+    }
     let node = ask_node(&config.node.state_dir)?;
     let outside = node.as_ref().and_then(address_outside);
     let mut udp = ask_by_udp(questions(&config, outside));

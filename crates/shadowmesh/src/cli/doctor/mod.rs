@@ -10,12 +10,12 @@ mod peers;
 
 use serde::Serialize;
 
-use super::args::Global;
+use super::args::{DoctorArgs, Global};
 use super::failure::Failure;
 use super::output;
 
-pub fn run(global: &Global) -> Result<(), Failure> {
-    let facts = facts::gather(global)?;
+pub fn run(global: &Global, args: &DoctorArgs) -> Result<(), Failure> {
+    let facts = facts::gather(global, args.retry)?;
     let network = network::findings(&facts);
     let peers = peers::findings(&facts);
     let is_well = !network
