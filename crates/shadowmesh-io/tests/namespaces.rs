@@ -419,6 +419,51 @@ fn a_tun_device_hands_over_packets_takes_them_back_and_is_gone_with_its_owner() 
     );
 }
 
+#[test]
+fn an_answer_that_comes_later_than_the_next_request_ends_the_wait_for_one() {
+    let name = "an_answer_that_comes_later_than_the_next_request_ends_the_wait_for_one";
+    privileged(name, || {
+        let netns = Netns::new().unwrap();
+        let tun = netns.run(|| Tun::create(None, 1420).unwrap());
+        let target: IpAddr = "10.100.1.6".parse().unwrap();
+        let echo = Echo {
+            target,
+            count: 1,
+            interval: Duration::from_millis(10),
+            timeout: Duration::ZERO,
+            payload_len: 56,
+        };
+        let late = 20 * echo.interval;
+        // No address, no route and nobody who answers.
+        let nobody = netns.run(|| echo.until_answered(late));
+        assert_eq!(nobody.unwrap(), None);
+        netns.run(|| {
+            let handle = Handle::new().unwrap();
+            let own = "10.100.1.5".parse().unwrap();
+            handle.add_address(tun.index(), own, 16).unwrap();
+        });
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut packet = read_packet(&tun, |packet| packet[9] == 1 && packet[20] == 8);
+                std::thread::sleep(late);
+                // The request as its answer: addresses turned round, type 0, and the checksum corrected
+                // by what changed (RFC 1624).
+                packet[12..20].rotate_left(4);
+                packet[20] = 0;
+                let sum = u16::from_be_bytes([packet[22], packet[23]]);
+                let (sum, carry) = sum.overflowing_add(8 << 8);
+                let sum = sum + u16::from(carry);
+                packet[22..24].copy_from_slice(&sum.to_be_bytes());
+                let header = [0; VNET_HDR_LEN];
+                tun.write_vectored(&[IoSlice::new(&header), IoSlice::new(&packet)])
+                    .unwrap();
+            });
+            let took = netns.run(|| echo.until_answered(PATIENCE)).unwrap();
+            assert!(took.expect("an answer") >= late, "{took:?}");
+        });
+    });
+}
+
 /// Reads packets until one fits (the kernel also sends router solicitations and the like).
 fn read_packet(tun: &Tun, fits: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut buffer = vec![0; READ_LEN_MAX];

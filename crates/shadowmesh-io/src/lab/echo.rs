@@ -61,6 +61,14 @@ impl Echo {
     pub fn run(&self) -> io::Result<EchoReport> {
         Run::new(self)?.finish()
     }
+
+    /// Pings at the interval, however many it takes, until any of the requests is answered; how long that
+    /// took from the first one on, or `None` after `limit`. An answer counts however late it comes, or a
+    /// machine that is busy would look like one that is out of reach. There need not even be a route to
+    /// the target at the start.
+    pub fn until_answered(&self, limit: Duration) -> io::Result<Option<Duration>> {
+        Run::new(self)?.until_answered(limit)
+    }
 }
 
 struct Run<'a> {
@@ -114,6 +122,27 @@ impl<'a> Run<'a> {
             }
             let next = if sent_all { deadline } else { self.due };
             let wait = next.saturating_duration_since(Instant::now());
+            poll::wait(&mut [Watch::readable(&self.socket)], Some(wait))?;
+        }
+    }
+
+    fn until_answered(mut self, limit: Duration) -> io::Result<Option<Duration>> {
+        let deadline = self.start + limit;
+        loop {
+            let now = Instant::now();
+            if now >= self.due {
+                // Whatever is in the way of this one may be gone before the next.
+                let _ = self.send();
+                self.due = next_due(self.due, self.plan.interval, now);
+            }
+            self.receive_all()?;
+            if self.report.received > 0 {
+                return Ok(Some(self.start.elapsed()));
+            }
+            if now >= deadline {
+                return Ok(None);
+            }
+            let wait = self.due.min(deadline).saturating_duration_since(now);
             poll::wait(&mut [Watch::readable(&self.socket)], Some(wait))?;
         }
     }

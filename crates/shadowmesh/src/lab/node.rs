@@ -29,7 +29,7 @@ const VERB_MAX: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// As the usual `ping`.
 const PING_PAYLOAD_LEN: usize = 56;
-/// How long to wait for a reply while a node comes back, before the next request.
+/// Between two requests while a node comes back.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A node: where it lives, who it is, and its process while there is one.
@@ -270,27 +270,17 @@ impl LabNode {
         self.netns.run(|| plan.run())
     }
 
-    /// Sends single echo requests until one is answered: how long the target stayed out of reach, or
-    /// `None` after `limit`. There need not even be a route to it at the start.
+    /// Sends echo requests until one is answered: how long the target stayed out of reach, or `None` after
+    /// `limit`. There need not even be a route to it at the start.
     pub fn ping_until_answered(&self, target: IpAddr, limit: Duration) -> Option<Duration> {
         let plan = Echo {
             target,
             count: 1,
             interval: RETRY_INTERVAL,
-            timeout: RETRY_INTERVAL,
+            timeout: PING_TIMEOUT,
             payload_len: PING_PAYLOAD_LEN,
         };
-        let start = Instant::now();
-        self.netns.run(|| {
-            while start.elapsed() < limit {
-                let asked = Instant::now();
-                if plan.run().is_ok_and(|report| report.received > 0) {
-                    return Some(start.elapsed());
-                }
-                thread::sleep(RETRY_INTERVAL.saturating_sub(asked.elapsed()));
-            }
-            None
-        })
+        self.netns.run(|| plan.until_answered(limit)).ok().flatten()
     }
 }
 

@@ -187,6 +187,10 @@ fn serve_one(listener: &TcpListener, router: &NatBox) -> io::Result<String> {
         return Err(io::Error::other(format!("not CONNECT: {head}")));
     };
     let mut server = router.netns().run(|| TcpStream::connect(target))?;
+    // As real proxies do: else a small answer waits for the one before it to be acknowledged (RFC 896), and
+    // that for the next request, and so on with every one that follows.
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
     let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
     // An error is an end like any other here.

@@ -42,7 +42,7 @@ impl TestWebLab {
         let took = brought.unwrap_or_else(|error| {
             let seen = [&self.lab.client, &self.lab.server]
                 .into_iter()
-                .map(|node: &shadowmesh::lab::LabNode| node.query("peers", &[]));
+                .flat_map(|node: &LabNode| ["peers", "status"].map(|verb| node.query(verb, &[])));
             panic!("{error}: {:#?}", seen.collect::<Vec<_>>())
         });
         println!("reached {took:?} after the start");
