@@ -11,7 +11,9 @@
 //!   why there are no roots to keep, and why a self-signed certificate does.
 //! - TLS 1.3 only, HTTP/1.1 only, key exchange as browsers offer it: X25519MLKEM768 before X25519.
 //! - Strangers are limited where they cost something: connections in all and from one source, time for a
-//!   handshake and a request, length of a message, pings.
+//!   handshake and a request, length of a message, pings. Who is known keeps its place ([`WebStream::vouch`]).
+//! - Session tickets are given and used as web servers and browsers do, or the server would be the one that
+//!   has none.
 //! - Nothing queues here beyond one message: a stream says when it took the last one, and who has more to
 //!   send decides what waits and what is dropped.
 //!

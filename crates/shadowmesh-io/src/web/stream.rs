@@ -41,8 +41,8 @@ pub struct WebStream {
     socket: WebSocketStream<Boxed>,
     /// Signs of life since everything had been sent. Limit: [`SIGNS_MAX`].
     signs: u32,
-    /// Among the connections of its source, until it is dropped.
-    _place: Option<Place>,
+    /// Among the server's connections, until it is dropped; none on the other side.
+    place: Option<Place>,
 }
 
 /// A TCP connection that carries datagrams: nothing waits for company, little waits in the kernel. Where
@@ -65,7 +65,14 @@ impl WebStream {
         Self {
             socket,
             signs: 0,
-            _place: place,
+            place,
+        }
+    }
+
+    /// Whoever is at the other end is known: no stranger who comes later is given the place of this stream.
+    pub fn vouch(&mut self) {
+        if let Some(place) = &mut self.place {
+            place.vouch();
         }
     }
 
@@ -86,12 +93,18 @@ impl WebStream {
         Poll::Ready(Ok(()))
     }
 
-    /// The next thing from the other side; `None` when it closed the stream.
+    /// The next thing from the other side; `None` when it closed the stream, or its place was given to
+    /// somebody else.
     // PROTOCOL SM-WS-6
     pub fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Incoming, WebError>>> {
+        if let Some(place) = &mut self.place
+            && place.poll_taken(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
         let message = match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
             Some(Ok(message)) => message,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),

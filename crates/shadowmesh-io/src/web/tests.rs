@@ -8,8 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustls::NamedGroup;
 use rustls::pki_types::ServerName;
+use rustls::{HandshakeKind, NamedGroup};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -182,11 +182,28 @@ async fn tls_is_1_3_with_the_hybrid_group_that_browsers_put_first() {
     visitor.shutdown().await.unwrap();
 }
 
+// PROTOCOL SM-WS-1
+#[tokio::test]
+async fn who_comes_again_resumes_as_with_any_web_server() {
+    let (address, _arrivals) = server().await;
+    let connector = TlsConnector::from(Arc::new(tls::client()));
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let mut visitor = visitor_with(&connector, address).await;
+        assert_eq!(visitor.get_ref().1.handshake_kind(), Some(kind));
+        // The tickets come before the answer.
+        ask(&mut visitor, &request("GET", "/", "")).await;
+        assert_eq!(visitor.get_ref().1.tls13_tickets_received(), 2);
+    }
+}
+
 /// A plain HTTPS client.
 async fn visitor(address: SocketAddr) -> TlsStream<TcpStream> {
+    visitor_with(&TlsConnector::from(Arc::new(tls::client())), address).await
+}
+
+async fn visitor_with(connector: &TlsConnector, address: SocketAddr) -> TlsStream<TcpStream> {
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("www.example.org").unwrap();
-    let connector = TlsConnector::from(Arc::new(tls::client()));
     connector.connect(name, tcp).await.unwrap()
 }
 
