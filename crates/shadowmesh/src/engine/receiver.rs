@@ -79,6 +79,8 @@ pub(super) struct Delivery {
     coalescer: Coalescer,
     /// The number of the socket that the batch came by: 0 is where we listen.
     socket: u16,
+    /// Bytes before each datagram that are none of it.
+    gap: usize,
     /// For others.
     passing: Passing,
     /// What relays passed on to us and was not looked into yet.
@@ -94,7 +96,7 @@ impl Receiver {
     /// A receiver that has not begun.
     pub fn new(shared: Shared, answers: Option<Arc<SharedWork>>, stop: Arc<Stop>) -> Self {
         Self {
-            delivery: Delivery::new(&shared),
+            delivery: Delivery::new(&shared, 0),
             shared,
             answers,
             stop,
@@ -218,19 +220,17 @@ impl Receiver {
         let snapshot = self.shared.cell.load();
         let mut datagrams = 0;
         for (number, (from, buffer)) in self.batch.iter_mut().enumerate() {
-            // No network delivers from there: somebody claims to be one of our relays or streams.
-            if !Way::of(from.remote).is_udp() {
-                let forged = buffer.len().div_ceil(from.stride) as u64;
-                self.shared.drops.add(DropReason::MalformedDatagram, forged);
+            if let Some(count) = forged(&from) {
+                self.shared.drops.add(DropReason::MalformedDatagram, count);
                 continue;
             }
             let start = number * RecvBatch::BUFFER_BYTES;
             let (shared, delivery) = (&self.shared, &mut self.delivery);
             let run = buffer.chunks_mut(from.stride);
-            datagrams += delivery.open(shared, &snapshot, &from, run, (start, 0));
+            datagrams += delivery.open(shared, &snapshot, &from, run, start);
             open_relayed(shared, &snapshot, &from, (start, buffer), delivery);
         }
-        let of_peers = std::mem::take(&mut self.delivery.of_peers);
+        let of_peers = self.delivery.take_of_peers();
         self.standing.served(of_peers, datagrams);
     }
 
@@ -243,28 +243,30 @@ impl Receiver {
 }
 
 impl Delivery {
-    /// Nothing to deliver.
-    pub(super) fn new(shared: &Shared) -> Self {
+    /// Nothing to deliver; `gap` is how many bytes stand before each datagram.
+    pub(super) fn new(shared: &Shared, gap: usize) -> Self {
         Self {
             coalescer: coalescer(shared.device.offloads()),
             socket: 0,
-            passing: Passing::default(),
+            gap,
+            passing: Passing::new(gap),
             relayed: Relayed::default(),
             of_peers: 0,
             whole: Vec::new(),
         }
     }
 
-    /// Opens datagrams of one source that lie one behind the other from byte `start` on, each with `gap`
-    /// bytes before it; returns how many there were.
+    /// Opens datagrams of one source that lie one behind the other from byte `start` on, each with its gap
+    /// before it; returns how many there were.
     pub(super) fn open<'d>(
         &mut self,
         shared: &Shared,
         snapshot: &Snapshot,
         from: &udp::Received,
         run: impl IntoIterator<Item = &'d mut [u8]>,
-        (start, gap): (usize, usize),
+        start: usize,
     ) -> u32 {
+        let gap = self.gap;
         let mut control = ToControl::new(&shared.outbox, snapshot, from);
         control.received.socket = self.socket;
         let mut at = start + gap;
@@ -276,6 +278,11 @@ impl Delivery {
         });
         control.finish();
         datagrams
+    }
+
+    /// How many datagrams were of peers, as far as can be told, since it was asked last.
+    pub(super) fn take_of_peers(&mut self) -> u32 {
+        std::mem::take(&mut self.of_peers)
     }
 
     /// Sends and writes what was opened, after `turn` has come; `bytes` is what the datagrams lie in.
@@ -304,6 +311,13 @@ impl Delivery {
         }
         Ok(())
     }
+}
+
+/// How many datagrams a buffer holds whose source claims to be one of our relays or streams: no network
+/// delivers from there.
+fn forged(from: &udp::Received) -> Option<u64> {
+    let count = from.len.div_ceil(from.stride) as u64;
+    (!Way::of(from.remote).is_udp()).then_some(count)
 }
 
 /// What relays passed on in a buffer, which starts at byte `start` of the batch: opened a second time, as
@@ -481,4 +495,36 @@ impl<'s> ToControl<'s> {
 /// passes (`EIO` while the administrator has it down).
 fn is_device_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EBADFD)
+}
+
+#[cfg(test)]
+mod tests {
+    use shadowmesh_wire::way::Label;
+
+    use super::*;
+
+    #[test]
+    fn what_a_network_brings_in_the_name_of_a_relay_or_a_stream_is_forged_and_counted() {
+        let relayed = Way::Relayed {
+            slot: 1,
+            label: Label(2),
+        };
+        let count = |remote| {
+            forged(&udp::Received {
+                remote,
+                local_ip: None,
+                ecn: None,
+                stride: 1200,
+                len: 2500,
+            })
+        };
+        assert_eq!(count(relayed.address()), Some(3));
+        assert_eq!(count(Way::Stream(7).address()), Some(3));
+        for address in ["[100::1]:4433", "[100::ffff:0:0:1]:1"] {
+            assert_eq!(count(address.parse().unwrap()), Some(3), "{address}");
+        }
+        for address in ["192.0.2.1:4433", "[2001:db8::1]:4433", "[100:0:0:1::1]:1"] {
+            assert_eq!(count(address.parse().unwrap()), None, "{address}");
+        }
+    }
 }

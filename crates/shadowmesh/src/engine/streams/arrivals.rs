@@ -18,15 +18,15 @@ pub struct Arrivals {
 impl Arrivals {
     pub fn new(shared: Shared) -> Self {
         Self {
-            delivery: Delivery::new(&shared),
+            delivery: Delivery::new(&shared, LENGTH_LEN),
             shared,
         }
     }
 
     /// One message of the stream that is known as `remote`. Its sealed frames are opened where they lie and
-    /// their packets written to the device; the rest goes to control.
+    /// their packets written to the device; the rest goes to control. Whether any of it was of a session.
     // PROTOCOL SM-WS-5
-    pub fn receive(&mut self, remote: SocketAddr, message: &mut [u8]) -> Result<(), BundleError> {
+    pub fn receive(&mut self, remote: SocketAddr, message: &mut [u8]) -> Result<bool, BundleError> {
         let from = udp::Received {
             remote,
             local_ip: None,
@@ -37,11 +37,11 @@ impl Arrivals {
         let bundle = Bundle::parse(message)?;
         let snapshot = self.shared.cell.load();
         let (shared, delivery) = (&self.shared, &mut self.delivery);
-        delivery.open(shared, &snapshot, &from, bundle, (0, LENGTH_LEN));
+        delivery.open(shared, &snapshot, &from, bundle, 0);
         open_relayed(shared, &snapshot, &from, (0, message), delivery);
         drop(snapshot);
         // A device that is gone ends the receivers, and with them everything.
         let _: io::Result<()> = delivery.send(shared, message, || {});
-        Ok(())
+        Ok(delivery.take_of_peers() > 0)
     }
 }

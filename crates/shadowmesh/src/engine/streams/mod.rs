@@ -60,6 +60,14 @@ mod timing {
     // PROTOCOL SM-WS-6
     /// Silence after which it is gone.
     pub const DEAD_AFTER: Duration = Duration::from_secs(60);
+    // PROTOCOL SM-WS-6
+    /// A message that has not left after so long will be of no use when it does: that is 35 kbit/s at most,
+    /// less than a handshake needs. Longer than a mobile network is dark on its way from cell to cell.
+    pub const STALLED_AFTER: Duration = Duration::from_secs(15);
+    // PROTOCOL SM-WS-6
+    /// A stream that came in and carries no session by then is of somebody who will have none: a handshake
+    /// takes 10 s at most (SM-HS-10).
+    pub const SESSION_WITHIN: Duration = Duration::from_secs(15);
     /// A stream on which no datagram passed for so long is closed by the side that opened it.
     pub const IDLE_MAX: Duration = Duration::from_secs(300);
     /// A stream stays wanted for so long after it was asked for.
@@ -67,7 +75,7 @@ mod timing {
     /// The first pause after a failure; doubled by every further one, up to the last.
     pub const PAUSE_FIRST: Duration = Duration::from_millis(500);
     pub const PAUSE_LAST: Duration = Duration::from_secs(30);
-    /// A stream that lasted so long was no failure.
+    /// A stream that carried a session and lasted so long was no failure.
     pub const LASTED: Duration = Duration::from_secs(10);
 }
 
@@ -297,10 +305,9 @@ impl Keeper {
                 Ok(stream) => {
                     let since = Instant::now();
                     tracing::debug!(peer = %self.peer, "a stream by WebSocket stands");
-                    self.carrier
-                        .carry(stream, Some((self.peer, &self.wish)))
-                        .await;
-                    if since.elapsed() > timing::LASTED {
+                    let ours = Some((self.peer, &*self.wish));
+                    let carried = self.carrier.carry(stream, ours).await;
+                    if carried && since.elapsed() > timing::LASTED {
                         pause = timing::PAUSE_FIRST;
                     }
                 }
@@ -328,13 +335,13 @@ struct Carrier {
 }
 
 impl Carrier {
-    /// Serves a stream until it ends. `ours`: to whom we opened it, and whether it is still wanted.
-    async fn carry(&self, stream: WebStream, ours: Option<(PeerId, &Wish)>) {
+    /// Serves a stream until it ends; whether it carried a session. `ours`: to whom we opened it, and
+    /// whether it is still wanted.
+    async fn carry(&self, stream: WebStream, ours: Option<(PeerId, &Wish)>) -> bool {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let address = Way::Stream(id).address();
-        let outgoing = Arc::default();
         let table = self.shared.links.streams();
-        table.insert(id, Arc::clone(&outgoing));
+        let outgoing = table.open(id);
         if let Some((peer, _)) = ours {
             self.tell(StreamEvent::Up { peer, address }).await;
         }
@@ -343,8 +350,7 @@ impl Carrier {
             stream,
             outgoing,
             address,
-            heard: now,
-            used: now,
+            times: Times::new(now),
             tick: time::interval(timing::TICK),
         };
         let ended = poll_fn(|cx| exchange.poll(self, ours.map(|(_, wish)| wish), cx)).await;
@@ -356,6 +362,7 @@ impl Carrier {
         .await;
         table.remove(id);
         self.tell(StreamEvent::Down { address }).await;
+        exchange.times.carries
     }
 
     async fn tell(&self, event: StreamEvent) {
@@ -363,7 +370,8 @@ impl Carrier {
         let _ = self.events.send(event).await;
     }
 
-    fn receive(&self, remote: SocketAddr, message: &mut [u8]) -> Result<(), End> {
+    /// Takes in a message; whether any of it was of a session.
+    fn receive(&self, remote: SocketAddr, message: &mut [u8]) -> Result<bool, End> {
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         arrivals.receive(remote, message).map_err(End::Bundle)
     }
@@ -372,7 +380,7 @@ impl Carrier {
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
-    #[error("the other side closed it")]
+    #[error("the other side closed it, or others needed its place")]
     Closed,
     #[error("{0}")]
     Web(#[from] WebError),
@@ -380,6 +388,10 @@ enum End {
     Bundle(shadowmesh_wire::bundle::BundleError),
     #[error("silence for {:?}", timing::DEAD_AFTER)]
     Dead,
+    #[error("nothing left for {:?}", timing::STALLED_AFTER)]
+    Stalled,
+    #[error("no session within {:?}", timing::SESSION_WITHIN)]
+    NoSession,
     #[error("nothing to carry")]
     Idle,
 }
@@ -389,11 +401,61 @@ struct Exchange {
     stream: WebStream,
     outgoing: Arc<outgoing::Outgoing>,
     address: SocketAddr,
+    times: Times,
+    tick: Interval,
+}
+
+/// What a stream is judged by.
+struct Times {
+    opened: Instant,
     /// The last sign of life.
     heard: Instant,
     /// The last message with datagrams, either way.
     used: Instant,
-    tick: Interval,
+    /// Since when a message of ours has been waiting to leave.
+    stalled: Option<Instant>,
+    /// A session has been carried.
+    carries: bool,
+}
+
+impl Times {
+    fn new(now: Instant) -> Self {
+        Self {
+            opened: now,
+            heard: now,
+            used: now,
+            stalled: None,
+            carries: false,
+        }
+    }
+
+    /// Why the stream is to end, if it is. `wish`: it is ours, and whether it is still wanted.
+    // PROTOCOL SM-WS-6
+    fn judge(&self, wish: Option<&Wish>, now: Instant) -> Result<(), End> {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if since(self.heard) >= timing::DEAD_AFTER {
+            return Err(End::Dead);
+        }
+        let stalled = self.stalled.map(since);
+        if stalled.is_some_and(|stalled| stalled >= timing::STALLED_AFTER) {
+            return Err(End::Stalled);
+        }
+        let waits = wish.is_none() && !self.carries;
+        if waits && since(self.opened) >= timing::SESSION_WITHIN {
+            return Err(End::NoSession);
+        }
+        let is_spare = wish.is_some_and(|wish| !wish.always);
+        if is_spare && since(self.used) >= timing::IDLE_MAX {
+            return Err(End::Idle);
+        }
+        Ok(())
+    }
+
+    /// Whether the other side is to be asked for a sign of life.
+    // PROTOCOL SM-WS-6
+    fn is_quiet(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.heard) >= timing::PING_AFTER
+    }
 }
 
 /// Messages taken in before others get their turn.
@@ -415,10 +477,10 @@ impl Exchange {
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         while self.tick.poll_tick(cx).is_ready() {
-            self.check(wish)?;
+            self.check(carrier, wish)?;
         }
         for _ in 0..TURN_MAX {
-            let sent = self.send(cx)?;
+            let sent = self.send(carrier, cx)?;
             let received = self.receive(carrier, cx)?;
             if !sent && !received {
                 return Ok(());
@@ -429,31 +491,29 @@ impl Exchange {
         Ok(())
     }
 
-    // PROTOCOL SM-WS-6
-    fn check(&mut self, wish: Option<&Wish>) -> Result<(), End> {
-        let silence = self.heard.elapsed();
-        if silence >= timing::DEAD_AFTER {
-            return Err(End::Dead);
-        }
-        let is_spare = wish.is_some_and(|wish| !wish.always);
-        if is_spare && self.used.elapsed() >= timing::IDLE_MAX {
-            return Err(End::Idle);
-        }
-        if silence >= timing::PING_AFTER {
+    fn check(&mut self, carrier: &Carrier, wish: Option<&Wish>) -> Result<(), End> {
+        let now = Instant::now();
+        self.times.judge(wish, now)?;
+        self.outgoing.expire(&carrier.shared.drops, now.into_std());
+        if self.times.is_quiet(now) {
             self.stream.ping()?;
         }
         Ok(())
     }
 
     /// Hands over the next message if the last one is on its way; whether there was one.
-    fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn send(&mut self, carrier: &Carrier, cx: &mut Context<'_>) -> Result<bool, End> {
+        let now = Instant::now();
         if self.stream.poll_sent(cx)?.is_pending() {
+            self.times.stalled.get_or_insert(now);
             return Ok(false);
         }
-        let Poll::Ready(message) = self.outgoing.poll_pop(cx) else {
+        self.times.stalled = None;
+        let drops = &carrier.shared.drops;
+        let Poll::Ready(message) = self.outgoing.poll_pop(cx, drops, now.into_std()) else {
             return Ok(false);
         };
-        self.used = Instant::now();
+        self.times.used = now;
         self.stream.send(message)?;
         Ok(true)
     }
@@ -462,10 +522,15 @@ impl Exchange {
         let Poll::Ready(incoming) = self.stream.poll_receive(cx) else {
             return Ok(false);
         };
-        self.heard = Instant::now();
+        let times = &mut self.times;
+        times.heard = Instant::now();
         if let Incoming::Message(mut message) = incoming.ok_or(End::Closed)?? {
-            self.used = self.heard;
-            carrier.receive(self.address, &mut message)?;
+            times.used = times.heard;
+            let of_session = carrier.receive(self.address, &mut message)?;
+            if of_session && !times.carries {
+                times.carries = true;
+                self.stream.vouch();
+            }
         }
         Ok(true)
     }
@@ -473,6 +538,8 @@ impl Exchange {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     // PROTOCOL SM-WS-3
@@ -482,5 +549,32 @@ mod tests {
         let path = secret_path(&PeerId::from_bytes([7; 32]));
         assert_eq!(path, "/a62b4a579e899b22f9f2017ca03e3744");
         assert_ne!(path, secret_path(&PeerId::from_bytes([8; 32])));
+    }
+
+    // PROTOCOL SM-WS-6
+    #[test]
+    fn a_stream_ends_that_is_silent_or_stands_still_or_of_others_and_without_a_session() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let spare = Wish::new(false);
+        let mut times = Times::new(start);
+        assert!(times.judge(None, at(14)).is_ok());
+        assert!(matches!(times.judge(None, at(15)), Err(End::NoSession)));
+        assert!(times.judge(Some(&spare), at(15)).is_ok());
+        times.carries = true;
+        assert!(times.judge(None, at(15)).is_ok());
+
+        times.stalled = Some(at(5));
+        assert!(times.judge(None, at(19)).is_ok());
+        assert!(matches!(times.judge(None, at(20)), Err(End::Stalled)));
+        times.stalled = None;
+        assert!(!times.is_quiet(at(19)) && times.is_quiet(at(20)));
+        assert!(times.judge(None, at(59)).is_ok());
+        assert!(matches!(times.judge(None, at(60)), Err(End::Dead)));
+
+        times.heard = at(300);
+        assert!(times.judge(None, at(300)).is_ok());
+        assert!(times.judge(Some(&Wish::new(true)), at(300)).is_ok());
+        assert!(matches!(times.judge(Some(&spare), at(300)), Err(End::Idle)));
     }
 }
