@@ -222,8 +222,6 @@ impl Control {
         let now = Instant::now();
         match news {
             News::Addresses(addresses) => self.node.set_own_addresses(addresses, now),
-            // It is told among the addresses.
-            News::Mapped(_) => {}
             News::Changed => self.node.network_changed(now),
             News::Heard(heard) => self.node.learn_address(&heard.peer, heard.address, now),
         }

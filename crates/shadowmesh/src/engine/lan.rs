@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use shadowmesh_crypto::LanBeacon;
 use shadowmesh_io::multicast::Group;
-use shadowmesh_io::netlink::Link;
+use shadowmesh_io::netlink::{Address, Link};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::beacon::{self, Beacon, NONCE_LEN};
+use shadowmesh_wire::prefix::IpPrefix;
 
 /// When beacons are sent after the start and after a change: multicast is not repeated when it is
 /// lost, and a network that has just come up loses much.
@@ -29,6 +30,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Limit: networks that are spoken on.
 const DEVICES_MAX: usize = 16;
+/// Limit: IPv4 networks of these devices, in which neighbours can be. A device has one or two.
+const PREFIXES_MAX: usize = 64;
 /// Limit: tags computed in a second for beacons of others, 20 ms of a core. A beacon costs one for
 /// each peer, until it is recognised.
 const TAGS_PER_SECOND: usize = 32_768;
@@ -45,6 +48,7 @@ pub struct Lan {
     /// Whom we would recognise. Limit: the configuration's.
     peers: Vec<(PeerId, LanBeacon)>,
     speakers: Vec<Speaker>,
+    near: Near,
     ear: Ear,
     /// How many of [`AFTER_CHANGE`] are still to come.
     left: usize,
@@ -58,6 +62,15 @@ struct Speaker {
     port: u16,
     /// Joined on these. Limit: [`DEVICES_MAX`].
     devices: BTreeSet<u32>,
+}
+
+/// Where neighbours can be.
+#[derive(Default)]
+struct Near {
+    /// The devices spoken on. Limit: [`DEVICES_MAX`].
+    devices: BTreeSet<u32>,
+    /// The IPv4 networks that are reached directly through these. Limit: [`PREFIXES_MAX`].
+    prefixes: Vec<IpPrefix>,
 }
 
 /// What bounds the work that others can make.
@@ -100,27 +113,20 @@ impl Lan {
             own: LanBeacon::of(own),
             peers: peers.iter().map(|id| (*id, LanBeacon::of(id))).collect(),
             speakers: speakers.collect(),
+            near: Near::default(),
             ear: Ear::new(now),
             left: AFTER_CHANGE.len(),
             due: now,
         }
     }
 
-    /// These are the links of the host now; `without` is the tunnel's own.
-    pub fn set_links(&mut self, links: &[Link], without: u32, now: Instant) {
-        let speaks = |link: &&Link| {
-            link.up && link.carrier && link.ethernet.is_some() && link.index != without
-        };
-        let devices: BTreeSet<u32> = links
-            .iter()
-            .filter(speaks)
-            .take(DEVICES_MAX)
-            .map(|link| link.index)
-            .collect();
+    /// These are the links and addresses of the host now; `without` is the tunnel's own.
+    pub fn set_links(&mut self, links: &[Link], addresses: &[Address], without: u32, now: Instant) {
+        self.near = Near::of(links, addresses, without);
         for speaker in &mut self.speakers {
             // The kernel leaves a group with the device, and a device that comes back is joined again.
             let joined = |index: &u32| speaker.group.join(*index).is_ok();
-            speaker.devices = devices.iter().copied().filter(joined).collect();
+            speaker.devices = self.near.devices.iter().copied().filter(joined).collect();
         }
         self.left = AFTER_CHANGE.len();
         self.due = now;
@@ -171,12 +177,50 @@ impl Lan {
                 };
                 let beacon = Beacon::parse(&buffer[..len]);
                 let source = without_flow(source);
+                // PROTOCOL SM-LD-3
+                let beacon = beacon.filter(|_| self.near.has(source));
                 heard.extend(
                     beacon.and_then(|beacon| self.ear.judge(&self.peers, &beacon, source, now)),
                 );
             }
         }
         heard
+    }
+}
+
+impl Near {
+    fn of(links: &[Link], addresses: &[Address], without: u32) -> Self {
+        let speaks = |link: &&Link| {
+            link.up && link.carrier && link.ethernet.is_some() && link.index != without
+        };
+        let devices: BTreeSet<u32> = links
+            .iter()
+            .filter(speaks)
+            .take(DEVICES_MAX)
+            .map(|link| link.index)
+            .collect();
+        let prefixes = addresses
+            .iter()
+            .filter(|own| own.address.is_ipv4() && devices.contains(&own.index))
+            .take(PREFIXES_MAX)
+            .map(|own| IpPrefix::containing(own.address, own.prefix_len))
+            .collect();
+        Self { devices, prefixes }
+    }
+
+    /// Whether a source is on one of our networks. A socket of a multicast group also gets what routers
+    /// brought from afar, and in IPv6 whatever else is sent to its port.
+    // PROTOCOL SM-LD-3
+    fn has(&self, source: SocketAddr) -> bool {
+        match source {
+            SocketAddr::V4(source) => {
+                let ip = (*source.ip()).into();
+                self.prefixes.iter().any(|prefix| prefix.contains(ip))
+            }
+            SocketAddr::V6(source) => {
+                source.ip().is_unicast_link_local() && self.devices.contains(&source.scope_id())
+            }
+        }
     }
 }
 
@@ -200,7 +244,7 @@ impl Ear {
         if now >= self.second + Duration::from_secs(1) {
             (self.second, self.tags) = (now, 0);
         }
-        if self.tags >= TAGS_PER_SECOND || self.heard.contains(&beacon.nonce) || !is_near(source) {
+        if self.tags >= TAGS_PER_SECOND || self.heard.contains(&beacon.nonce) {
             return None;
         }
         let mut open = |(id, key): &(PeerId, LanBeacon)| {
@@ -215,16 +259,6 @@ impl Ear {
         let mut address = source;
         address.set_port(port);
         (port != 0).then_some(Heard { peer, address })
-    }
-}
-
-/// Whether a source can be on a local network. A socket of a multicast group in IPv6 also gets what
-/// is sent to its port from afar.
-// PROTOCOL SM-LD-3
-fn is_near(source: SocketAddr) -> bool {
-    match source {
-        SocketAddr::V4(source) => !source.ip().is_unspecified() && !source.ip().is_multicast(),
-        SocketAddr::V6(source) => source.ip().is_unicast_link_local(),
     }
 }
 
@@ -299,18 +333,66 @@ mod tests {
 
     // PROTOCOL SM-LD-3
     #[test]
-    fn over_ipv6_only_the_link_is_heard_and_port_0_never() {
+    fn port_0_is_never_heard() {
         let now = Instant::now();
         let (peers, mut ear) = (peers(&[1]), Ear::new(now));
         let key = LanBeacon::of(&id(1));
-        let far: SocketAddr = "[2001:db8::1]:21077".parse().unwrap();
-        let link = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 9, 0, 3).into();
-        assert_eq!(ear.judge(&peers, &key.make(4433, [1; 16]), far, now), None);
-        assert!(
-            ear.judge(&peers, &key.make(4433, [2; 16]), link, now)
-                .is_some()
-        );
-        assert_eq!(ear.judge(&peers, &key.make(0, [3; 16]), link, now), None);
+        let said = ear.judge(&peers, &key.make(0, [3; 16]), near(9), now);
+        assert_eq!(said, None);
+        let said = ear.judge(&peers, &key.make(4433, [4; 16]), near(9), now);
+        assert!(said.is_some());
+    }
+
+    // PROTOCOL SM-LD-3
+    #[test]
+    fn only_who_is_in_a_network_of_a_link_spoken_on_is_heard_and_over_ipv6_the_link_itself() {
+        let link = |index, up, ethernet| Link {
+            index,
+            name: format!("link{index}"),
+            mtu: 1500,
+            up,
+            carrier: true,
+            ethernet,
+            kind: None,
+            master: None,
+        };
+        let (ethernet, tunnel) = (Some([2, 0, 0, 0, 0, 1]), 9);
+        let links = [
+            link(1, true, ethernet),
+            link(2, false, ethernet),
+            link(3, true, None),
+            link(tunnel, true, ethernet),
+        ];
+        let address = |index, address: &str, prefix_len| Address {
+            index,
+            address: address.parse().unwrap(),
+            prefix_len,
+            ready: true,
+        };
+        let addresses = [
+            address(1, "192.0.2.1", 25),
+            address(1, "2001:db8::1", 64),
+            address(2, "198.51.100.1", 24),
+            address(3, "203.0.113.1", 24),
+            address(tunnel, "10.100.1.1", 16),
+        ];
+        let near = Near::of(&links, &addresses, tunnel);
+        let heard = |source: &str| near.has(source.parse().unwrap());
+        assert!(heard("192.0.2.127:21077"));
+        for far in [
+            "192.0.2.128:21077",
+            "198.51.100.2:21077",
+            "203.0.113.2:21077",
+            "10.100.1.2:21077",
+            "[2001:db8::2]:21077",
+        ] {
+            assert!(!heard(far), "{far}");
+        }
+        let on = |scope| {
+            let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+            near.has(SocketAddrV6::new(ip, 21_077, 0, scope).into())
+        };
+        assert!(on(1) && !on(2) && !on(tunnel));
     }
 
     // PROTOCOL SM-LD-3
@@ -348,7 +430,7 @@ mod tests {
             "{waits:?}"
         );
         let later = lan.due() + INTERVAL;
-        lan.set_links(&[], 0, later);
+        lan.set_links(&[], &[], 0, later);
         assert_eq!(lan.due(), later, "a change is told at once");
     }
 }

@@ -37,8 +37,8 @@ const CALM: Duration = Duration::from_secs(10);
 /// Limit: routes remembered to tell a new one from one that is said again. Beyond it (a router with
 /// the routes of the internet) only default routes count.
 const ROUTES_MAX: usize = 1024;
-/// Limit: news that control has not taken yet.
-const NEWS_MAX: usize = 64;
+/// Limit: what control has not taken yet.
+const FOUND_MAX: usize = 64;
 
 /// What the thread is started with.
 pub struct NetworkOptions {
@@ -59,19 +59,28 @@ pub struct NetworkOptions {
 /// Something for the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// Where we can be reached now, but for a port of the router.
+    /// Where we can be reached now.
     Addresses(Vec<OwnAddress>),
-    /// What the router leads to us, if anything.
-    Mapped(Option<OwnAddress>),
     /// Links, addresses or routes are not what they were, or the machine slept.
     Changed,
     /// A peer is on one of our networks, by its own word.
     Heard(Heard),
 }
 
+/// What a thread has found.
+#[derive(Debug)]
+enum Found {
+    /// Addresses of this host.
+    Own(Vec<OwnAddress>),
+    /// What the router leads to us, if anything.
+    Mapped(Option<OwnAddress>),
+    Changed,
+    Heard(Heard),
+}
+
 /// The running threads.
 pub struct Network {
-    news: mpsc::Receiver<News>,
+    found: mpsc::Receiver<Found>,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
     port_map: Option<PortMap>,
@@ -83,14 +92,14 @@ pub struct Network {
 impl Network {
     /// Starts the thread; the first news are our addresses.
     pub fn start(options: NetworkOptions) -> io::Result<Self> {
-        let (sender, news) = mpsc::channel(NEWS_MAX);
+        let (sender, found) = mpsc::channel(FOUND_MAX);
         let stop = Arc::new(Stop::new()?);
         let port_map = start_port_map(&options, &sender)?;
         let watcher = Watcher::new(options, sender, Arc::clone(&stop));
         let builder = thread::Builder::new().name("network".into());
         let thread = builder.spawn(move || watcher.run())?;
         Ok(Self {
-            news,
+            found,
             stop,
             thread: Some(thread),
             port_map,
@@ -99,21 +108,21 @@ impl Network {
         })
     }
 
-    /// The next news, with addresses always complete. Never returns when there can be none.
+    /// The next news. Never returns when there can be none.
     pub async fn news(&mut self) -> News {
-        let Some(news) = self.news.recv().await else {
+        let Some(found) = self.found.recv().await else {
             return future::pending().await;
         };
-        match news {
-            News::Addresses(own) => self.own = own,
-            News::Mapped(mapped) => self.mapped = mapped,
-            News::Changed => {
+        match found {
+            Found::Own(own) => self.own = own,
+            Found::Mapped(mapped) => self.mapped = mapped,
+            Found::Changed => {
                 if let Some(port_map) = &self.port_map {
                     port_map.network_changed();
                 }
-                return news;
+                return News::Changed;
             }
-            News::Heard(_) => return news,
+            Found::Heard(heard) => return News::Heard(heard),
         }
         News::Addresses(self.own.iter().copied().chain(self.mapped).collect())
     }
@@ -122,7 +131,7 @@ impl Network {
 /// For the IPv4 port at which we listen, if it is wanted.
 fn start_port_map(
     options: &NetworkOptions,
-    news: &mpsc::Sender<News>,
+    found: &mpsc::Sender<Found>,
 ) -> io::Result<Option<PortMap>> {
     let is_wanted = |listen: &&SocketAddr| {
         options.port_mapping && listen.is_ipv4() && !listen.ip().is_loopback()
@@ -130,22 +139,22 @@ fn start_port_map(
     let Some(listen) = options.listen.iter().find(is_wanted) else {
         return Ok(None);
     };
-    let news = news.clone();
+    let found = found.clone();
     let tell = move |external: Option<SocketAddrV4>| {
         let mapped = external.map(|address| OwnAddress {
             address: address.into(),
             kind: AddressKind::Mapped,
         });
         // Control may be gone.
-        let _ = news.blocking_send(News::Mapped(mapped));
+        let _ = found.blocking_send(Found::Mapped(mapped));
     };
     PortMap::start(listen.port(), tell).map(Some)
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // Either may wait for room for its news.
-        self.news.close();
+        // Either may wait for room for what it found.
+        self.found.close();
         self.port_map = None;
         self.stop.set();
         if let Some(thread) = self.thread.take() {
@@ -158,7 +167,7 @@ impl Drop for Network {
 /// What the thread works with.
 struct Watcher {
     options: NetworkOptions,
-    news: mpsc::Sender<News>,
+    found: mpsc::Sender<Found>,
     stop: Arc<Stop>,
     /// This and the next two: `None` where the platform has none, or it failed.
     netlink: Option<Handle>,
@@ -174,7 +183,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(options: NetworkOptions, news: mpsc::Sender<News>, stop: Arc<Stop>) -> Self {
+    fn new(options: NetworkOptions, found: mpsc::Sender<Found>, stop: Arc<Stop>) -> Self {
         let now = Instant::now();
         // Before the first look, so that nothing falls between.
         let monitor = Monitor::new();
@@ -195,7 +204,7 @@ impl Watcher {
             settled_at: None,
             told: Vec::new(),
             options,
-            news,
+            found,
             stop,
         }
     }
@@ -290,7 +299,7 @@ impl Watcher {
             lan.speak(now);
         }
         for heard in lan.hear(now) {
-            self.tell(News::Heard(heard));
+            self.tell(Found::Heard(heard));
         }
     }
 
@@ -303,21 +312,22 @@ impl Watcher {
         let differs = picture.differs_from(&self.picture, device);
         self.picture = picture;
         if let Some(lan) = self.lan.as_mut().filter(|_| differs) {
-            lan.set_links(&self.picture.links, device, Instant::now());
+            let Picture { links, addresses } = &self.picture;
+            lan.set_links(links, addresses, device, Instant::now());
         }
         differs
     }
 
     fn tell_change(&mut self) {
         self.tell_addresses();
-        self.tell(News::Changed);
+        self.tell(Found::Changed);
     }
 
     fn tell_addresses(&mut self) {
         let addresses = self.own_addresses();
         if addresses != self.told {
             self.told.clone_from(&addresses);
-            self.tell(News::Addresses(addresses));
+            self.tell(Found::Own(addresses));
         }
     }
 
@@ -327,9 +337,9 @@ impl Watcher {
         reachable(&self.options.listen, &own)
     }
 
-    fn tell(&self, news: News) {
+    fn tell(&self, found: Found) {
         // Control may be gone, and this thread with it before long.
-        let _ = self.news.blocking_send(news);
+        let _ = self.found.blocking_send(found);
     }
 }
 
