@@ -54,102 +54,93 @@ fn end(handle: &Handle) -> u32 {
     end.expect("the cable").index
 }
 
+/// Runs a test at one end of a cable, where that has no addresses yet; `name` as for [`privileged`].
+fn at_a_cable(name: &str, body: impl FnOnce(&Handle, u32) + Send) {
+    privileged(name, || {
+        let [here, _there] = cable();
+        here.run(|| {
+            let handle = Handle::new().unwrap();
+            let index = end(&handle);
+            body(&handle, index);
+        });
+    });
+}
+
 fn is_readable(fd: &impl std::os::fd::AsFd, wait: Duration) -> bool {
     poll::wait(&mut [Watch::readable(fd)], Some(wait)).unwrap() == 1
 }
 
 #[test]
 fn changes_of_addresses_routes_and_links_are_heard_and_silence_is_none() {
-    privileged(
-        "changes_of_addresses_routes_and_links_are_heard_and_silence_is_none",
-        || {
-            let [here, _there] = cable();
-            here.run(|| {
-                let handle = Handle::new().unwrap();
-                let index = end(&handle);
-                let mut monitor = Monitor::new().unwrap();
-                assert!(!is_readable(&monitor, Duration::from_millis(50)));
-                assert_eq!(monitor.take().unwrap(), []);
+    let name = "changes_of_addresses_routes_and_links_are_heard_and_silence_is_none";
+    at_a_cable(name, |handle, index| {
+        let mut monitor = Monitor::new().unwrap();
+        assert!(!is_readable(&monitor, Duration::from_millis(50)));
+        assert_eq!(monitor.take().unwrap(), []);
 
-                let own: IpAddr = "192.0.2.1".parse().unwrap();
-                handle.add_address(index, own, 24).unwrap();
-                assert!(is_readable(&monitor, PATIENCE));
-                assert!(monitor.take().unwrap().contains(&Change::Address));
-                assert!(!is_readable(&monitor, Duration::ZERO));
+        let own: IpAddr = "192.0.2.1".parse().unwrap();
+        handle.add_address(index, own, 24).unwrap();
+        assert!(is_readable(&monitor, PATIENCE));
+        assert!(monitor.take().unwrap().contains(&Change::Address));
+        assert!(!is_readable(&monitor, Duration::ZERO));
 
-                let route = Route::via([198, 51, 100, 0].into(), 24, [192, 0, 2, 9].into());
-                let heard = |change: &Change| match change {
-                    Change::RouteAdded(route) | Change::RouteRemoved(route) => {
-                        (route.destination, route.via)
-                            == ([198, 51, 100, 0].into(), Some([192, 0, 2, 9].into()))
-                    }
-                    _ => false,
-                };
-                handle.add_route(&route).unwrap();
-                let changes = monitor.take().unwrap();
-                let added = changes.iter().copied().find(heard);
-                assert!(matches!(added, Some(Change::RouteAdded(_))), "{changes:?}");
-                handle.del_route(&route).unwrap();
-                let removed = monitor.take().unwrap().into_iter().find(heard);
-                assert!(matches!(removed, Some(Change::RouteRemoved(_))));
+        let route = Route::via([198, 51, 100, 0].into(), 24, [192, 0, 2, 9].into());
+        let heard = |change: &Change| match change {
+            Change::RouteAdded(route) | Change::RouteRemoved(route) => {
+                (route.destination, route.via)
+                    == ([198, 51, 100, 0].into(), Some([192, 0, 2, 9].into()))
+            }
+            _ => false,
+        };
+        handle.add_route(&route).unwrap();
+        let changes = monitor.take().unwrap();
+        let added = changes.iter().copied().find(heard);
+        assert!(matches!(added, Some(Change::RouteAdded(_))), "{changes:?}");
+        handle.del_route(&route).unwrap();
+        let removed = monitor.take().unwrap().into_iter().find(heard);
+        assert!(matches!(removed, Some(Change::RouteRemoved(_))));
 
-                handle.set_mtu(index, 1400).unwrap();
-                assert!(monitor.take().unwrap().contains(&Change::Link));
-            });
-        },
-    );
+        handle.set_mtu(index, 1400).unwrap();
+        assert!(monitor.take().unwrap().contains(&Change::Link));
+    });
 }
 
 #[test]
 fn more_changes_than_the_kernel_keeps_are_said_to_be_lost() {
-    privileged(
-        "more_changes_than_the_kernel_keeps_are_said_to_be_lost",
-        || {
-            let [here, _there] = cable();
-            here.run(|| {
-                let handle = Handle::new().unwrap();
-                let index = end(&handle);
-                let mut monitor = Monitor::new().unwrap();
-                for number in 0..3000u32 {
-                    let [_, _, high, low] = number.to_be_bytes();
-                    let address = IpAddr::from([10, 7, high, low]);
-                    handle.add_address(index, address, 32).unwrap();
-                }
-                let changes = monitor.take().unwrap();
-                assert!(changes.contains(&Change::Lost), "{} heard", changes.len());
-                assert_eq!(monitor.take().unwrap(), []);
-            });
-        },
-    );
+    let name = "more_changes_than_the_kernel_keeps_are_said_to_be_lost";
+    at_a_cable(name, |handle, index| {
+        let mut monitor = Monitor::new().unwrap();
+        for number in 0..3000u32 {
+            let [_, _, high, low] = number.to_be_bytes();
+            let address = IpAddr::from([10, 7, high, low]);
+            handle.add_address(index, address, 32).unwrap();
+        }
+        let changes = monitor.take().unwrap();
+        assert!(changes.contains(&Change::Lost), "{} heard", changes.len());
+        assert_eq!(monitor.take().unwrap(), []);
+    });
 }
 
 #[test]
 fn the_addresses_others_can_use_are_listed_as_soon_as_they_are_ready() {
-    privileged(
-        "the_addresses_others_can_use_are_listed_as_soon_as_they_are_ready",
-        || {
-            let [here, _there] = cable();
-            here.run(|| {
-                let handle = Handle::new().unwrap();
-                let index = end(&handle);
-                let own = |without| {
-                    let (links, addresses) = (handle.links().unwrap(), handle.addresses().unwrap());
-                    netlink::own_addresses(&links, &addresses, without)
-                };
-                assert!(
-                    own(0).is_empty(),
-                    "loopback and link-local are nobody's way"
-                );
-                let (four, six) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
-                handle.add_address(index, four, 24).unwrap();
-                handle.add_address(index, six, 64).unwrap();
-                let mut found = own(0);
-                found.sort();
-                assert_eq!(found, [four, six]);
-                assert!(own(index).is_empty(), "the tunnel's own device is left out");
-            });
-        },
-    );
+    let name = "the_addresses_others_can_use_are_listed_as_soon_as_they_are_ready";
+    at_a_cable(name, |handle, index| {
+        let own = |without| {
+            let (links, addresses) = (handle.links().unwrap(), handle.addresses().unwrap());
+            netlink::own_addresses(&links, &addresses, without)
+        };
+        assert!(
+            own(0).is_empty(),
+            "loopback and link-local are nobody's way"
+        );
+        let (four, six) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        handle.add_address(index, four, 24).unwrap();
+        handle.add_address(index, six, 64).unwrap();
+        let mut found = own(0);
+        found.sort();
+        assert_eq!(found, [four, six]);
+        assert!(own(index).is_empty(), "the tunnel's own device is left out");
+    });
 }
 
 #[test]
