@@ -19,7 +19,7 @@ use super::Net;
 use crate::control::ConnKey;
 use crate::event::{AddressKind, canonical};
 use crate::paths::{BirthdaySide, Origin, Path, Tier, acceptable, agreed, our_mapping};
-use crate::peer::Role;
+use crate::peer::{Peer, Role};
 
 /// Limit: observers whose word counts. More know no more.
 // PROTOCOL SM-PA-6
@@ -170,6 +170,9 @@ impl Net {
         let stable = stable.map(|candidate| candidate.address);
         let said = paths.said;
         paths.told(theirs.clone(), &ways);
+        if asked && self.waits_for_word(key, now) {
+            return;
+        }
         let ours = self.our_candidates(round);
         let side = stable.filter(|at| ways.iter().any(|(path, _)| path.remote == *at));
         // Both go by what they told each other, or one would guess alone.
@@ -192,14 +195,65 @@ impl Net {
     /// A peer or a relay says where it sees us. A second word from it, or from somebody else, can show how
     /// we are translated. A client of ours has no part in this.
     // PROTOCOL SM-RL-5
-    pub(super) fn on_observed(&mut self, key: ConnKey, address: SocketAddr) {
+    pub(super) fn on_observed(&mut self, key: ConnKey, address: SocketAddr, now: Instant) {
         let accepted = self.accepts(address);
         if let Some(connection) = self.control.connections.get_mut(&key)
-            && let Some(peer) = connection.peer.and_then(|id| self.peers.get(&id))
+            && let Some(id) = connection.peer
+            && let Some(peer) = self.peers.get(&id)
             && peer.role != Role::Client
             && accepted
+            && connection.paths.observed.replace(address) != Some(address)
+            && self.relays.contains(&id)
         {
-            connection.paths.observed = Some(address);
+            self.on_word(now);
+        }
+    }
+
+    /// Whether to wait with a search: how we are translated is not known, and a relay that has not said
+    /// yet where it sees us is about to. Once in a session, and not for long. Whoever searches before both
+    /// sides know has nothing to aim at, and what it sends uses up the ports of a translation that counts.
+    // PROTOCOL SM-PA-6
+    pub(super) fn waits_for_word(&mut self, key: ConnKey, now: Instant) -> bool {
+        let is_silent = |(id, peer): (&PeerId, &Peer)| {
+            let session = peer
+                .primary
+                .and_then(|key| self.control.connections.get(&key));
+            self.relays.contains(id)
+                && match session {
+                    Some(session) => {
+                        let paths = &session.paths;
+                        paths.observed.is_none() && Way::of(paths.current().remote).is_udp()
+                    }
+                    None => peer.attempt.is_some(),
+                }
+        };
+        let is_due =
+            self.our_candidates(0).mapping == Mapping::Unknown && self.peers.iter().any(is_silent);
+        let connection = self.control.connections.get_mut(&key);
+        is_due && connection.is_some_and(|connection| connection.paths.wait_for_word(now))
+    }
+
+    /// Another relay said where it sees us. If that tells how we are translated, those who were told that
+    /// nobody knows, or nothing yet, search with us now.
+    // PROTOCOL SM-PA-6
+    fn on_word(&mut self, now: Instant) {
+        if self.our_candidates(0).mapping == Mapping::Unknown {
+            return;
+        }
+        let is_untold = |key: &ConnKey| {
+            let connection = self.control.connections.get(key);
+            connection.is_some_and(|connection| {
+                let paths = &connection.paths;
+                paths.said == Mapping::Unknown && !paths.tier().is_direct()
+            })
+        };
+        let sessions = self.peers.values().filter_map(|peer| peer.primary);
+        let keys: Vec<ConnKey> = sessions.filter(is_untold).collect();
+        for key in keys {
+            if self.wants_search(key) {
+                self.search(key, now);
+                self.drive_paths(key, now);
+            }
         }
     }
 

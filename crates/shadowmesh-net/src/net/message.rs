@@ -47,7 +47,7 @@ impl Net {
                 self.on_rekey(key, now, |session| session.epochs.on_confirm(epoch, now));
             }
             ControlMessage::ObservedAddress(address) => {
-                self.on_observed(key, canonical(address));
+                self.on_observed(key, canonical(address), now);
             }
             ControlMessage::Candidates(theirs) => self.on_candidates(key, theirs, now),
             ControlMessage::DataPlane { turn, plane } => {

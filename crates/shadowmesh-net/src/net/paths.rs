@@ -66,7 +66,7 @@ impl Net {
         let Some(id) = connection.peer else { return };
         self.offer_known_ways(key, id, now);
         // Also in the place of another: what was said on that one may not have been heard.
-        if self.wants_search(key) {
+        if self.wants_search(key) && !self.waits_for_word(key, now) {
             self.search(key, now);
         }
         self.drive_paths(key, now);

@@ -59,6 +59,9 @@ const PROBE_SPACING: Duration = Duration::from_millis(100);
 // PROTOCOL SM-PA-6
 const ROUNDS_BURST: u32 = 4;
 const ROUNDS_INTERVAL: Duration = Duration::from_secs(5);
+/// Relays are called together, so the second answers soon after the first: a handshake at 150 ms of round trip.
+// PROTOCOL SM-PA-6
+const WORD_WAIT: Duration = Duration::from_millis(300);
 /// A game of guesses that nothing answered is followed by none for so long, whatever the peer says.
 // PROTOCOL SM-PA-8
 const GAME_INTERVAL: Duration = Duration::from_secs(60);
@@ -92,6 +95,8 @@ pub(crate) struct Paths {
     searched: bool,
     /// How we are translated, as the peer was told last: what it plays by.
     pub(crate) said: Mapping,
+    /// Until when the first search waited, or waits, for the word of another relay.
+    word_until: Option<Instant>,
     /// When guessing began last, unless it led to something.
     played_at: Option<Instant>,
     /// Highest round of a search said or heard.
@@ -165,6 +170,7 @@ impl Paths {
             search_at: None,
             searched: false,
             said: Mapping::Unknown,
+            word_until: None,
             played_at: None,
             round: 0,
             rounds: Bucket::full(now),
@@ -284,6 +290,7 @@ impl Paths {
         self.searched |= earlier.searched;
         self.played_at = self.played_at.or(earlier.played_at);
         self.said = earlier.said;
+        self.word_until = self.word_until.or(earlier.word_until);
         self.round = self.round.max(earlier.round);
         self.rounds = earlier.rounds;
         self.theirs = self.theirs.take().or(earlier.theirs.take());
@@ -577,6 +584,17 @@ impl Paths {
         self.search_at = None;
         self.searched = true;
         self.search_burst(now);
+    }
+
+    /// Puts a search off until another relay has said where it sees us, but not for long and only once;
+    /// whether it is put off.
+    // PROTOCOL SM-PA-6
+    pub(crate) fn wait_for_word(&mut self, now: Instant) -> bool {
+        let until = *self.word_until.get_or_insert(now + WORD_WAIT);
+        if now < until {
+            self.search_at = Some(until);
+        }
+        now < until
     }
 
     /// Whether the peer may begin one more search now.

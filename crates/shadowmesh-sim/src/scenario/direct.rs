@@ -43,13 +43,18 @@ pub fn pair(seed: u64, kinds: [NatKind; 2]) -> Relayed {
 
 /// The same with such links.
 pub fn pair_on(seed: u64, kinds: [NatKind; 2], link: LinkProfile) -> Relayed {
+    let mut pair = started(seed, kinds, link);
+    pair.world.run_for(Duration::from_secs(2));
+    pair
+}
+
+/// The same at the moment at which they are started.
+fn started(seed: u64, kinds: [NatKind; 2], link: LinkProfile) -> Relayed {
     let config = HostConfig {
         tells_addresses: true,
         ..HostConfig::default()
     };
-    let mut pair = Relayed::with(seed, (link, config), kinds, 2);
-    pair.world.run_for(Duration::from_secs(2));
-    pair
+    Relayed::with(seed, (link, config), kinds, 2)
 }
 
 /// One cell of the grid.
@@ -57,7 +62,18 @@ pub fn pair_on(seed: u64, kinds: [NatKind; 2], link: LinkProfile) -> Relayed {
 /// # Panics
 /// When the ledger is violated.
 pub fn cell(seed: u64, kinds: [NatKind; 2]) -> Cell {
-    let mut pair = pair(seed, kinds);
+    meeting(pair(seed, kinds), kinds)
+}
+
+/// The same where both nodes have just been started, and have neither relay yet.
+pub fn cold_cell(seed: u64, kinds: [NatKind; 2]) -> Cell {
+    meeting(
+        started(seed, kinds, LinkProfile::round_trip(ROUND_TRIP)),
+        kinds,
+    )
+}
+
+fn meeting(mut pair: Relayed, kinds: [NatKind; 2]) -> Cell {
     let began = pair.world.now();
     let mut direct = None;
     let mut sent = Vec::new();

@@ -4,7 +4,7 @@ use shadowmesh_sim::NatKind::{
     Double, FullCone, Open, PortRestricted, SymmetricRandom, SymmetricSequential,
 };
 use shadowmesh_sim::scenario::breaks::{Breaks, broken, broken_in_silence};
-use shadowmesh_sim::scenario::direct::{cell, has_direct_way};
+use shadowmesh_sim::scenario::direct::{cell, cold_cell, has_direct_way};
 use shadowmesh_sim::scenario::switches::{Cut, Plan, switches};
 use shadowmesh_sim::seeds;
 
@@ -29,6 +29,30 @@ fn pairs_behind_nats_go_straight_within_five_seconds_and_lose_nothing() {
             assert_eq!(cell.lost, 0, "{cell:?}");
         }
     });
+}
+
+/// Whoever searches before two relays have told where it is seen can only miss, and uses up ports by it.
+// PROTOCOL SM-PA-6
+#[test]
+fn nodes_that_were_just_started_wait_for_what_both_relays_see_before_they_search() {
+    seeds::each("cold", 3, |seed| {
+        for kinds in [
+            [SymmetricSequential, SymmetricSequential],
+            [SymmetricSequential, PortRestricted],
+            [PortRestricted, PortRestricted],
+        ] {
+            let cell = cold_cell(seed, kinds);
+            assert!(cell.connected.is_some_and(|t| t < seconds(2)), "{cell:?}");
+            assert!(cell.direct.is_some_and(|t| t < seconds(5)), "{cell:?}");
+            assert_eq!(cell.lost, 0, "{cell:?}");
+        }
+    });
+    let games = (1..=6).filter(|seed| {
+        let cell = cold_cell(*seed, [SymmetricRandom, PortRestricted]);
+        cell.direct.is_some_and(|time| time < seconds(5))
+    });
+    let met = games.count();
+    assert!(met >= 4, "{met} of 6");
 }
 
 #[test]

@@ -22,6 +22,7 @@ fn pairs_behind_nats_of_the_kernel_go_straight_where_they_can_and_stay_on_the_re
         let port_restricted = of(NatBoxKind::PortRestricted);
         let full_cone = of(NatBoxKind::FullCone(INSIDE));
         let random = of(NatBoxKind::FullyRandom);
+        let counted = of(NatBoxKind::SymmetricSequential(20_000..=29_999));
         let double = [port_restricted.clone(), port_restricted.clone()].concat();
         let blocked = vec![NatBoxConfig {
             udp_blocked: true,
@@ -31,6 +32,7 @@ fn pairs_behind_nats_of_the_kernel_go_straight_where_they_can_and_stay_on_the_re
             ("open, double", [&vec![], &double], true),
             ("double, port-restricted", [&double, &port_restricted], true),
             ("full cone, random", [&full_cone, &random], true),
+            ("counted, counted", [&counted, &counted], true),
             ("random, random", [&random, &random], false),
             (
                 "blocked, port-restricted",
