@@ -3,8 +3,8 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
-use std::time::{Duration, SystemTime};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 use shadowmesh_wire::PeerId;
@@ -427,33 +427,70 @@ fn the_next_step_checks_the_file_that_was_wrong() {
     assert!(told.contains("next: correct it and try again"), "{told}");
 }
 
+/// A relay on this machine, with these further arguments, and what it says when it is up.
+fn start_relay(state: &Path, more: &[&str]) -> (Child, Value) {
+    use std::io::{BufRead, BufReader};
+    let mut relay = shadowmesh(&["relay", "--json", "--listen", "127.0.0.1:0"])
+        .args(["--state-dir", text(state)])
+        .args(more)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(relay.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    (relay, serde_json::from_str(&line).unwrap())
+}
+
+// PROTOCOL SM-WS-6
+#[test]
+fn a_relay_closes_a_stream_that_brings_no_session() {
+    use shadowmesh_io::web::{Client, Incoming, WebUrl};
+    use std::task::Poll;
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let (mut relay, up) = start_relay(&state, &["--web-listen", "127.0.0.1:0"]);
+    let id: PeerId = up["peer_id"].as_str().unwrap().parse().unwrap();
+    let at = up["web_listen"][0].as_str().unwrap();
+    let url: WebUrl = format!("https://{at}").parse().unwrap();
+    let path = shadowmesh::engine::streams::secret_path(&id);
+    let lasted = async {
+        let mut stream = Client::new().connect(&url, &path, None).await.unwrap();
+        let opened = Instant::now();
+        // A sign of life is none of a session.
+        stream.ping().unwrap();
+        let end = std::future::poll_fn(|cx| {
+            let _ = stream.poll_sent(cx);
+            loop {
+                match stream.poll_receive(cx) {
+                    Poll::Ready(Some(Ok(Incoming::Sign))) => {}
+                    other => return other.map(|last| assert!(!matches!(last, Some(Ok(_))))),
+                }
+            }
+        });
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, end).await.expect("it ends");
+        opened.elapsed()
+    };
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let lasted = runtime.block_on(lasted);
+    assert!(lasted > Duration::from_secs(14), "{lasted:?}");
+    assert!(run(&["down", "--state-dir", text(&state)]).status.success());
+    assert!(relay.wait().unwrap().success());
+}
+
 #[test]
 fn a_relay_runs_without_a_device_tells_its_figures_and_ends_on_down() {
-    use std::io::{BufRead, BufReader, Read, Write};
+    use std::io::{Read, Write};
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     // Whoever had the port gave it up just now; nobody else in this test asks for one.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let metrics = port.local_addr().unwrap();
     drop(port);
-    let mut relay = shadowmesh(&[
-        "relay",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--metrics-listen",
-        &metrics.to_string(),
-        "--state-dir",
-        text(&state),
-    ])
-    .stdout(std::process::Stdio::piped())
-    .spawn()
-    .unwrap();
-    let mut line = String::new();
-    BufReader::new(relay.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let up: Value = serde_json::from_str(&line).unwrap();
+    let (mut relay, up) = start_relay(&state, &["--metrics-listen", &metrics.to_string()]);
     let block = up["relay_use"].as_str().unwrap();
     assert!(block.contains(up["peer_id"].as_str().unwrap()), "{block}");
     let file = directory.path().join("client.toml");
