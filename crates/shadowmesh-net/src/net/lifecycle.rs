@@ -359,6 +359,11 @@ impl Net {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        if reason == DownReason::Reset {
+            // Who lost our session may have lost our full key too: to find that out costs a handshake.
+            // PROTOCOL SM-HS-6
+            peer.holds_our_key = false;
+        }
         let mut rtt = None;
         if let Phase::Up(session) = phase {
             rtt = session.rtt;

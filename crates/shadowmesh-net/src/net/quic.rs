@@ -67,6 +67,14 @@ impl Net {
     /// The connection is gone for good. The endpoint hears of it last, because from then on its key
     /// may name another connection.
     pub(super) fn on_drained(&mut self, key: ConnKey, drained: EndpointEvent, now: Instant) {
+        // QUIC tells the endpoint of a reset before it tells us.
+        while let Some(connection) = self.control.connections.get_mut(&key)
+            && let Some(event) = connection.quic.poll()
+        {
+            if let Event::ConnectionLost { reason } = event {
+                self.on_lost(key, &reason, now);
+            }
+        }
         // Usually closed before; if not, this is how we learn of it.
         self.end(key, DownReason::ConnectionLost, now);
         self.timers.stop_connection(key);
