@@ -54,6 +54,8 @@ pub struct RelayConfig {
     pub allow: RelayAllow,
     /// Limit: clients at once that are none of these peers.
     pub clients_max: usize,
+    /// Limit: of these, clients of one source (IPv4 /32, IPv6 /64; one behind a relay or by a stream).
+    pub clients_per_source: usize,
     /// Bytes a second that one client may have relayed, each way.
     pub client_rate: u64,
 }
@@ -73,12 +75,21 @@ impl Default for RelayConfig {
             enabled: false,
             allow: RelayAllow::Any,
             clients_max: 1000,
+            clients_per_source: RelayConfig::share_of_source(1000),
             client_rate: 125_000_000,
         }
     }
 }
 
 impl RelayConfig {
+    /// How many of so many clients may come from one source, unless somebody decided otherwise: a quarter.
+    /// An office behind one address finds room for hundreds, and who makes up identities at one address
+    /// leaves three quarters to everybody else; to fill those too takes addresses, not identities.
+    // PROTOCOL SM-RL-5
+    pub fn share_of_source(clients_max: usize) -> usize {
+        (clients_max / 4).max(1)
+    }
+
     /// Whether somebody may use this relay as far as the list goes.
     pub fn allows(&self, id: &PeerId) -> bool {
         self.enabled

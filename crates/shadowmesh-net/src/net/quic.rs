@@ -355,8 +355,8 @@ fn in_words(reason: &ConnectionError, cipher_speeds: [u32; 2]) -> String {
             "refused: no peer with our PeerId stands in its configuration".into()
         }
         reason if is_not_served(reason) => {
-            "refused: this relay is full, or does not serve us; its `[relay]` settings `allow` and \
-             `clients_max` decide"
+            "refused: this relay is full, or does not serve us; its `[relay]` settings `allow`, \
+             `clients_max` and `clients_per_source` decide"
                 .into()
         }
         // A close carries text of the other side; a terminal must not obey it.

@@ -33,10 +33,6 @@ pub(super) const CLIENT_MEMORY: Duration = Duration::from_secs(10);
 /// Nobody with that label has a session here.
 const NOT_HERE: u8 = 0;
 
-/// Limit: clients of one source: some households and offices, not one attacker who makes up identities.
-// PROTOCOL SM-RL-5
-const CLIENTS_OF_SOURCE: usize = 16;
-
 /// How many clients there are, with and without a session, and from where.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
@@ -46,10 +42,11 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Takes a place, if there is one among `max` and one for this source.
-    fn take(&mut self, source: IpAddr, max: usize) -> bool {
+    /// Takes a place, if there is one among `max` and one for this source, which may have `share`.
+    // PROTOCOL SM-RL-5
+    fn take(&mut self, source: IpAddr, max: usize, share: usize) -> bool {
         let of_source = self.sources.get(&source).copied().unwrap_or(0);
-        let is_free = self.count < max && of_source < CLIENTS_OF_SOURCE;
+        let is_free = self.count < max && of_source < share;
         if is_free {
             self.count += 1;
             self.sources.insert(source, of_source + 1);
@@ -103,7 +100,9 @@ impl Net {
         if self.is_client(&id) {
             return Ok(());
         }
-        if !self.clients.take(source, self.config.relay.clients_max) {
+        let relay = &self.config.relay;
+        let (max, share) = (relay.clients_max, relay.clients_per_source);
+        if !self.clients.take(source, max, share) {
             return Err(Close::NotServed);
         }
         self.peers.insert(id, Peer::client(id, source));
@@ -130,7 +129,7 @@ impl Net {
     pub(super) fn forget_client(&mut self, id: PeerId, now: Instant) {
         if self.is_gone(&id) {
             self.end_client(&id);
-            self.peers.remove(&id);
+            self.forget_peer(&id);
         } else if self.is_client(&id) && self.peers[&id].primary.is_none() {
             self.timers
                 .set(Timer::ForgetClient(id), now + CLIENT_MEMORY);
@@ -167,7 +166,7 @@ impl Net {
         let Some((label, _)) = inner.get(1..).and_then(envelope::decode) else {
             return self.drops.count(DropReason::InnerMalformed);
         };
-        let forwarding = self.output.forwarding.clone();
+        let forwarding = self.output.published.forwarding.clone();
         let frame_len = inner.len() + ENVELOPE_OVERHEAD - HEAD_LEN;
         let passed = forwarding.relay(from, label).and_then(|to| {
             let may_fragment = to.take(frame_len, now)?;
@@ -230,12 +229,12 @@ mod tests {
     fn one_source_takes_so_many_places_and_gives_them_back() {
         let mut clients = Clients::default();
         let one = |n: u128| source_key(IpAddr::V6(((0x2001_0db8 << 96) + n).into()));
-        let taken = (0..100).filter(|n| clients.take(one(*n), 20)).count();
-        assert_eq!(taken, CLIENTS_OF_SOURCE);
-        let others = (0..100).filter(|n| clients.take(one((n + 1) << 64), 20));
-        assert_eq!(others.count(), 20 - CLIENTS_OF_SOURCE);
+        let taken = (0..100).filter(|n| clients.take(one(*n), 20, 16)).count();
+        assert_eq!(taken, 16);
+        let others = (0..100).filter(|n| clients.take(one((n + 1) << 64), 20, 16));
+        assert_eq!(others.count(), 4);
         clients.give_back(one(7));
-        assert!(clients.take(one(8), 20) && !clients.take(one(9), 20));
+        assert!(clients.take(one(8), 20, 16) && !clients.take(one(9), 20, 16));
         for n in 0..4 {
             clients.give_back(one((n + 1) << 64));
         }

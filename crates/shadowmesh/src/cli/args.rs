@@ -218,6 +218,9 @@ pub struct UpArgs {
     /// relay.clients_max, 1 to 10000 [default: 1000]
     #[arg(long, value_name = "N")]
     pub relay_clients_max: Option<String>,
+    /// relay.clients_per_source, of these from one address, 1 to 10000 [default: a quarter]
+    #[arg(long, value_name = "N")]
+    pub relay_clients_per_source: Option<String>,
     /// relay.client_mbit, for each client and each way [default: 1000]
     #[arg(long, value_name = "MBIT")]
     pub relay_client_mbit: Option<String>,
@@ -278,6 +281,9 @@ pub struct RelayArgs {
     /// relay.clients_max, 1 to 10000 [default: 1000]
     #[arg(long, value_name = "N")]
     pub clients_max: Option<String>,
+    /// relay.clients_per_source, of these from one address, 1 to 10000 [default: a quarter]
+    #[arg(long, value_name = "N")]
+    pub clients_per_source: Option<String>,
     /// relay.client_mbit, for each client and each way [default: 1000]
     #[arg(long, value_name = "MBIT")]
     pub client_mbit: Option<String>,
@@ -304,6 +310,7 @@ impl RelayArgs {
             relay_enabled: Some("true".into()),
             relay_allow: self.allow.clone(),
             relay_clients_max: self.clients_max.clone(),
+            relay_clients_per_source: self.clients_per_source.clone(),
             relay_client_mbit: self.client_mbit.clone(),
             web_listen: self.web_listen.clone(),
             web_certificate: self.web_certificate.clone(),
@@ -378,7 +385,7 @@ impl UpArgs {
     pub fn flags(&self) -> Vec<(&'static str, String)> {
         let one = |flag, text: &Option<String>| text.iter().map(|t| (flag, t.clone())).collect();
         let many = |flag, texts: &Vec<String>| texts.iter().map(|t| (flag, t.clone())).collect();
-        let all: [Vec<(&'static str, String)>; 28] = [
+        let all: [Vec<(&'static str, String)>; 29] = [
             many("--listen", &self.listen),
             one("--device-mode", &self.device_mode),
             one("--device-name", &self.device_name),
@@ -393,6 +400,7 @@ impl UpArgs {
             one("--relay-enabled", &self.relay_enabled),
             many("--relay-allow", &self.relay_allow),
             one("--relay-clients-max", &self.relay_clients_max),
+            one("--relay-clients-per-source", &self.relay_clients_per_source),
             one("--relay-client-mbit", &self.relay_client_mbit),
             many("--relay-use", &self.relay_use),
             many("--web-listen", &self.web_listen),

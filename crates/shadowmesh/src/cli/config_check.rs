@@ -142,8 +142,8 @@ fn relay(relay: &RelayConfig) -> String {
                 RelayAllow::Listed(ids) => format!("this network and {} others", ids.len()),
             };
             format!(
-                "for {whom}, at most {} with {} Mbit/s each",
-                relay.clients_max, relay.client_mbit
+                "for {whom}, at most {}, {} of one address, with {} Mbit/s each",
+                relay.clients_max, relay.clients_per_source, relay.client_mbit
             )
         }
     };
@@ -267,6 +267,7 @@ fn relay_report(relay: &RelayConfig) -> Value {
         "enabled": relay.enabled,
         "allow": allow,
         "clients_max": relay.clients_max,
+        "clients_per_source": relay.clients_per_source,
         "client_mbit": relay.client_mbit,
         "use": relay.uses.iter().map(used).collect::<Value>(),
     })

@@ -46,8 +46,8 @@ pub fn tell_ready(as_json: bool, id: &PeerId, started: &Started, relay: &RelayCo
     output::line(format!("relay: {id}"));
     output::line(format!("    listening on {}", listen.join(", ")));
     output::line(format!(
-        "    for {whom}; at most {} clients, {} Mbit/s each",
-        relay.clients_max, relay.client_mbit
+        "    for {whom}; at most {} clients, {} of one address, {} Mbit/s each",
+        relay.clients_max, relay.clients_per_source, relay.client_mbit
     ));
     output::line("    stop with Ctrl-C or `shadowmesh down`; for the files of its users:\n");
     output::line(block(id, &addresses, web.first()));

@@ -17,6 +17,8 @@ pub struct RelayConfig {
     pub allow: RelayAllow,
     /// Limit: clients at once.
     pub clients_max: usize,
+    /// Limit: of these, clients of one source address.
+    pub clients_per_source: usize,
     /// Limit: Mbit/s of one client, each way.
     pub client_mbit: u64,
     /// Every `[[relay.use]]`, in the order written; ids are unique.
@@ -45,6 +47,7 @@ impl RelayConfig {
             enabled: self.enabled,
             allow: self.allow.clone(),
             clients_max: self.clients_max,
+            clients_per_source: self.clients_per_source,
             client_rate: self.client_mbit * BYTES_PER_MBIT,
         }
     }

@@ -229,6 +229,12 @@ pub static RELAY: Section = Section {
             expects: "a number from 1 to 10000, such as 1000",
         },
         Key {
+            name: "clients_per_source",
+            shape: Shape::Number,
+            flag: "--relay-clients-per-source",
+            expects: "a number from 1 to 10000, such as 250",
+        },
+        Key {
             name: "client_mbit",
             shape: Shape::Number,
             flag: "--relay-client-mbit",

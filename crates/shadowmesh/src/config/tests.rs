@@ -332,6 +332,7 @@ fn every_key_has_a_variable_and_a_misspelt_one_is_warned_about() {
         ("SHADOWMESH_RELAY_ENABLED", "true"),
         ("SHADOWMESH_RELAY_ALLOW", &id(4)),
         ("SHADOWMESH_RELAY_CLIENTS_MAX", "5"),
+        ("SHADOWMESH_RELAY_CLIENTS_PER_SOURCE", "4"),
         ("SHADOWMESH_RELAY_CLIENT_MBIT", "6"),
         (
             "SHADOWMESH_RELAY_USE",
@@ -375,6 +376,7 @@ fn every_key_has_a_variable_and_a_misspelt_one_is_warned_about() {
     let listed = shadowmesh_net::RelayAllow::Listed([PeerId::from_bytes([4; 32])].into());
     assert_eq!(relay.allow, listed);
     assert_eq!((relay.clients_max, relay.client_mbit), (5, 6));
+    assert_eq!(relay.clients_per_source, 4);
     assert_eq!(relay.uses.len(), 2);
     assert_eq!(
         relay.uses[1].web.as_ref().unwrap().to_string(),

@@ -34,14 +34,23 @@ impl Reader<'_> {
         peers: &[PeerConfig],
     ) -> RelayConfig {
         let fields = section(layers, &schema::RELAY);
+        let clients_max = self
+            .one(&schema::RELAY, &fields, "clients_max", value::clients_max)
+            .unwrap_or(CLIENTS_MAX_DEFAULT);
         RelayConfig {
             enabled: self
                 .one(&schema::RELAY, &fields, "enabled", value::switch)
                 .unwrap_or(false),
             allow: self.relay_allow(&fields),
-            clients_max: self
-                .one(&schema::RELAY, &fields, "clients_max", value::clients_max)
-                .unwrap_or(CLIENTS_MAX_DEFAULT),
+            clients_max,
+            clients_per_source: self
+                .one(
+                    &schema::RELAY,
+                    &fields,
+                    "clients_per_source",
+                    value::clients_max,
+                )
+                .unwrap_or(shadowmesh_net::RelayConfig::share_of_source(clients_max)),
             client_mbit: self
                 .one(&schema::RELAY, &fields, "client_mbit", value::client_mbit)
                 .unwrap_or(CLIENT_MBIT_DEFAULT),

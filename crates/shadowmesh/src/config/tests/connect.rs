@@ -12,6 +12,7 @@ fn the_documented_relay_paths_and_metrics_read_as_written() {
 enabled = true
 allow = "any"
 clients_max = 1000
+clients_per_source = 300
 client_mbit = 1000
 [[relay.use]]
 id = "{}"
@@ -38,6 +39,7 @@ web = "https://VPS.example:4443"
     );
     let config = parse_text(&text).unwrap();
     assert!(config.relay.enabled);
+    assert_eq!(config.relay.clients_per_source, 300);
     assert_eq!(config.relay.allow, RelayAllow::Any);
     let [first, second] = &config.relay.uses[..] else {
         panic!("{:?}", config.relay.uses)
@@ -134,6 +136,11 @@ fn what_is_wrong_with_a_relay_is_told_with_its_line() {
             "expected true or false",
         ),
         ("[relay]\nclients_max = 0\n".into(), 2, "from 1 to 10000"),
+        (
+            "[relay]\nclients_per_source = 10001\n".into(),
+            2,
+            "from 1 to 10000",
+        ),
         ("[relay]\nuse = 1\n".into(), 2, "[[relay.use]]"),
         (
             "[paths]\nretry_interval = \"999ms\"\n".into(),
@@ -163,4 +170,16 @@ fn a_relay_that_is_a_peer_too_is_written_once_with_its_address() {
     let error = loaded.unwrap().check_against(&own).unwrap_err().to_string();
     assert!(error.contains("this relay is the node itself"), "{error}");
     assert!(error.contains("flag --relay-use"), "{error}");
+}
+
+#[test]
+fn one_address_may_have_a_quarter_of_the_clients_unless_somebody_says_otherwise() {
+    for (text, share) in [
+        ("[relay]\n", 250),
+        ("[relay]\nclients_max = 100\n", 25),
+        ("[relay]\nclients_max = 1\n", 1),
+        ("[relay]\nclients_max = 100\nclients_per_source = 90\n", 90),
+    ] {
+        assert_eq!(parse_text(text).unwrap().relay.clients_per_source, share);
+    }
 }
