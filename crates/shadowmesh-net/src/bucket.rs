@@ -33,6 +33,12 @@ impl Bucket {
         true
     }
 
+    /// Takes what is regained in the time `cost` although it is not there, and owes it: never more than
+    /// what is regained in the time `most`.
+    pub(crate) fn owe(&mut self, cost: Duration, most: Duration, now: Instant) {
+        self.whole_at = (self.whole_at.max(now) + cost).min(now + most);
+    }
+
     /// When nothing of it will be missing; in the past for one that was not used lately.
     pub fn whole_at(&self) -> Instant {
         self.whole_at

@@ -151,7 +151,9 @@ impl RelayTo<'_> {
         if !fits && frame_len > QUIC_LEN_MIN + ENVELOPE_OVERHEAD {
             return Err(DropReason::RelayTooLong);
         }
-        if !self.sender.send(frame_len, now) || !self.receiver.receive(frame_len, now) {
+        let allowed =
+            self.sender.send(frame_len, now) && self.receiver.receive(self.source, frame_len, now);
+        if !allowed {
             return Err(DropReason::RelayRate);
         }
         self.relayed.passed_on(frame_len);

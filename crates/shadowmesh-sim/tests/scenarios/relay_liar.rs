@@ -61,7 +61,8 @@ fn whatever_a_relay_does_packets_come_out_once_and_only_where_they_belong() {
         let sent = pair.talk(seconds(20));
         pair.world.run_for(seconds(1));
         let lost = pair.world.ledger.lost(&sent);
-        assert!(lost < sent.len() / 2, "{lost} of {} lost", sent.len());
+        // A third is spoilt; a session that dies of that, three probes in a row, is back after some seconds.
+        assert!(lost < sent.len() * 3 / 5, "{lost} of {} lost", sent.len());
         assert_eq!(pair.world.ledger.violations(), Vec::<String>::new());
         let forged =
             [pair.a, pair.b].map(|host| pair.world.host(host).drops(DropReason::SealForged));

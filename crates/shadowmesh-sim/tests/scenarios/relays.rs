@@ -93,11 +93,13 @@ fn a_greedy_client_gets_its_rate_and_takes_nothing_from_others() {
         };
         world.introduce(greedy, victim);
         world.introduce(a, b);
+        world.introduce(a, victim);
         for host in hosts {
             world.use_relay(host, relay);
             world.start(host);
         }
         assert!(world.settle(greedy, victim) && world.settle(a, b));
+        assert!(world.settle(a, victim));
         world.run_for(seconds(2));
         let (mut much, mut little) = (Vec::new(), Vec::new());
         let len = 1300;
@@ -108,6 +110,9 @@ fn a_greedy_client_gets_its_rate_and_takes_nothing_from_others() {
             }
             little.push(world.send(a, b));
             little.push(world.send(b, a));
+            // Also to whom the greedy one sends, and back.
+            little.push(world.send(a, victim));
+            little.push(world.send(victim, a));
             world.run_for(millis(10));
         }
         world.run_for(seconds(1));
