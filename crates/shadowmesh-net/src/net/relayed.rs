@@ -155,13 +155,14 @@ impl Net {
                 continue;
             };
             let (primary, attempt) = (peer.primary, peer.attempt);
-            let wanted = peer.retry.is_wanted(now);
+            let mut wanted = peer.retry.is_wanted(now);
             if let Some(attempt) = attempt {
                 self.give_up_way(attempt, way, now);
             }
             let session = primary.and_then(|key| self.control.connections.get_mut(&key));
             if let (Some(key), Some(connection)) = (primary, session) {
                 connection.paths.lost(way, now);
+                wanted |= !connection.paths.has_any_proven();
                 self.drive_paths(key, now);
             }
             if wanted {

@@ -314,6 +314,11 @@ impl Paths {
         all.any(|known| known.path.remote == remote && known.is_proven())
     }
 
+    /// Whether any way answers, as far as is known.
+    pub(crate) fn has_any_proven(&self) -> bool {
+        self.table.iter().any(Candidate::is_proven)
+    }
+
     /// What kind of way is in use.
     pub(crate) fn tier(&self) -> Tier {
         self.find(self.current)

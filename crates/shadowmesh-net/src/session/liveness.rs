@@ -3,7 +3,7 @@
 //! Looked at once a second. Whoever sends and hears nothing back probes, and after three probes in
 //! vain takes the peer for dead: four to five seconds, not thirty. Whoever is idle sends a probe
 //! every ten seconds (or a third of the health interval), which also keeps NAT mappings alive, and waits
-//! thirty.
+//! for two and a half of these: so a relay that stood by and died is missed within the health interval.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,11 @@ use crate::forwarding::TrafficTotals;
 
 /// How often a session is looked at.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
-/// An idle peer that was not heard of for so long is dead: three lost keep-alives.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// An idle peer that was not heard of for so many halves of the interval of keep-alives is dead: two of these
+/// were lost, and all that was sent to find another way since the first.
+const SILENT_HALVES_MAX: u32 = 5;
+/// But not before a look that sends a probe and three more, however short the interval is.
+const SILENCE_MIN: Duration = Duration::from_secs(4);
 /// Probes without an answer, while there is traffic, until the peer is dead.
 const UNANSWERED_MAX: u32 = 3;
 
@@ -81,7 +84,8 @@ impl Liveness {
         self.received = totals.received_frames;
 
         let silence = now.saturating_duration_since(self.heard_at);
-        if silence >= SILENCE_MAX || self.unanswered >= UNANSWERED_MAX {
+        let silence_max = (keep_alive * SILENT_HALVES_MAX / 2).max(SILENCE_MIN);
+        if silence >= silence_max || self.unanswered >= UNANSWERED_MAX {
             return Pulse::Dead;
         }
         let answer_missing = self.unanswered > 0 || (spoke && silence >= TICK);
@@ -163,13 +167,27 @@ mod tests {
 
     // PROTOCOL SM-PA-3
     #[test]
-    fn an_idle_session_is_probed_every_ten_seconds_and_dead_after_thirty() {
+    fn an_idle_session_is_probed_every_ten_seconds_and_dead_after_twenty_five() {
         let mut world = World::new();
-        let pulses: Vec<_> = (0..30).map(|_| world.tick(0, 0)).collect();
+        let pulses: Vec<_> = (0..25).map(|_| world.tick(0, 0)).collect();
         let probes = pulses.iter().filter(|p| **p == Pulse::Probe).count();
         assert_eq!(
-            (probes, pulses[9], pulses[29]),
+            (probes, pulses[9], pulses[24]),
             (2, Pulse::Probe, Pulse::Dead)
         );
+    }
+
+    // PROTOCOL SM-PA-3
+    #[test]
+    fn however_often_an_idle_session_is_probed_it_has_time_to_answer() {
+        let mut world = World::new();
+        let often = Duration::from_millis(333);
+        let mut look = || {
+            world.now += TICK;
+            world.liveness.look(world.totals, often, world.now)
+        };
+        let pulses: Vec<_> = (0..4).map(|_| look()).collect();
+        assert!(pulses[..3].iter().all(|pulse| *pulse == Pulse::Probe));
+        assert_eq!(pulses[3], Pulse::Dead);
     }
 }
