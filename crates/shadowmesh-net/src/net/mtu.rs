@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
+use shadowmesh_wire::envelope::ENVELOPE_OVERHEAD;
 use shadowmesh_wire::sealed::OVERHEAD;
 
 use super::Net;
@@ -50,7 +51,6 @@ impl Net {
                     connection.paths.mtu.clone(),
                 )
             });
-        let ours = self.config.mtu;
         let Some(connection) = self.control.connections.get(&key) else {
             return;
         };
@@ -60,8 +60,7 @@ impl Net {
         let Some(session) = connection.session().filter(|session| !session.uses_quic()) else {
             return;
         };
-        let device = usize::from(session.theirs.mtu.min(ours).max(DEVICE_MTU_MIN));
-        let target = (device + OVERHEAD).min(carries);
+        let target = self.target(session, remote).min(carries);
         let search = match earlier {
             Some((at, Some(search))) if at == remote => search.carried_over(target, rtt, now),
             _ => MtuSearch::new(remote, target, rtt, now),
@@ -70,6 +69,28 @@ impl Net {
             connection.paths.mtu = Some(search);
         }
         self.drive_mtu(key, now);
+    }
+
+    /// The longest datagram that is of use to a session on a way there.
+    fn target(&self, session: &Session, remote: SocketAddr) -> usize {
+        let (ours, theirs) = (self.config.mtu, session.theirs.mtu);
+        let frame = |mtu: u16| usize::from(mtu.max(DEVICE_MTU_MIN)) + OVERHEAD;
+        let between_us = frame(ours.min(theirs));
+        let (passed_on, to_ethernet) = if self.relays.contains(&session.peer) {
+            (frame(ours), MtuSearch::of_ethernet(remote))
+        } else if self.config.relay.enabled {
+            (frame(theirs), MtuSearch::of_ethernet(remote))
+        } else {
+            return between_us;
+        };
+        // Between a client and its relay frames of others are of use too, with what is around them. Where
+        // they would be longer than Ethernet takes, to ask for that is what most paths answer at once.
+        // PROTOCOL SM-RL-3
+        let wrapped = match passed_on + ENVELOPE_OVERHEAD {
+            longer if longer > to_ethernet => to_ethernet.max(passed_on),
+            wrapped => wrapped,
+        };
+        wrapped.max(between_us)
     }
 
     pub(super) fn on_mtu_timeout(&mut self, key: ConnKey, now: Instant) {

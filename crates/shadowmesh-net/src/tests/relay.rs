@@ -7,9 +7,9 @@ use shadowmesh_wire::control::ControlMessage;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::way::Label;
 
-use crate::{DataPlane, DropReason, NetEvent, PathInfo, Plane, RelayAllow, Transmit, wrap};
+use crate::{DataPlane, DropReason, NetEvent, PathInfo, Plane, RelayAllow};
 
-use super::harness::{World, ms};
+use super::harness::{World, ms, sealed};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -76,9 +76,11 @@ fn what_the_relay_passes_is_as_long_as_its_own_frames_leave_room_for() {
     let (to_b, to_relay) = (world.id(B), world.id(R));
     let outbound = forwarding.outbound(&to_b).unwrap();
     let relay = forwarding.outbound(&to_relay).unwrap();
-    assert_eq!(relay.inner_len_max, 1420);
-    assert_eq!(outbound.inner_len_max, 1420 - 38);
-    assert_eq!(outbound.inner_mtu, Some(1420 - 38));
+    // What an MTU of 1500 takes over IPv4, though our devices hold less.
+    let datagram = 1500 - 28;
+    assert_eq!(relay.inner_len_max, datagram - 30);
+    assert_eq!(outbound.inner_len_max, datagram - 30 - 38);
+    assert_eq!(outbound.inner_mtu, Some(1404));
 }
 
 // PROTOCOL SM-RL-6
@@ -160,6 +162,70 @@ fn a_session_leaves_a_relay_that_its_peer_has_left_as_soon_as_it_is_told() {
         world.count(A, |event| matches!(event, NetEvent::PeerDown { .. })),
         0
     );
+}
+
+// PROTOCOL SM-RL-8
+// PROTOCOL SM-RL-6
+#[test]
+fn a_session_whose_peer_left_all_relays_of_ours_finds_it_at_another() {
+    let mut world = world(2, 14);
+    let third = world.add();
+    world.configure(third, |config| config.relay.enabled = true);
+    world.run(ms(500));
+    world.connect(A, B);
+    world.run(ms(3_000));
+    assert!(flows(&mut world));
+    // A knows a third relay, too, and has no need of it; B is with no other any more.
+    world.introduce_relay(A, third);
+    world.introduce_relay(B, third);
+    for relay in [R, S] {
+        let (id, now) = (world.id(relay), world.now);
+        world.nodes[B].net.remove_peer(&id, now);
+        world.collect(B);
+    }
+    world.run(ms(500));
+    assert!(world.is_up(B, third) && !world.is_up(A, third));
+    let used = path(&world, A, B);
+    assert!(world.send(A, B, b"where are you?"));
+    world.run(ms(500));
+    let relay = world.id(third);
+    assert_ne!(used, path(&world, A, B));
+    assert_eq!(path(&world, A, B), Some(PathInfo::Relayed { relay }));
+    assert!(flows(&mut world));
+    for node in [A, B] {
+        let other = world.id(A + B - node);
+        let ended =
+            |event: &NetEvent| matches!(event, NetEvent::PeerDown { peer, .. } if *peer == other);
+        assert_eq!(world.count(node, ended), 0);
+    }
+}
+
+// PROTOCOL SM-PA-3
+// PROTOCOL SM-RL-6
+#[test]
+fn a_relay_that_stood_by_idle_and_died_is_replaced_within_the_health_interval() {
+    for health in [10_000, 30_000] {
+        let mut world = world(3, 15);
+        for node in [A, B] {
+            world.configure(node, |config| config.paths.health = ms(health));
+            for relay in [R, S, S + 1] {
+                world.introduce_relay(node, relay);
+            }
+        }
+        world.run(ms(60_000));
+        let warm = |world: &World| -> Vec<usize> {
+            (R..=S + 1).filter(|&relay| world.is_up(A, relay)).collect()
+        };
+        let [dead, other] = warm(&world)[..] else {
+            panic!("two are kept")
+        };
+        let spare = R + S + S + 1 - dead - other;
+        let address = world.nodes[dead].address;
+        world.lost = Box::new(move |flight| flight.target == address || flight.source == address);
+        let replaced = world.run_until(ms(health), |world| world.is_up(A, spare));
+        assert!(replaced, "health interval {health} ms");
+        assert!(world.is_up(A, other) && !world.is_up(A, dead));
+    }
 }
 
 fn refused(world: &World, node: usize, relay: usize) -> bool {
@@ -265,21 +331,7 @@ fn only_a_relay_of_ours_may_say_from_whom_a_datagram_is() {
     // B's own session with A, which is no relay's, brings what claims to be passed on.
     let forwarding = world.nodes[B].net.forwarding();
     let outbound = forwarding.outbound(&world.id(A)).unwrap();
-    let mut frame = vec![0; 13];
-    frame.push(InnerType::Relayed.into());
-    frame.extend_from_slice(&[7; 8 + 40 + 16]);
-    let counter = outbound.sealer.reserve(1).unwrap();
-    outbound.sealer.seal(counter, &mut frame);
-    let forged = Transmit {
-        remote: outbound.remote,
-        local_ip: None,
-        socket: 0,
-        ecn: None,
-        may_fragment: false,
-        segment_size: None,
-        contents: frame,
-    };
-    let forged = wrap(outbound.via.as_ref().unwrap(), forged).unwrap();
+    let forged = sealed(outbound, InnerType::Relayed, &[7; 8 + 40]);
     let (source, target) = (world.nodes[B].address, forged.remote);
     world.inject(source, target, forged.contents);
     world.run(ms(100));

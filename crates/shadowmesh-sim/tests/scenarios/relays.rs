@@ -126,3 +126,57 @@ fn a_greedy_client_gets_its_rate_and_takes_nothing_from_others() {
         assert!(world.host(relay).drops(DropReason::RelayRate) > 0);
     });
 }
+
+// PROTOCOL SM-RL-3
+// PROTOCOL SM-MT-3
+#[test]
+fn packets_of_1280_pass_over_a_relay_whatever_its_links_take() {
+    // As UDP payload: Ethernet, PPPoE, and the least that IPv6 promises.
+    for mtu in [1472, 1464, 1232] {
+        seeds::each("relays", 2, |seed| {
+            let mut world = World::new(seed);
+            world.default_link = LinkProfile {
+                mtu,
+                ..LinkProfile::round_trip(millis(40))
+            };
+            let config = RelayConfig {
+                enabled: true,
+                ..RelayConfig::default()
+            };
+            let relay = add_relay_with(&mut world, config);
+            let [a, b] = [(); 2].map(|()| {
+                let host = world.add_host(HostConfig::default());
+                let home = world.add_nat(SymmetricRandom);
+                world.put_behind(host, home);
+                host
+            });
+            world.introduce(a, b);
+            for host in [a, b] {
+                world.use_relay(host, relay);
+                world.start(host);
+            }
+            assert!(world.settle(a, b));
+            world.run_for(seconds(5));
+            let mut sent = Vec::new();
+            for len in [1280, 1404, 1420] {
+                for (from, to) in [(a, b), (b, a)] {
+                    let (source, target) = (world.ipv4(from), world.ipv4(to));
+                    sent.push(world.send_packet(from, to, source, target, len));
+                    world.run_for(millis(50));
+                }
+            }
+            world.run_for(seconds(1));
+            assert_eq!(world.ledger.lost(&sent), 0, "links of {mtu}");
+            let now = world.clock_of(a);
+            let status = world.host(a).node().status(now);
+            let session = status.peers[0].net.as_ref().unwrap().session.as_ref();
+            let found = session.unwrap().path_mtu.unwrap();
+            // What IPv4 puts around it, and the frame to the relay.
+            let headers = 28 + 38;
+            assert!(
+                (mtu - 38 - 4..=mtu - 38).contains(&(found - headers)),
+                "{found}"
+            );
+        });
+    }
+}

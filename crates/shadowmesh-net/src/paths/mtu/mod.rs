@@ -46,6 +46,8 @@ fn headers_and_base(remote: SocketAddr) -> (usize, usize) {
 
 /// MTUs that networks have: IPv6's least, tunnels of several kinds, PPPoE, Ethernet, jumbo frames.
 const KNOWN: [usize; 8] = [1280, 1400, 1420, 1480, 1492, 1500, 4000, 9000];
+/// Of these, the one that most networks have.
+const ETHERNET: usize = 1500;
 /// Lengths asked for at once when no known one is left.
 const RUNGS: usize = 6;
 /// The search ends when so few bytes are uncertain.
@@ -206,6 +208,11 @@ impl MtuSearch {
     /// What passes before anything is known.
     pub(crate) fn base(remote: SocketAddr) -> usize {
         headers_and_base(remote).1
+    }
+
+    /// What passes where Ethernet is all there is on this way.
+    pub(crate) fn of_ethernet(remote: SocketAddr) -> usize {
+        ETHERNET - headers_and_base(remote).0
     }
 
     /// The longest datagram that is of use.
