@@ -14,6 +14,7 @@ use shadowmesh_io::udp::{RecvBatch, Transmit, UdpLink};
 use shadowmesh_net::{NetConfig, PeerState, Received};
 use shadowmesh_vpn::{Node, NodeConfig, NodePeer};
 use shadowmesh_wire::{PeerId, overlay};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +40,11 @@ pub struct Crowd {
     program: SocketAddr,
     /// All of them.
     pub members: Vec<Member>,
+    wakes: Wakes,
 }
+
+/// When members want to be woken, by their number.
+type Wakes = BTreeSet<(Instant, usize)>;
 
 /// One of them.
 pub struct Member {
@@ -111,6 +116,7 @@ impl Crowd {
             batch: RecvBatch::new(),
             program,
             members,
+            wakes: Wakes::new(),
         })
     }
 
@@ -125,7 +131,7 @@ impl Crowd {
             for peer in peers {
                 member.node.connect(&peer.config.id, now);
             }
-            member.drain(&self.link, self.program);
+            self.drain(number);
             self.run(pause)?;
         }
         let deadline = Instant::now() + patience;
@@ -140,7 +146,12 @@ impl Crowd {
         let member = &mut self.members[from];
         let packet = packet(&member.id, &to, len);
         member.node.handle_device(&packet, Instant::now());
-        member.drain(&self.link, self.program);
+        self.drain(from);
+    }
+
+    fn drain(&mut self, number: usize) {
+        let member = &mut self.members[number];
+        member.drain(number, &self.link, self.program, &mut self.wakes);
     }
 
     /// How many have a session with all of their peers and relays.
@@ -155,11 +166,11 @@ impl Crowd {
         loop {
             self.receive()?;
             let now = Instant::now();
-            for member in &mut self.members {
-                if member.wake.is_some_and(|wake| wake <= now) {
-                    member.node.handle_timeout(now);
-                    member.drain(&self.link, self.program);
-                }
+            while let Some(&(wake, number)) = self.wakes.first()
+                && wake <= now
+            {
+                self.members[number].node.handle_timeout(now);
+                self.drain(number);
             }
             if now >= end {
                 return Ok(());
@@ -178,7 +189,10 @@ impl Crowd {
             }
             let now = Instant::now();
             for (from, buffer) in self.batch.iter_mut() {
-                let Some(member) = of(&mut self.members, from.local_ip) else {
+                let Some(number) = number_of(from.local_ip) else {
+                    continue;
+                };
+                let Some(member) = self.members.get_mut(number) else {
                     continue;
                 };
                 let received = Received {
@@ -191,20 +205,19 @@ impl Crowd {
                         .node
                         .handle_datagram(received, BytesMut::from(datagram), now);
                 }
-                member.drain(&self.link, self.program);
+                member.drain(number, &self.link, self.program, &mut self.wakes);
             }
         }
     }
 }
 
 /// Whose address it is.
-fn of(members: &mut [Member], address: Option<IpAddr>) -> Option<&mut Member> {
+fn number_of(address: Option<IpAddr>) -> Option<usize> {
     let Some(IpAddr::V4(address)) = address else {
         return None;
     };
     let [_, _, row, place] = address.octets();
-    let number = usize::from(row) * ROW + usize::from(place.checked_sub(1)?);
-    members.get_mut(number)
+    Some(usize::from(row) * ROW + usize::from(place.checked_sub(1)?))
 }
 
 impl Member {
@@ -216,7 +229,7 @@ impl Member {
             .all(|net| net.is_some_and(|net| net.state == PeerState::Up))
     }
 
-    fn drain(&mut self, link: &UdpLink, program: SocketAddr) {
+    fn drain(&mut self, number: usize, link: &UdpLink, program: SocketAddr, wakes: &mut Wakes) {
         // Nothing here depends on events.
         while self.node.poll_event().is_some() {}
         while let Some(transmit) = self.node.poll_transmit() {
@@ -236,7 +249,12 @@ impl Member {
         while self.node.poll_device().is_some() {
             self.delivered += 1;
         }
-        self.wake = self.node.poll_timeout().map(|(at, _)| at);
+        let wake = self.node.poll_timeout().map(|(at, _)| at);
+        let before = std::mem::replace(&mut self.wake, wake);
+        if before != wake {
+            before.map(|at| wakes.remove(&(at, number)));
+            wake.map(|at| wakes.insert((at, number)));
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "thousand-peers",
-        what: "1,000 connected peers of one node take less than 512 MiB; 10,000 shown",
+        what: "1,000 connected peers of one node take less than 512 MiB; 10,000 connect, and their memory is shown",
         run: Run::Once(thousand_peers::run),
     },
     Check {
