@@ -3,12 +3,11 @@
 //! The threads that move packets hold an `Arc<Forwarding>` and never ask [`Net`](crate::Net)
 //! anything: it says under which key and to which address a frame for a peer goes, and which keys
 //! and window belong to a receiver index. `Net` publishes a new value whenever one of these facts
-//! changes; the old one, and with it old keys, goes when the last thread lets go of it. What
-//! changes for every frame (counters, replay windows, traffic) lives in atomics and mutexes inside,
-//! shared by successive values.
+//! changes, which shares with the one before all that did not ([`Shards`]); the old one, and with it old
+//! keys, goes when the last thread lets go of it. What changes for every frame (counters, replay windows,
+//! traffic) lives in atomics and mutexes inside, shared by successive values.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,20 +23,24 @@ use crate::credit::{Credit, RelayCounters};
 use crate::drops::DropReason;
 use crate::fragments::Reassembler;
 use crate::plane::Plane;
+use crate::shards::Shards;
 
 /// Immutable snapshot of all sessions, for the data plane.
 #[derive(Debug, Default, Clone)]
 pub struct Forwarding {
-    /// Limit: one entry for each peer with a session.
-    outbound: BTreeMap<PeerId, Arc<Outbound>>,
-    /// Limit: two entries for each peer, the session in use and the one it replaced.
-    inbound: HashMap<ReceiverIndex, Arc<Inbound>, BuildHasherDefault<IndexHasher>>,
-    /// For whom we relay, by label. Limit: one entry for each peer with a session. Hashed with a key:
-    /// labels are chosen by those who have them.
-    clients: HashMap<Label, Client>,
+    /// By PeerId. Limit: one entry for each peer with a session.
+    outbound: Shards<Arc<Outbound>>,
+    /// By receiver index, which we draw ourselves: a stranger can choose what to look up but not what is
+    /// stored. Limit: two entries for each peer, the session in use and the one it replaced.
+    inbound: Shards<Arc<Inbound>>,
+    /// For whom we relay, by label. Limit: one entry for each peer with a session.
+    clients: Shards<Client>,
+    /// How many peers of `outbound` are at an address. Same limit.
+    remotes: Shards<u32>,
     relayed: Arc<RelayCounters>,
-    /// Where the peers of `outbound` are. Hashed with a key: strangers choose what is looked up.
-    remotes: HashSet<SocketAddr>,
+    /// Hashes what others choose: ids, labels and addresses. Another key in every process, which changes
+    /// where an entry lies and nothing else.
+    hash: RandomState,
 }
 
 /// How to send to one peer.
@@ -161,6 +164,60 @@ impl RelayTo<'_> {
     }
 }
 
+impl Outbound {
+    /// Whether this says the same.
+    fn is(&self, other: &Self) -> bool {
+        // Whoever adds a field is reminded of it here.
+        let Self {
+            peer,
+            sealer,
+            remote,
+            local_ip,
+            socket,
+            via,
+            inner_len_max,
+            inner_mtu,
+            traffic,
+            plane,
+        } = self;
+        let via_is = match (via, &other.via) {
+            (Some(via), Some(other)) => {
+                Arc::ptr_eq(&via.relay, &other.relay) && via.label == other.label
+            }
+            (via, other) => via.is_none() && other.is_none(),
+        };
+        via_is
+            && Arc::ptr_eq(sealer, &other.sealer)
+            && Arc::ptr_eq(traffic, &other.traffic)
+            && (peer, remote, local_ip, socket)
+                == (&other.peer, &other.remote, &other.local_ip, &other.socket)
+            && (inner_len_max, inner_mtu, plane)
+                == (&other.inner_len_max, &other.inner_mtu, &other.plane)
+    }
+}
+
+impl Inbound {
+    /// Whether this says the same.
+    fn is(&self, other: &Self) -> bool {
+        let Self {
+            peer,
+            opener,
+            window,
+            fragments,
+            inner_mtu,
+            relay_slot,
+            relays_for,
+            traffic,
+        } = self;
+        Arc::ptr_eq(opener, &other.opener)
+            && Arc::ptr_eq(window, &other.window)
+            && Arc::ptr_eq(fragments, &other.fragments)
+            && Arc::ptr_eq(traffic, &other.traffic)
+            && (peer, inner_mtu) == (&other.peer, &other.inner_mtu)
+            && (relay_slot, relays_for) == (&other.relay_slot, &other.relays_for)
+    }
+}
+
 impl Forwarding {
     pub(crate) fn new(relayed: Arc<RelayCounters>) -> Self {
         Self {
@@ -171,18 +228,19 @@ impl Forwarding {
 
     /// How to send to `peer`, if there is a session.
     pub fn outbound(&self, peer: &PeerId) -> Option<&Arc<Outbound>> {
-        self.outbound.get(peer)
+        let outbound = self.outbound.get(self.hash.hash_one(peer));
+        outbound.filter(|outbound| outbound.peer == *peer)
     }
 
     /// How to open a frame under `index`, if it is one of ours. HOT PATH.
     pub fn inbound(&self, index: ReceiverIndex) -> Option<&Arc<Inbound>> {
-        self.inbound.get(&index)
+        self.inbound.get(index.0)
     }
 
     /// Whether a peer with a session is at this address. Anybody may claim to be there, so this is
     /// a reason to look at a datagram sooner and no proof.
     pub fn knows(&self, remote: SocketAddr) -> bool {
-        self.remotes.contains(&remote)
+        self.remotes.get(self.hash.hash_one(remote)).is_some()
     }
 
     /// Where an envelope goes that `from` sent for the peer with this label. Good for all datagrams of a
@@ -195,11 +253,11 @@ impl Forwarding {
     // PROTOCOL SM-RL-4
     pub fn relay(&self, from: &PeerId, to: Label) -> Result<RelayTo<'_>, DropReason> {
         let source = Label::of(from);
-        let sender = self.clients.get(&source);
+        let sender = self.client(source);
         let sender = sender
             .filter(|client| client.outbound.peer == *from)
             .ok_or(DropReason::RelayNotServed)?;
-        let receiver = self.clients.get(&to).ok_or(DropReason::RelayUnknown)?;
+        let receiver = self.client(to).ok_or(DropReason::RelayUnknown)?;
         Ok(RelayTo {
             outbound: &receiver.outbound,
             source,
@@ -209,33 +267,136 @@ impl Forwarding {
         })
     }
 
-    /// The peers that have a session, in order.
-    pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
-        self.outbound.keys()
+    fn client(&self, label: Label) -> Option<&Client> {
+        let client = self.clients.get(self.hash.hash_one(label));
+        client.filter(|client| Label::of(&client.outbound.peer) == label)
     }
 
     #[cfg(test)]
-    #[allow(clippy::disallowed_methods, reason = "the caller makes a set of them")]
     pub(crate) fn indices(&self) -> impl Iterator<Item = ReceiverIndex> + '_ {
-        self.inbound.keys().copied()
+        self.inbound.keys().map(ReceiverIndex)
     }
 
-    pub(crate) fn insert_outbound(&mut self, outbound: Outbound) -> Arc<Outbound> {
-        self.remotes.insert(outbound.remote);
-        let outbound = Arc::new(outbound);
-        self.outbound.insert(outbound.peer, outbound.clone());
-        outbound
+    /// Whether two values say the same of these peers, and nothing of anybody else.
+    #[cfg(test)]
+    pub(crate) fn says_what<'p>(
+        &self,
+        other: &Self,
+        mut peers: impl Iterator<Item = &'p PeerId>,
+    ) -> bool {
+        let lens = |this: &Self| {
+            let (outbound, inbound) = (this.outbound.keys().count(), this.inbound.keys().count());
+            (
+                outbound,
+                inbound,
+                this.clients.keys().count(),
+                this.remotes.keys().count(),
+            )
+        };
+        let same_inbound = |index: ReceiverIndex| match (self.inbound(index), other.inbound(index))
+        {
+            (Some(one), Some(other)) => one.is(other),
+            _ => false,
+        };
+        lens(self) == lens(other)
+            && self.indices().all(same_inbound)
+            && peers.all(|peer| {
+                let label = Label::of(peer);
+                let same_client = match (self.client(label), other.client(label)) {
+                    (Some(one), Some(other)) => Arc::ptr_eq(&one.credit, &other.credit),
+                    (one, other) => one.is_none() && other.is_none(),
+                };
+                let same_outbound = match (self.outbound(peer), other.outbound(peer)) {
+                    (Some(one), Some(two)) => {
+                        one.is(two) && self.knows(one.remote) && other.knows(one.remote)
+                    }
+                    (one, other) => one.is_none() && other.is_none(),
+                };
+                same_client && same_outbound
+            })
     }
 
-    /// The first with a label keeps it.
-    pub(crate) fn insert_client(&mut self, outbound: Arc<Outbound>, credit: Arc<Credit>) {
-        let client = Client { outbound, credit };
-        let label = Label::of(&client.outbound.peer);
-        self.clients.entry(label).or_insert(client);
+    /// How to send to `peer` from now on, if at all. False: as before.
+    pub(crate) fn set_outbound(
+        self: &mut Arc<Self>,
+        peer: &PeerId,
+        outbound: Option<Outbound>,
+    ) -> bool {
+        let before = self.outbound(peer);
+        let same = match (before, &outbound) {
+            (Some(before), Some(outbound)) => before.is(outbound),
+            (before, outbound) => before.is_none() && outbound.is_none(),
+        };
+        if same {
+            return false;
+        }
+        let left = before.map(|before| before.remote);
+        let this = Arc::make_mut(self);
+        if let Some(left) = left {
+            this.count_remote(left, |peers| peers - 1);
+        }
+        let key = this.hash.hash_one(peer);
+        match outbound {
+            Some(outbound) => {
+                this.count_remote(outbound.remote, |peers| peers + 1);
+                this.outbound.insert(key, Arc::new(outbound));
+            }
+            None => this.outbound.remove(key),
+        }
+        true
     }
 
-    pub(crate) fn insert_inbound(&mut self, index: ReceiverIndex, inbound: Inbound) {
-        self.inbound.insert(index, Arc::new(inbound));
+    fn count_remote(&mut self, remote: SocketAddr, change: impl FnOnce(u32) -> u32) {
+        let key = self.hash.hash_one(remote);
+        match change(self.remotes.get(key).copied().unwrap_or(0)) {
+            0 => self.remotes.remove(key),
+            peers => self.remotes.insert(key, peers),
+        }
+    }
+
+    /// Who has this label, and what it may have relayed. False: as before.
+    pub(crate) fn set_client(
+        self: &mut Arc<Self>,
+        label: Label,
+        client: Option<(Arc<Outbound>, Arc<Credit>)>,
+    ) -> bool {
+        let same = match (self.client(label), &client) {
+            (Some(before), Some((outbound, credit))) => {
+                Arc::ptr_eq(&before.outbound, outbound) && Arc::ptr_eq(&before.credit, credit)
+            }
+            (before, client) => before.is_none() && client.is_none(),
+        };
+        if same {
+            return false;
+        }
+        let this = Arc::make_mut(self);
+        let key = this.hash.hash_one(label);
+        match client {
+            Some((outbound, credit)) => this.clients.insert(key, Client { outbound, credit }),
+            None => this.clients.remove(key),
+        }
+        true
+    }
+
+    /// How to open frames under an index from now on, if at all. False: as before.
+    pub(crate) fn set_inbound(
+        self: &mut Arc<Self>,
+        index: ReceiverIndex,
+        inbound: Option<Inbound>,
+    ) -> bool {
+        let same = match (self.inbound(index), &inbound) {
+            (Some(before), Some(inbound)) => before.is(inbound),
+            (before, inbound) => before.is_none() && inbound.is_none(),
+        };
+        if same {
+            return false;
+        }
+        let this = Arc::make_mut(self);
+        match inbound {
+            Some(inbound) => this.inbound.insert(index.0, Arc::new(inbound)),
+            None => this.inbound.remove(index.0),
+        }
+        true
     }
 }
 
@@ -298,28 +459,5 @@ impl TrafficTotals {
             received_frames: self.received_frames + other.received_frames,
             received_bytes: self.received_bytes + other.received_bytes,
         }
-    }
-}
-
-/// Takes a receiver index as its own hash.
-///
-/// We draw the indices ourselves, uniformly; a stranger can choose what to look up but not what is
-/// stored, so it cannot make the table degenerate.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct IndexHasher(u64);
-
-impl Hasher for IndexHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
     }
 }

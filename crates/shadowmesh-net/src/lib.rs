@@ -36,6 +36,7 @@ mod plane;
 mod relay;
 mod roster;
 mod session;
+mod shards;
 mod timers;
 
 #[cfg(test)]

@@ -60,8 +60,6 @@ pub(crate) struct Peer {
     pub(crate) data_plane: DataPlane,
     /// Sealed frames did not get through in the last session: when to look again.
     pub(crate) sealed_blocked_until: Option<Instant>,
-    /// The last session used QUIC datagrams, so the next connection searches for the path's MTU.
-    pub(crate) used_quic: bool,
     /// The peer said that it holds our full key, so the short certificate will do.
     pub(crate) holds_our_key: bool,
     /// Traffic of sessions that ended.
@@ -91,7 +89,6 @@ impl Peer {
             retry: Retry::default(),
             data_plane: config.data_plane,
             sealed_blocked_until: None,
-            used_quic: config.data_plane == DataPlane::Quic,
             holds_our_key: false,
             past_traffic: TrafficTotals::default(),
             client_of: None,

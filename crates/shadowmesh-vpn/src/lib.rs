@@ -21,6 +21,7 @@ pub mod demand;
 pub mod fair_queue;
 pub mod members;
 pub mod node;
+mod outbounds;
 pub mod oversize;
 pub mod route_table;
 pub mod snapshot;

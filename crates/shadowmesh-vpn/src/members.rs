@@ -2,6 +2,7 @@
 //! them owns. Checked as a whole at every change, so that a node never runs with a table in which
 //! the owner of an address is a matter of order.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use shadowmesh_wire::PeerId;
@@ -18,6 +19,8 @@ pub struct Members {
     own: Vec<(IpAddr, u8)>,
     peers: Vec<NodePeer>,
     /// Values are indices into `peers`.
+    numbers: BTreeMap<PeerId, usize>,
+    /// Values are indices into `peers`.
     routes: RouteTable<u32>,
 }
 
@@ -33,10 +36,12 @@ impl Members {
             own_id,
             own,
             peers: Vec::new(),
+            numbers: BTreeMap::new(),
             routes: RouteTable::default(),
         };
         for peer in peers {
             members.check_id(&peer)?;
+            members.numbers.insert(peer.id, members.peers.len());
             members.peers.push(with_allowed_ips(peer));
         }
         members.check_own_addresses()?;
@@ -94,7 +99,12 @@ impl Members {
 
     /// The peer of that id.
     pub fn peer(&self, id: &PeerId) -> Option<&NodePeer> {
-        self.peers.iter().find(|p| p.id == *id)
+        Some(&self.peers[self.number(id)?])
+    }
+
+    /// Its index into [`peers`](Self::peers).
+    pub(crate) fn number(&self, id: &PeerId) -> Option<usize> {
+        self.numbers.get(id).copied()
     }
 
     /// Whose `address` is, as an index into [`peers`](Self::peers). HOT PATH.

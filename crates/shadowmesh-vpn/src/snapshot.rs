@@ -35,6 +35,7 @@ use shadowmesh_wire::sealed;
 use shadowmesh_wire::way::{Label, Way};
 
 use crate::members::Members;
+use crate::outbounds::Outbounds;
 
 /// What the data threads need to know, at one moment.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub struct Snapshot {
     members: Arc<Members>,
     forwarding: Arc<Forwarding>,
     /// For each peer of `members`, by index: the session to send in.
-    outbound: Vec<Option<Arc<Outbound>>>,
+    outbounds: Outbounds,
 }
 
 /// What a received datagram turned out to be.
@@ -110,17 +111,40 @@ impl Inbound {
 impl Snapshot {
     /// Puts together what may flow (`members`) and how (`forwarding`).
     pub fn new(version: u64, members: Arc<Members>, forwarding: Arc<Forwarding>) -> Self {
-        let outbound = members
-            .peers()
-            .iter()
-            .map(|p| forwarding.outbound(&p.id).cloned())
-            .collect();
+        let peers = members.peers().iter();
+        let outbounds = Outbounds::new(peers.map(|p| forwarding.outbound(&p.id).cloned()));
         Self {
             version,
             members,
             forwarding,
-            outbound,
+            outbounds,
         }
+    }
+
+    /// The next picture, with the same members, in which one sends otherwise to those of `changed` only.
+    pub(crate) fn next(
+        &self,
+        forwarding: Arc<Forwarding>,
+        changed: impl IntoIterator<Item = PeerId>,
+    ) -> Self {
+        let mut outbounds = self.outbounds.clone();
+        for id in changed {
+            // A relay that is no peer has no packets.
+            if let Some(member) = self.members.number(&id) {
+                outbounds.set(member, forwarding.outbound(&id).cloned());
+            }
+        }
+        Self {
+            version: self.version + 1,
+            members: self.members.clone(),
+            forwarding,
+            outbounds,
+        }
+    }
+
+    /// Whether this says of sessions what `forwarding` says, and no earlier value.
+    pub(crate) fn is_of(&self, forwarding: &Arc<Forwarding>) -> bool {
+        Arc::ptr_eq(&self.forwarding, forwarding)
     }
 
     /// Counts up with every change.
@@ -133,7 +157,7 @@ impl Snapshot {
     /// Which session an IP packet from the device is to be sealed in. HOT PATH.
     pub fn outbound(&self, packet: &[u8]) -> Result<&Arc<Outbound>, DropReason> {
         let peer = self.outbound_peer(packet)?;
-        self.outbound[peer].as_ref().ok_or(DropReason::NoSession)
+        self.outbounds.get(peer).ok_or(DropReason::NoSession)
     }
 
     /// The peer an IP packet from the device is for, as an index into the members.

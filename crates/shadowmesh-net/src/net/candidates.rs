@@ -19,7 +19,7 @@ use super::Net;
 use crate::control::ConnKey;
 use crate::event::{AddressKind, canonical};
 use crate::paths::{BirthdaySide, Origin, Path, Tier, acceptable, agreed, our_mapping};
-use crate::peer::{Peer, Role};
+use crate::peer::Role;
 
 /// Limit: observers whose word counts. More know no more.
 // PROTOCOL SM-PA-6
@@ -27,17 +27,15 @@ const OBSERVATIONS_MAX: usize = 8;
 
 impl Net {
     /// Who sees us where, by UDP: members and relays of ours. Who only uses us as a relay is not asked.
-    pub(super) fn observations(&self) -> Vec<(PeerId, SocketAddr)> {
-        self.peers
-            .iter()
-            .filter(|(_, peer)| peer.role != Role::Client)
-            .filter_map(|(id, peer)| {
-                let connection = self.control.connections.get(&peer.primary?)?;
-                let direct = Way::of(connection.paths.current().remote).is_udp();
-                let observed = connection.paths.observed.filter(|_| direct)?;
-                Some((*id, observed))
-            })
-            .collect()
+    pub(super) fn observations(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> + '_ {
+        self.observers.iter().filter_map(|id| {
+            let peer = self.peers.get(id)?;
+            let asked = (peer.role != Role::Client).then_some(peer.primary?)?;
+            let connection = self.control.connections.get(&asked)?;
+            let direct = Way::of(connection.paths.current().remote).is_udp();
+            let observed = connection.paths.observed.filter(|_| direct)?;
+            Some((*id, observed))
+        })
     }
 
     /// Where peers should look for us.
@@ -48,13 +46,13 @@ impl Net {
             all.filter(move |own| own.kind == kind)
                 .map(|own| own.address)
         };
-        let mut observed: Vec<SocketAddr> = self.observations().iter().map(|o| o.1).collect();
         // Who is in our own network sees us as we are, which says nothing of the way out.
-        observed.retain(|address| {
+        let tells = |address: &SocketAddr| {
             let host = own(AddressKind::Host).any(|own| own == *address);
             !host || Tier::of(*address) == Tier::Direct
-        });
-        observed.truncate(OBSERVATIONS_MAX);
+        };
+        let observed = self.observations().map(|(_, address)| address);
+        let observed: Vec<SocketAddr> = observed.filter(tells).take(OBSERVATIONS_MAX).collect();
         let mut observed = agreed(&observed);
         let (mapping, predicted) = our_mapping(&observed);
         observed.sort_unstable();
@@ -202,10 +200,12 @@ impl Net {
             && let Some(peer) = self.peers.get(&id)
             && peer.role != Role::Client
             && accepted
-            && connection.paths.observed.replace(address) != Some(address)
-            && self.relays.contains(&id)
         {
-            self.on_word(now);
+            let before = connection.paths.observed.replace(address);
+            self.observers.insert(id);
+            if before != Some(address) && self.relays.contains(&id) {
+                self.on_word(now);
+            }
         }
     }
 
@@ -214,21 +214,23 @@ impl Net {
     /// sides know has nothing to aim at, and what it sends uses up the ports of a translation that counts.
     // PROTOCOL SM-PA-6
     pub(super) fn waits_for_word(&mut self, key: ConnKey, now: Instant) -> bool {
-        let is_silent = |(id, peer): (&PeerId, &Peer)| {
+        let is_silent = |relay: PeerId| {
+            let Some(peer) = self.peers.get(&relay) else {
+                return false;
+            };
             let session = peer
                 .primary
                 .and_then(|key| self.control.connections.get(&key));
-            self.relays.contains(id)
-                && match session {
-                    Some(session) => {
-                        let paths = &session.paths;
-                        paths.observed.is_none() && Way::of(paths.current().remote).is_udp()
-                    }
-                    None => peer.attempt.is_some(),
+            match session {
+                Some(session) => {
+                    let paths = &session.paths;
+                    paths.observed.is_none() && Way::of(paths.current().remote).is_udp()
                 }
+                None => peer.attempt.is_some(),
+            }
         };
         let is_due =
-            self.our_candidates(0).mapping == Mapping::Unknown && self.peers.iter().any(is_silent);
+            self.our_candidates(0).mapping == Mapping::Unknown && self.relays.ids().any(is_silent);
         let connection = self.control.connections.get_mut(&key);
         is_due && connection.is_some_and(|connection| connection.paths.wait_for_word(now))
     }
@@ -286,12 +288,7 @@ impl Net {
 
     /// What we know of ourselves changed: those who do not reach us straight may do so now.
     pub(super) fn search_for_all(&mut self, now: Instant) {
-        let keys: Vec<ConnKey> = self
-            .peers
-            .values()
-            .filter_map(|peer| peer.primary)
-            .collect();
-        for key in keys {
+        for (_, key) in self.sessions() {
             if self.wants_search(key) {
                 self.search(key, now);
                 self.drive_paths(key, now);

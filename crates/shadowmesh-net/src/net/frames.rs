@@ -236,10 +236,12 @@ impl Net {
         };
         let (id, plane) = (session.peer, session.plane.status());
         let blocked_until = session.plane.blocked_until();
-        self.output.forwarding_stale = true;
+        self.output.published.stale(id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.sealed_blocked_until = blocked_until;
-            peer.used_quic |= plane != PlaneStatus::Sealed;
+        }
+        if plane != PlaneStatus::Sealed {
+            self.used_quic.insert(id);
         }
         self.output
             .event(NetEvent::PlaneChanged { peer: id, plane });
@@ -252,8 +254,8 @@ impl Net {
         };
         let quic = session.uses_quic();
         let (id, greeting) = (session.peer, session.plane.greeting());
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.used_quic |= quic;
+        if quic {
+            self.used_quic.insert(id);
         }
         if let Some((turn, plane)) = greeting {
             let plane = u8::from(plane == Plane::Quic);

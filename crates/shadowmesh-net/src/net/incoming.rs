@@ -116,7 +116,7 @@ impl Net {
         };
         let mut answer = Vec::new();
         // Who calls is not known yet; if any peer's packets go by QUIC, this may be it.
-        let for_data = self.peers.values().any(|peer| peer.used_quic);
+        let for_data = !self.used_quic.is_empty();
         let server = for_data.then(|| self.control.data_server(path.remote));
         let accepted = self
             .control

@@ -60,7 +60,9 @@ impl Net {
         peer.retry.begun();
         self.timers.stop(Timer::Connect(id));
         let known = peer.primary.and_then(|key| self.control.data_mtu(key));
-        let kind = (peer.holds_our_key, peer.used_quic.then_some(known));
+        // A connection that will carry packets searches for the path's MTU.
+        let for_data = self.used_quic.contains(&id);
+        let kind = (peer.holds_our_key, for_data.then_some(known));
         match self.control.connect(id, &targets, kind, now) {
             Ok(key) => {
                 peer.attempt = Some(key);
@@ -218,7 +220,7 @@ impl Net {
         peer.last_seen = Some(path.remote);
         peer.last_error = None;
         peer.retry.succeeded(now);
-        self.output.forwarding_stale = true;
+        self.output.published.stale(id);
         self.output.event(NetEvent::PeerUp {
             peer: id,
             path: self.relays.info(path.remote),
@@ -272,7 +274,7 @@ impl Net {
             return;
         };
         let earlier = peer.lingering.replace(key);
-        self.output.forwarding_stale = true;
+        self.output.published.stale(id);
         self.timers.set(Timer::Linger(key), now + LINGER);
         if let Some(earlier) = earlier.filter(|&earlier| earlier != key) {
             self.close(earlier, Close::Replaced, DownReason::Removed, now);
@@ -368,7 +370,7 @@ impl Net {
         if let Phase::Up(session) = phase {
             rtt = session.rtt;
             peer.past_traffic = peer.past_traffic.plus(session.traffic.totals());
-            self.output.forwarding_stale = true;
+            self.output.published.stale(id);
         }
         if peer.lingering == Some(key) {
             peer.lingering = None;
@@ -408,6 +410,7 @@ impl Net {
         if let Some(spare) = peer.lingering.take_if(|_| !final_end) {
             return self.use_session(spare, id, now);
         }
+        self.observers.remove(&id);
         self.on_relay_down(id, now);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;

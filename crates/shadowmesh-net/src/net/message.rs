@@ -190,7 +190,9 @@ impl Net {
         under_way: bool,
         now: Instant,
     ) {
-        self.output.forwarding_stale |= step.keys_changed;
+        if step.keys_changed {
+            self.output.published.stale(peer);
+        }
         if let Some(epoch) = step.moved_to {
             self.output.event(NetEvent::Rekeyed { peer, epoch });
             self.set_rekey_timer(key, now);

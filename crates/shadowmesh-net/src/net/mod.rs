@@ -17,6 +17,7 @@
 //! | `quic` | what QUIC says of a connection: connected, lost, stream events |
 //! | `message` | a control message |
 //! | `lifecycle` | what follows for the peer: session up, session down, connecting again |
+//! | `publish` | what follows for the data plane |
 //!
 //! Each ends in [`Net::settle`], which lets every touched connection say and send all it has, so
 //! that between two inputs nothing is half done.
@@ -33,12 +34,13 @@ mod network;
 mod output;
 mod paths;
 mod peers;
+mod publish;
 mod quic;
 mod relayed;
 mod relaying;
 mod timeout;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -48,7 +50,6 @@ use rand::{Rng, SeedableRng};
 use shadowmesh_crypto::HandshakeCounters;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
-use shadowmesh_wire::way::Way;
 
 use crate::config::{ConfigError, NetConfig};
 use crate::connectivity::Connectivity;
@@ -66,6 +67,7 @@ use crate::timers::{Timer, Timers};
 use datagram::ResetLimit;
 use output::Output;
 use peers::Removed;
+use publish::Published;
 use relaying::Clients;
 
 /// The state machine that reaches peers. See the crate's documentation.
@@ -74,6 +76,10 @@ pub struct Net {
     roster: Arc<Roster>,
     /// Limit: what the parent adds.
     peers: BTreeMap<PeerId, Peer>,
+    /// Peers that said where they see us. Limit: one for each peer with a session.
+    observers: BTreeSet<PeerId>,
+    /// Peers of which some session used QUIC datagrams, or that are to. Limit: one for each peer.
+    used_quic: BTreeSet<PeerId>,
     removed: Removed,
     control: Control,
     gate: Gate,
@@ -130,6 +136,7 @@ impl Net {
         let mut rng = StdRng::from_seed(config.seed);
         let roster = Arc::new(Roster::new(config.relay.enabled));
         let counters = Arc::new(HandshakeCounters::default());
+        let relayed: Arc<RelayCounters> = Arc::default();
         let control_seed = NetConfig {
             seed: rng.random(),
             ..config.clone()
@@ -141,13 +148,15 @@ impl Net {
             config,
             roster,
             peers: BTreeMap::new(),
+            observers: BTreeSet::new(),
+            used_quic: BTreeSet::new(),
             removed: Removed::default(),
             timers: Timers::default(),
-            output: Output::default(),
+            output: Output::new(Published::new(relayed.clone())),
             drops: Arc::default(),
             counters,
             relays: Relays::default(),
-            relayed: Arc::default(),
+            relayed,
             clients: Clients::default(),
             own_addresses: Vec::new(),
             overlay: Overlay::default(),
@@ -190,7 +199,13 @@ impl Net {
 
     /// The sessions as the data plane needs them. Changes with [`NetEvent::ForwardingChanged`].
     pub fn forwarding(&self) -> Arc<Forwarding> {
-        self.output.forwarding.clone()
+        self.output.published.forwarding.clone()
+    }
+
+    /// The peers to whom one sends otherwise than when this was asked last, clients for whom we only relay
+    /// left out.
+    pub fn take_changed(&mut self) -> BTreeSet<PeerId> {
+        self.output.published.take_changed()
     }
 
     /// Drops by reason; to be shared with the data plane.
@@ -276,46 +291,7 @@ impl Net {
         for key in self.roster.take_learned() {
             self.output.event(NetEvent::LearnedKey(key));
         }
-        if self.output.forwarding_stale {
-            let forwarding = self.build_forwarding();
-            self.output.publish(forwarding);
-        }
-    }
-
-    fn build_forwarding(&self) -> Forwarding {
-        let mut forwarding = Forwarding::new(self.relayed.clone());
-        let mut over_relays = Vec::new();
-        for (id, peer) in &self.peers {
-            let primary = peer
-                .primary
-                .and_then(|key| self.control.connections.get(&key));
-            if let Some(connection) = primary
-                && let Some(session) = connection.session()
-            {
-                let outbound = session.outbound(&connection.paths, self.config.mtu);
-                match Way::of(outbound.remote) {
-                    Way::Relayed { slot, label } => over_relays.push((slot, label, outbound)),
-                    Way::Udp(_) | Way::Stream(_) => {
-                        let outbound = forwarding.insert_outbound(outbound);
-                        if let Some(credit) = &peer.credit {
-                            forwarding.insert_client(outbound, credit.clone());
-                        }
-                    }
-                }
-            }
-            for key in [peer.primary, peer.lingering].into_iter().flatten() {
-                if let Some(connection) = self.control.connections.get(&key)
-                    && let (Some(session), Some(index)) = (connection.session(), connection.index)
-                {
-                    let mut inbound = session.inbound(&connection.paths, self.config.mtu);
-                    inbound.relay_slot = self.relays.slot(id);
-                    inbound.relays_for = peer.credit.is_some();
-                    forwarding.insert_inbound(index, inbound);
-                }
-            }
-        }
-        self.lead_over_relays(&mut forwarding, over_relays);
-        forwarding
+        self.publish();
     }
 }
 

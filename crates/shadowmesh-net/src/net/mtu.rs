@@ -105,7 +105,7 @@ impl Net {
         };
         let by_quic = connection.session().is_some_and(Session::uses_quic);
         if by_quic && connection.paths.mtu.take().is_some() {
-            self.output.forwarding_stale = true;
+            self.stale(key);
             return self.timers.stop(Timer::Mtu(key));
         }
         let peer = connection.peer.and_then(|id| self.peers.get(&id));
@@ -169,7 +169,7 @@ impl Net {
                 datagrams.push(session.seal_request(token, len));
             }
             if search.take_news() {
-                self.output.forwarding_stale = true;
+                self.output.published.stale(session.peer);
                 let (datagram, settled) = (search.datagram_len_max(), search.is_settled());
                 tracing::debug!(datagram, settled, "path MTU");
             }

@@ -56,12 +56,12 @@ impl Net {
                         connection.paths.network_changed(is_gone, now);
                     }
                     self.drive_paths(key, now);
+                    self.stale(key);
                 }
                 None if peer.retry.persistent => self.start_attempt(id, now),
                 None => {}
             }
         }
-        self.output.forwarding_stale = true;
         self.settle(now);
     }
 
@@ -128,12 +128,7 @@ impl Net {
         for peer in self.peers.values_mut() {
             peer.forget_address(address);
         }
-        let keys: Vec<_> = self
-            .peers
-            .values()
-            .filter_map(|peer| peer.primary)
-            .collect();
-        for key in keys {
+        for (_, key) in self.sessions() {
             if let Some(connection) = self.control.connections.get_mut(&key)
                 && connection.paths.knows(address)
             {

@@ -1,13 +1,12 @@
 //! What waits to be fetched by the parent.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use shadowmesh_wire::PeerId;
 
+use super::publish::Published;
 use crate::event::{NetEvent, Received, Transmit};
-use crate::forwarding::Forwarding;
 
 /// Limit: datagrams waiting. One input makes a dozen; only a parent that does not fetch gets here.
 const TRANSMITS_MAX: usize = 8 * 1024;
@@ -25,12 +24,17 @@ pub(super) struct Output {
     /// Frames whose session has come up. Limit: those that waited for the sessions of one input.
     early: VecDeque<(Received, BytesMut)>,
     frames: VecDeque<(PeerId, Bytes)>,
-    pub(super) forwarding: Arc<Forwarding>,
-    /// Something in `forwarding` is no longer so.
-    pub(super) forwarding_stale: bool,
+    pub(super) published: Published,
 }
 
 impl Output {
+    pub(super) fn new(published: Published) -> Self {
+        Self {
+            published,
+            ..Self::default()
+        }
+    }
+
     /// False: the queue was full and the datagram is dropped.
     #[must_use]
     pub(super) fn transmit(&mut self, transmit: Transmit) -> bool {
@@ -59,12 +63,6 @@ impl Output {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
         }
-    }
-
-    pub(super) fn publish(&mut self, forwarding: Forwarding) {
-        self.forwarding = Arc::new(forwarding);
-        self.forwarding_stale = false;
-        self.event(NetEvent::ForwardingChanged);
     }
 
     /// The session of these frames is up.

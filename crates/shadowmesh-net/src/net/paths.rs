@@ -40,7 +40,7 @@ impl Net {
                     rtt: candidate.rtt,
                 })
                 .collect(),
-            observed: self.observations(),
+            observed: self.observations().collect(),
         })
     }
 
@@ -94,17 +94,20 @@ impl Net {
         }
     }
 
+    /// Every session in use. A look at all peers: for what concerns all of them.
+    pub(super) fn sessions(&self) -> Vec<(PeerId, ConnKey)> {
+        let peers = self.peers.iter();
+        peers
+            .filter_map(|(id, peer)| Some((*id, peer.primary?)))
+            .collect()
+    }
+
     /// A session with one of our relays is up, so over it there is a way to everybody.
     pub(super) fn offer_relay(&mut self, relay: PeerId, now: Instant) {
         if !self.relays.contains(&relay) {
             return;
         }
-        let sessions: Vec<(PeerId, ConnKey)> = self
-            .peers
-            .iter()
-            .filter_map(|(id, peer)| Some((*id, peer.primary?)))
-            .collect();
-        for (id, key) in sessions {
+        for (id, key) in self.sessions() {
             if let Some(way) = self
                 .relays
                 .way(&relay, &id)
@@ -121,12 +124,7 @@ impl Net {
         if !self.relays.contains(&relay) {
             return;
         }
-        let sessions: Vec<(PeerId, ConnKey)> = self
-            .peers
-            .iter()
-            .filter_map(|(id, peer)| Some((*id, peer.primary?)))
-            .collect();
-        for (id, key) in sessions {
+        for (id, key) in self.sessions() {
             let way = self.relays.way(&relay, &id);
             if let (Some(way), Some(connection)) = (way, self.control.connections.get_mut(&key)) {
                 connection.paths.lost(way.address(), now);
@@ -273,7 +271,7 @@ impl Net {
     /// Traffic takes another way. Frames under way on the old one are still taken in.
     fn on_moved(&mut self, key: ConnKey, (from, path): (Path, Path), why: Why, now: Instant) {
         self.control.path_moved(key, from.remote, now);
-        self.output.forwarding_stale = true;
+        self.stale(key);
         let Some(connection) = self.control.connections.get_mut(&key) else {
             return;
         };
@@ -318,8 +316,7 @@ impl Net {
         self.start_mtu(key, Some(key), now);
         // Who is reached over this peer is reached otherwise now.
         if self.relays.contains(&id) {
-            let sessions: Vec<ConnKey> = self.peers.values().filter_map(|p| p.primary).collect();
-            for key in sessions {
+            for (_, key) in self.sessions() {
                 self.refresh_tiers(key);
             }
         }

@@ -13,6 +13,7 @@ use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::{Cids, Close, ConnKey, Owner};
 use crate::event::{DownReason, canonical};
 use crate::peer::{Peer, Retry, Role};
+use crate::plane::DataPlane;
 use crate::timers::Timer;
 
 /// How long frames of a removed peer are told from frames of strangers. It goes on sending until
@@ -61,6 +62,7 @@ impl Net {
         }
         self.roster.add(config.id, config.known_key.clone());
         let (id, relay) = (config.id, config.relay);
+        let config_wants_quic = config.data_plane == DataPlane::Quic;
         self.end_client(&id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.role = Role::Member;
@@ -70,10 +72,23 @@ impl Net {
         } else {
             self.peers.insert(id, Peer::new(config));
         }
+        if config_wants_quic {
+            self.used_quic.insert(id);
+        }
         if relay {
             self.relays.add(id);
             self.timers.set(Timer::Relays, now);
         }
+        // With a session it may be a peer or a relay only from now on.
+        self.output.published.stale(id);
+    }
+
+    /// Nothing of this peer is of use any more.
+    pub(super) fn forget_peer(&mut self, id: &PeerId) {
+        self.peers.remove(id);
+        self.observers.remove(id);
+        self.used_quic.remove(id);
+        self.output.published.stale(*id);
     }
 
     /// Adds a relay that is nothing else to us; its session may be given up when nearer ones answer.
@@ -107,9 +122,9 @@ impl Net {
         }
         self.timers.stop(Timer::Connect(*id));
         self.timers.stop(Timer::Stream(*id));
-        self.relays.remove(id);
+        self.forget_relay(id);
         self.end_client(id);
-        self.peers.remove(id);
+        self.forget_peer(id);
         self.settle(now);
     }
 

@@ -306,7 +306,7 @@ impl Net {
             .datagrams
             .settle(&mut connection.quic, &self.drops);
         if len_changed && connection.session().is_some_and(Session::uses_quic) {
-            self.output.forwarding_stale = true;
+            self.stale(key);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What goes over our relays, and which of them are kept.
 //!
 //! What QUIC and probes send to a way over a relay is put into frames of the session with that relay
-//! here; the data plane does the same for packets, by [`Outbound::via`]. A relay is reached straight or
+//! here; the data plane does the same for packets, by `Outbound::via`. A relay is reached straight or
 //! by a stream, never over another relay.
 
 use std::collections::BTreeSet;
@@ -16,7 +16,6 @@ use super::Net;
 use crate::control::{Close, ConnKey, Connection};
 use crate::drops::DropReason;
 use crate::event::{DownReason, Transmit};
-use crate::forwarding::{Forwarding, Outbound, Via};
 use crate::paths::Path;
 use crate::peer::Role;
 use crate::relay::seal_envelope;
@@ -304,27 +303,6 @@ impl Net {
         let connection = self.control.connections.get(&self.relay_at(slot)?)?;
         let search = connection.paths.mtu.as_ref()?;
         Some(search.target() - ENVELOPE_OVERHEAD)
-    }
-
-    /// Adds those sessions to the forwarding whose paths lead over relays. One whose relay has none is
-    /// left out: it leads nowhere now.
-    pub(super) fn lead_over_relays(
-        &self,
-        forwarding: &mut Forwarding,
-        sessions: Vec<(u16, Label, Outbound)>,
-    ) {
-        for (slot, label, mut outbound) in sessions {
-            let relay = self.relays.at(slot);
-            let relay = relay.and_then(|relay| forwarding.outbound(&relay)).cloned();
-            let Some(relay) = relay.filter(|relay| relay.via.is_none()) else {
-                continue;
-            };
-            // What the way to the relay takes, less than what its frame puts around ours.
-            let fits = relay.inner_len_max.saturating_sub(ENVELOPE_OVERHEAD);
-            outbound.inner_len_max = outbound.inner_len_max.min(fits);
-            outbound.via = Some(Via { relay, label });
-            forwarding.insert_outbound(outbound);
-        }
     }
 }
 

@@ -106,7 +106,7 @@ impl Net {
         if let Some(session) = connection.and_then(|connection| connection.session_mut())
             && session.epochs.retire()
         {
-            self.output.forwarding_stale = true;
+            self.stale(key);
         }
     }
 

@@ -93,6 +93,12 @@ impl Relays {
         self.slots.iter().copied().flatten()
     }
 
+    /// The relays with the numbers by which ways over them name them.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (u16, PeerId)> + '_ {
+        let slots = self.slots.iter().zip(1..);
+        slots.filter_map(|(id, slot)| Some((slot, (*id)?)))
+    }
+
     /// Whether we use this peer as a relay.
     pub(crate) fn contains(&self, id: &PeerId) -> bool {
         self.slot(id).is_some()

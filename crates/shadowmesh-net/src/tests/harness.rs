@@ -21,7 +21,8 @@ use shadowmesh_wire::sealed::{HEADER_LEN, ReceiverIndex, TAG_LEN, receiver_index
 use shadowmesh_wire::way::Way;
 
 use crate::{
-    DataPlane, DropReason, Net, NetConfig, NetEvent, PeerConfig, Plane, Received, Transmit, wrap,
+    DataPlane, DropReason, Net, NetConfig, NetEvent, Outbound, PeerConfig, Plane, Received,
+    Transmit, wrap,
 };
 
 /// Where the virtual clock begins; the value itself means nothing.
@@ -119,6 +120,16 @@ impl World {
         }
     }
 
+    /// One more node, which knows nobody.
+    pub(crate) fn add(&mut self) -> usize {
+        let mut seed = || self.rng.random::<[u8; 32]>();
+        let identity = Identity::from_seeds(seed().into(), seed().into());
+        let node = Node::new(Arc::new(identity), self.nodes.len(), seed());
+        self.nodes.push(node);
+        self.data_planes.push(DataPlane::default());
+        self.nodes.len() - 1
+    }
+
     /// Two nodes that know each other's keys' names and addresses.
     pub(crate) fn pair(seed: u64) -> Self {
         Self::pair_with(seed, Default::default())
@@ -210,26 +221,8 @@ impl World {
             self.collect(node);
             return true;
         }
-        let mut datagram = vec![0; HEADER_LEN];
-        datagram.push(InnerType::IpPacket.into());
-        datagram.extend_from_slice(payload);
-        datagram.extend_from_slice(&[0; TAG_LEN]);
-        let counter = outbound.sealer.reserve(1).unwrap();
-        outbound.sealer.seal(counter, &mut datagram);
+        let frame = sealed(outbound, InnerType::IpPacket, payload);
         outbound.traffic.sent(1, payload.len() as u64);
-        let frame = Transmit {
-            remote: outbound.remote,
-            local_ip: None,
-            socket: 0,
-            ecn: None,
-            may_fragment: false,
-            segment_size: None,
-            contents: datagram,
-        };
-        let frame = match &outbound.via {
-            Some(via) => wrap(via, frame).unwrap(),
-            None => frame,
-        };
         self.dispatch(node, frame.remote, (Kind::Data, false), frame.contents);
         true
     }
@@ -285,6 +278,7 @@ impl World {
             let now = self.now;
             self.nodes[node].judge(received, &frame, now);
         }
+        self.nodes[node].net.assert_published();
         let forwarding = self.nodes[node].net.forwarding();
         self.indices.borrow_mut().extend(forwarding.indices());
         while let Some(transmit) = self.nodes[node].net.poll_transmit() {
@@ -375,6 +369,29 @@ impl World {
         self.run(self.delay + ms(1));
         sent && self.nodes[a].packets.len() == before.0 + 1
             && self.nodes[b].packets.len() == before.1 + 1
+    }
+}
+
+/// A frame of a session, ready for the wire.
+pub(crate) fn sealed(outbound: &Outbound, kind: InnerType, body: &[u8]) -> Transmit {
+    let mut datagram = vec![0; HEADER_LEN];
+    datagram.push(kind.into());
+    datagram.extend_from_slice(body);
+    datagram.extend_from_slice(&[0; TAG_LEN]);
+    let counter = outbound.sealer.reserve(1).unwrap();
+    outbound.sealer.seal(counter, &mut datagram);
+    let frame = Transmit {
+        remote: outbound.remote,
+        local_ip: None,
+        socket: 0,
+        ecn: None,
+        may_fragment: false,
+        segment_size: None,
+        contents: datagram,
+    };
+    match &outbound.via {
+        Some(via) => wrap(via, frame).unwrap(),
+        None => frame,
     }
 }
 

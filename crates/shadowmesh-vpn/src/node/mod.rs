@@ -100,7 +100,7 @@ impl Node {
         self.tell_overlay();
         self.net.add_peer(net_peer(&peer, &self.relays), now);
         self.drain_net(now);
-        self.renew_snapshot();
+        self.remake_snapshot();
         Ok(())
     }
 
@@ -118,7 +118,7 @@ impl Node {
             .add(DropReason::RemovedPeer, waiting as u64);
         self.net.remove_peer(id, now);
         self.drain_net(now);
-        self.renew_snapshot();
+        self.remake_snapshot();
         true
     }
 
@@ -306,13 +306,26 @@ impl Node {
         }
     }
 
+    /// What `net` says of sessions changed, if it did.
     fn renew_snapshot(&mut self) {
+        let forwarding = self.net.forwarding();
+        if self.snapshot.is_of(&forwarding) {
+            return;
+        }
+        let snapshot = self.snapshot.next(forwarding, self.net.take_changed());
+        self.publish(snapshot);
+    }
+
+    /// The members changed: everything is looked up anew.
+    fn remake_snapshot(&mut self) {
+        self.net.take_changed();
         let version = self.snapshot.version() + 1;
-        self.snapshot = Arc::new(Snapshot::new(
-            version,
-            self.members.clone(),
-            self.net.forwarding(),
-        ));
+        let snapshot = Snapshot::new(version, self.members.clone(), self.net.forwarding());
+        self.publish(snapshot);
+    }
+
+    fn publish(&mut self, snapshot: Snapshot) {
+        self.snapshot = Arc::new(snapshot);
         self.events.push_back(NodeEvent::SnapshotChanged);
     }
 }

@@ -41,16 +41,17 @@ pub struct NodePeerStatus {
 impl Node {
     /// Everything at once.
     pub fn status(&self, now: Instant) -> NodeStatus {
-        let mut by_peer = self.net.status(now);
-        let status_of = |id| by_peer.iter().find(|status| status.peer == id).cloned();
-        let relays = self.relays.iter().filter_map(|relay| status_of(relay.id));
-        let relays = relays.collect();
-        let peers = self.members.peers().iter().map(|peer| {
-            let found = by_peer.iter().position(|status| status.peer == peer.id);
-            NodePeerStatus {
-                config: peer.clone(),
-                net: found.map(|at| by_peer.swap_remove(at)),
-            }
+        // In order of PeerId.
+        let all = self.net.status(now);
+        let status_of = |id: &PeerId| {
+            let at = all.binary_search_by_key(id, |status| status.peer).ok()?;
+            Some(all[at].clone())
+        };
+        let relays = self.relays.iter();
+        let relays = relays.filter_map(|relay| status_of(&relay.id)).collect();
+        let peers = self.members.peers().iter().map(|peer| NodePeerStatus {
+            config: peer.clone(),
+            net: status_of(&peer.id),
         });
         NodeStatus {
             id: self.net.peer_id(),
