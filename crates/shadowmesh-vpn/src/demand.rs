@@ -5,7 +5,7 @@
 //! waited longer than [`WAIT_MAX`] is a retransmission's older twin, and delivering it would only
 //! confuse whoever measures. A full queue loses its oldest packet, for the same reason.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use shadowmesh_wire::PeerId;
@@ -21,6 +21,8 @@ pub const WAIT_MAX: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub struct DemandQueue {
     waiting: BTreeMap<PeerId, VecDeque<Waiting>>,
+    /// Until when the oldest packet of each peer waits. Looked at with every input: many peers may be away.
+    oldest: BTreeSet<(Instant, PeerId)>,
     packets: usize,
 }
 
@@ -41,6 +43,7 @@ impl DemandQueue {
             return 1;
         }
         let full = queue.len() == PACKETS_PER_PEER_MAX || self.packets == PACKETS_MAX;
+        let before = queue.front().map(|oldest| oldest.until);
         if full {
             queue.pop_front();
         }
@@ -48,6 +51,8 @@ impl DemandQueue {
             until: now + WAIT_MAX,
             packet: packet.to_vec(),
         });
+        let after = queue.front().map(|oldest| oldest.until);
+        self.oldest_changed(peer, before, after);
         self.packets += usize::from(!full);
         usize::from(full)
     }
@@ -55,6 +60,7 @@ impl DemandQueue {
     /// Takes what waits for `peer`, in the order it came.
     pub fn take(&mut self, peer: &PeerId) -> impl Iterator<Item = Vec<u8>> {
         let queue = self.waiting.remove(peer).unwrap_or_default();
+        self.oldest_changed(*peer, queue.front().map(|oldest| oldest.until), None);
         self.packets -= queue.len();
         queue.into_iter().map(|w| w.packet)
     }
@@ -63,22 +69,32 @@ impl DemandQueue {
     #[must_use]
     pub fn expire(&mut self, now: Instant) -> usize {
         let before = self.packets;
-        self.waiting.retain(|_, queue| {
+        while let Some(&(until, peer)) = self.oldest.first()
+            && until <= now
+        {
+            let queue = self.waiting.entry(peer).or_default();
             while queue.pop_front_if(|w| w.until <= now).is_some() {
                 self.packets -= 1;
             }
-            !queue.is_empty()
-        });
+            let after = queue.front().map(|oldest| oldest.until);
+            if after.is_none() {
+                self.waiting.remove(&peer);
+            }
+            self.oldest_changed(peer, Some(until), after);
+        }
         before - self.packets
+    }
+
+    fn oldest_changed(&mut self, peer: PeerId, before: Option<Instant>, after: Option<Instant>) {
+        if before != after {
+            before.map(|until| self.oldest.remove(&(until, peer)));
+            after.map(|until| self.oldest.insert((until, peer)));
+        }
     }
 
     /// When the next packet will have waited too long.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.waiting
-            .values()
-            .filter_map(|queue| queue.front())
-            .map(|w| w.until)
-            .min()
+        self.oldest.first().map(|&(until, _)| until)
     }
 
     /// The peers something waits for.
@@ -137,6 +153,7 @@ mod tests {
             .sum();
         assert_eq!(lost, 100);
         assert_eq!(queue.expire(now + WAIT_MAX), PACKETS_MAX);
+        assert_eq!((queue.next_expiry(), queue.oldest.len()), (None, 0));
     }
 
     #[test]
