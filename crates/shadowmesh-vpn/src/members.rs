@@ -3,7 +3,7 @@
 //! the owner of an address is a matter of order.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::overlay::{derived, derived_ipv4};
@@ -17,6 +17,9 @@ use crate::route_table::{RouteTable, SamePrefix};
 pub struct Members {
     own_id: PeerId,
     own: Vec<(IpAddr, u8)>,
+    /// The same by version, without lengths: what is looked at for each packet.
+    own_v4: Vec<Ipv4Addr>,
+    own_v6: Vec<Ipv6Addr>,
     peers: Vec<NodePeer>,
     /// Values are indices into `peers`.
     numbers: BTreeMap<PeerId, usize>,
@@ -32,9 +35,18 @@ impl Members {
         peers: Vec<NodePeer>,
     ) -> Result<Self, ConfigError> {
         let own = own_addresses(&own_id, addresses)?;
+        let (mut own_v4, mut own_v6) = (Vec::new(), Vec::new());
+        for (address, _) in &own {
+            match address {
+                IpAddr::V4(v4) => own_v4.push(*v4),
+                IpAddr::V6(v6) => own_v6.push(*v6),
+            }
+        }
         let mut members = Self {
             own_id,
             own,
+            own_v4,
+            own_v6,
             peers: Vec::new(),
             numbers: BTreeMap::new(),
             routes: RouteTable::default(),
@@ -70,7 +82,10 @@ impl Members {
 
     /// Is `address` exactly one of ours? HOT PATH.
     pub fn is_own(&self, address: IpAddr) -> bool {
-        self.own.iter().any(|(own, _)| *own == address)
+        match address {
+            IpAddr::V4(v4) => self.own_v4.contains(&v4),
+            IpAddr::V6(v6) => self.own_v6.contains(&v6),
+        }
     }
 
     /// The networks of our own addresses.
