@@ -53,16 +53,15 @@ fn a_relay_is_full_when_it_has_the_clients_it_may_have() {
     });
 }
 
-/// For its figure: `cargo test -p shadowmesh-sim --test scenarios -- --ignored --nocapture a_thousand`.
 #[test]
-#[ignore = "takes a minute"]
 fn a_thousand_clients_fit_into_little_memory() {
     seeds::each("relay_crowd", 1, |seed| {
         let before = resident_bytes();
         let (world, relay, hosts) = crowd(seed, 1000, 1000);
         assert_eq!(connected(&world, &hosts), 1000);
         assert_eq!(world.host(relay).node().relay_totals().0, 1000);
-        let both_ends = (resident_bytes() - before) / 1000;
+        // Other tests of the same process may end meanwhile.
+        let both_ends = resident_bytes().saturating_sub(before) / 1000;
         println!("both ends of a client's session, and the client's node: {both_ends} bytes");
         assert!(both_ends < 512 * 1024);
     });
