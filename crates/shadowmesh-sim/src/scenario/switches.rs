@@ -24,8 +24,12 @@ const BEAT: Duration = Duration::from_millis(1);
 const PACKET_LEN: usize = 1400;
 /// How long a cut lasts.
 const CUT: Duration = Duration::from_secs(2);
-/// How long the stream goes on after a switch back.
-const AFTER: Duration = Duration::from_millis(300);
+/// How long the stream goes on before a cut and after a switch back.
+const AROUND: Duration = Duration::from_millis(300);
+/// Between two cuts there is only a packet now and then, for longer than a break is held against a way: each cut
+/// is like the first.
+const REST: Duration = Duration::from_secs(61);
+const REST_BEAT: Duration = Duration::from_millis(100);
 /// Within this a way that is sound again is used: it may have broken so often that it is trusted late.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -95,7 +99,9 @@ pub fn switches(plan: Plan) -> Switches {
     run.figures.migration = run.migration();
     let [mut to_relay, mut to_direct, mut breaks] = [const { Vec::new() }; 3];
     for _ in 0..plan.cycles {
+        run.rest();
         let first = run.pair.world.ledger.next_number();
+        run.stream(AROUND);
         let cut = run.pair.world.now();
         run.set_links(sound.losing(1.0));
         run.stream(CUT);
@@ -104,7 +110,7 @@ pub fn switches(plan: Plan) -> Switches {
         breaks.extend(run.pair.healed(cut));
         run.set_links(sound);
         run.go_straight();
-        run.stream(AFTER);
+        run.stream(AROUND);
         let end = run.pair.world.now();
         run.pair.world.run_for(10 * ROUND_TRIP);
         let (a, b) = (run.pair.a, run.pair.b);
@@ -151,6 +157,16 @@ impl Run {
             }
             world.send(*b, *a);
             world.run_for(BEAT);
+        }
+    }
+
+    fn rest(&mut self) {
+        let end = self.pair.world.now() + REST;
+        while self.pair.world.now() < end {
+            let Relayed { world, a, b, .. } = &mut self.pair;
+            world.send(*a, *b);
+            world.send(*b, *a);
+            world.run_for(REST_BEAT);
         }
     }
 
