@@ -94,42 +94,40 @@ pub fn ping(results: &Results) -> Verdict {
 /// best peer: where that is so, the tunnel must come close to the cable, and [`udp_gso`] has the
 /// multiple.
 pub fn udp(results: &Results) -> Verdict {
-    let mut parts = needed(results);
-    parts.extend([
-        multiple_or_cable(results, "paced_gbit_s", 2.0),
-        multiple(results, "flood_1300_gbit_s", 2.0),
-        multiple(results, "flood_64_kpacket_s", 2.0),
-        at_most(
-            "loss at 80 %, %",
-            results.median(AES, "paced_80_loss_percent"),
-            0.0,
-        ),
-    ]);
-    verdict(
-        results,
-        &[(AES, "paced_gbit_s"), (AES, "flood_64_kpacket_s")],
-        parts,
-    )
+    let paced = multiple_or_cable(results, "paced_gbit_s", 2.0);
+    let keys = [
+        "paced_gbit_s",
+        "flood_1300_gbit_s",
+        "flood_64_kpacket_s",
+        "paced_80_loss_percent",
+    ];
+    datagrams(results, paced, keys)
 }
 
 /// Datagrams in super-packets, as QUIC libraries hand them over.
 pub fn udp_gso(results: &Results) -> Verdict {
+    let paced = multiple(results, "paced_gso_gbit_s", 2.0);
+    let keys = [
+        "paced_gso_gbit_s",
+        "flood_1300_gso_gbit_s",
+        "flood_64_gso_kpacket_s",
+        "paced_gso_80_loss_percent",
+    ];
+    datagrams(results, paced, keys)
+}
+
+/// At a pace, as judged already, and without one.
+fn datagrams(results: &Results, paced: Part, keys: [&str; 4]) -> Verdict {
+    let [paced_key, flood_1300, flood_64, loss_at_80] = keys;
+    let loss = results.median(AES, loss_at_80);
     let mut parts = needed(results);
     parts.extend([
-        multiple(results, "paced_gso_gbit_s", 2.0),
-        multiple(results, "flood_1300_gso_gbit_s", 2.0),
-        multiple(results, "flood_64_gso_kpacket_s", 2.0),
-        at_most(
-            "loss at 80 %, %",
-            results.median(AES, "paced_gso_80_loss_percent"),
-            0.0,
-        ),
+        paced,
+        multiple(results, flood_1300, 2.0),
+        multiple(results, flood_64, 2.0),
+        at_most("loss at 80 %, %", loss, 0.0),
     ]);
-    verdict(
-        results,
-        &[(AES, "paced_gso_gbit_s"), (AES, "flood_64_gso_kpacket_s")],
-        parts,
-    )
+    verdict(results, &[(AES, paced_key), (AES, flood_64)], parts)
 }
 
 fn verdict(results: &Results, medians: &[(&str, &str)], mut parts: Vec<Part>) -> Verdict {

@@ -65,9 +65,9 @@ const RUST_WIREGUARD: &[&str] = &["--foreground", "--disable-drop-privileges"];
 pub const ALL: &[&dyn Contender] = &[
     &veth::Veth { offloads: true },
     &veth::Veth { offloads: false },
-    &shadowmesh::Aes,
-    &shadowmesh::ChaCha,
-    &shadowmesh::Quic,
+    &shadowmesh::AES,
+    &shadowmesh::CHACHA,
+    &shadowmesh::QUIC,
     &wireguard::WireGuard {
         program: "wireguard-go",
         arguments: &["--foreground"],
@@ -242,7 +242,7 @@ pub fn inner_v6(end: usize) -> Ipv6Addr {
 
 /// The row that everything is compared with.
 pub fn start_ours(stage: &Stage) -> Result<Tunnel, String> {
-    shadowmesh::Aes.start(stage)
+    shadowmesh::AES.start(stage)
 }
 
 /// Prints every contender and whether it is there.

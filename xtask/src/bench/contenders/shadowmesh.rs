@@ -7,16 +7,41 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+/// One way to set it up.
+pub struct Ours {
+    name: &'static str,
+    setup: &'static str,
+    cipher: &'static str,
+    data_plane: &'static str,
+}
+
 /// With AES-256-GCM, named and not measured, so that a row is what it says.
-pub struct Aes;
+pub const AES: Ours = Ours {
+    name: "shadowmesh",
+    setup: "AES-256-GCM",
+    cipher: "aes-256-gcm",
+    data_plane: "sealed",
+};
+
 /// With ChaCha20-Poly1305.
-pub struct ChaCha;
+pub const CHACHA: Ours = Ours {
+    name: "shadowmesh-chacha",
+    setup: "ChaCha20-Poly1305",
+    cipher: "chacha20-poly1305",
+    data_plane: "sealed",
+};
+
 /// The same packets as QUIC DATAGRAMs.
-pub struct Quic;
+pub const QUIC: Ours = Ours {
+    name: "shadowmesh-quic",
+    setup: "data_plane = \"quic\", AES-256-GCM",
+    cipher: "aes-256-gcm",
+    data_plane: "quic",
+};
 
-impl Contender for Aes {
+impl Contender for Ours {
     fn name(&self) -> &'static str {
-        "shadowmesh"
+        self.name
     }
 
     fn rank(&self) -> Rank {
@@ -24,69 +49,21 @@ impl Contender for Aes {
     }
 
     fn setup(&self) -> &'static str {
-        "AES-256-GCM"
+        self.setup
     }
 
     fn find(&self) -> Result<String, String> {
-        version()
+        Ok(format!("this tree, {}", env!("CARGO_PKG_VERSION")))
     }
 
     fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
-        start(stage, "aes-256-gcm", "sealed")
-    }
-}
-
-impl Contender for ChaCha {
-    fn name(&self) -> &'static str {
-        "shadowmesh-chacha"
-    }
-
-    fn rank(&self) -> Rank {
-        Rank::Ours
-    }
-
-    fn setup(&self) -> &'static str {
-        "ChaCha20-Poly1305"
-    }
-
-    fn find(&self) -> Result<String, String> {
-        version()
-    }
-
-    fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
-        start(stage, "chacha20-poly1305", "sealed")
-    }
-}
-
-impl Contender for Quic {
-    fn name(&self) -> &'static str {
-        "shadowmesh-quic"
-    }
-
-    fn rank(&self) -> Rank {
-        Rank::Ours
-    }
-
-    fn setup(&self) -> &'static str {
-        "data_plane = \"quic\", AES-256-GCM"
-    }
-
-    fn find(&self) -> Result<String, String> {
-        version()
-    }
-
-    fn start(&self, stage: &Stage) -> Result<Tunnel, String> {
-        start(stage, "aes-256-gcm", "quic")
+        start(stage, self.cipher, self.data_plane)
     }
 }
 
 /// The program under test.
 pub fn program() -> PathBuf {
     shell::target_dir().join("release/shadowmesh")
-}
-
-fn version() -> Result<String, String> {
-    Ok(format!("this tree, {}", env!("CARGO_PKG_VERSION")))
 }
 
 /// Both ends with the same cipher and data plane.
