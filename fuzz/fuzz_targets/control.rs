@@ -27,7 +27,7 @@ fn decode(stream: &[u8], piece: usize) -> (Vec<ControlMessage>, Option<ControlEr
     for bytes in stream.chunks(piece) {
         decoder.push(bytes);
         loop {
-            match decoder.next() {
+            match decoder.next_message() {
                 Ok(Some(message)) => messages.push(message),
                 Ok(None) => break,
                 Err(error) => return (messages, Some(error)),

@@ -104,7 +104,7 @@ impl DemandQueue {
 }
 
 #[cfg(test)]
-#[allow(
+#[expect(
     clippy::disallowed_methods,
     reason = "an Instant cannot be made but by reading the clock; the tests only count from it"
 )]

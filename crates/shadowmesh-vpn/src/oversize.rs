@@ -115,7 +115,7 @@ impl<'a> Fragments<'a> {
 }
 
 #[cfg(test)]
-#[allow(
+#[expect(
     clippy::disallowed_methods,
     reason = "an Instant cannot be made but by reading the clock; the test only counts from it"
 )]

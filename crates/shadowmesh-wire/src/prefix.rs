@@ -75,7 +75,7 @@ impl IpPrefix {
     }
 
     /// How many leading bits count.
-    #[allow(clippy::len_without_is_empty, reason = "a prefix is never empty")]
+    #[expect(clippy::len_without_is_empty, reason = "a prefix is never empty")]
     pub fn len(&self) -> u8 {
         self.len
     }

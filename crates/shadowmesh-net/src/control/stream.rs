@@ -105,7 +105,7 @@ impl ControlStream {
         quic: &mut Connection,
     ) -> Result<Option<ControlMessage>, StreamError> {
         loop {
-            if let Some(message) = self.decoder.next()? {
+            if let Some(message) = self.decoder.next_message()? {
                 return Ok(Some(message));
             }
             if self.ended {

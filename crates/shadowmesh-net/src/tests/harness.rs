@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Where the virtual clock begins; the value itself means nothing.
-#[allow(
+#[expect(
     clippy::disallowed_methods,
     reason = "an Instant can be had in no other way"
 )]

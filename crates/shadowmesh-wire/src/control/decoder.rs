@@ -11,10 +11,10 @@ use super::{ControlError, ControlMessage, MESSAGE_LEN_MAX, codec::PREFIX_LEN};
 /// ControlMessage::Bye { reason: 1 }.encode(&mut bytes).unwrap();
 /// let mut decoder = Decoder::default();
 /// for byte in bytes {
-///     assert_eq!(decoder.next(), Ok(None));
+///     assert_eq!(decoder.next_message(), Ok(None));
 ///     decoder.push(&[byte]);
 /// }
-/// assert_eq!(decoder.next(), Ok(Some(ControlMessage::Bye { reason: 1 })));
+/// assert_eq!(decoder.next_message(), Ok(Some(ControlMessage::Bye { reason: 1 })));
 /// ```
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -26,7 +26,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes the next bytes of the stream. Drain [`Self::next`] after every push: then no more than
+    /// Takes the next bytes of the stream. Drain [`Self::next_message`] after every push: then no more than
     /// one unfinished message stays behind.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.failed.is_some() {
@@ -39,11 +39,7 @@ impl Decoder {
 
     /// The next whole message; `None` when more bytes are needed. After an error every later call
     /// returns the same error.
-    #[allow(
-        clippy::should_implement_trait,
-        reason = "not an iterator: `None` here does not mean the end"
-    )]
-    pub fn next(&mut self) -> Result<Option<ControlMessage>, ControlError> {
+    pub fn next_message(&mut self) -> Result<Option<ControlMessage>, ControlError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
@@ -150,7 +146,7 @@ mod tests {
     }
 
     fn drain(decoder: &mut Decoder) -> Vec<ControlMessage> {
-        std::iter::from_fn(|| decoder.next().unwrap()).collect()
+        std::iter::from_fn(|| decoder.next_message().unwrap()).collect()
     }
 
     proptest! {
@@ -179,7 +175,7 @@ mod tests {
             let mut decoder = Decoder::default();
             for piece in pieces {
                 decoder.push(&piece);
-                while let Ok(Some(_)) = decoder.next() {}
+                while let Ok(Some(_)) = decoder.next_message() {}
             }
         }
 
@@ -191,7 +187,7 @@ mod tests {
             bytes[at] ^= flip;
             let mut decoder = Decoder::default();
             decoder.push(&bytes);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.next_message() {}
         }
     }
 
@@ -201,9 +197,9 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.push(&(MESSAGE_LEN_MAX as u16 + 1).to_be_bytes());
         let error = ControlError::TooLong(MESSAGE_LEN_MAX + 1);
-        assert_eq!(decoder.next(), Err(error));
+        assert_eq!(decoder.next_message(), Err(error));
         decoder.push(&[0, 0]);
-        assert_eq!(decoder.next(), Err(error));
+        assert_eq!(decoder.next_message(), Err(error));
 
         let share = vec![0; MESSAGE_LEN_MAX];
         let mut out = vec![9];
@@ -227,12 +223,15 @@ mod tests {
             decoder.push(&(message.len() as u16).to_be_bytes());
             decoder.push(message);
         }
-        assert_eq!(decoder.next(), Ok(Some(ControlMessage::Unknown(9999))));
         assert_eq!(
-            decoder.next(),
+            decoder.next_message(),
+            Ok(Some(ControlMessage::Unknown(9999)))
+        );
+        assert_eq!(
+            decoder.next_message(),
             Ok(Some(ControlMessage::RekeyConfirm { epoch: 7 }))
         );
-        assert_eq!(decoder.next(), Ok(None));
+        assert_eq!(decoder.next_message(), Ok(None));
     }
 
     // PROTOCOL SM-CT-2
@@ -258,7 +257,7 @@ mod tests {
         assert_eq!(old[4], 0x87);
         let mut decoder = Decoder::default();
         decoder.push(&old);
-        let Ok(Some(ControlMessage::Hello(hello))) = decoder.next() else {
+        let Ok(Some(ControlMessage::Hello(hello))) = decoder.next_message() else {
             panic!("an old Hello is still a Hello");
         };
         assert_eq!(hello.data_plane, None);
@@ -282,7 +281,7 @@ mod tests {
             message.encode(&mut bytes).unwrap();
             let mut decoder = Decoder::default();
             decoder.push(&bytes);
-            decoder.next()
+            decoder.next_message()
         };
         assert!(matches!(
             with(CANDIDATES_MAX),
@@ -295,7 +294,7 @@ mod tests {
     fn bytes_left_over_in_a_message_are_malformed() {
         let mut decoder = Decoder::default();
         decoder.push(&[0, 5, 0x82, 0x03, 0x81, 0x07, 0x00]);
-        assert_eq!(decoder.next(), Err(ControlError::Malformed));
+        assert_eq!(decoder.next_message(), Err(ControlError::Malformed));
     }
 
     #[test]

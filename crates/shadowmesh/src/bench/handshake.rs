@@ -159,19 +159,8 @@ impl Parties {
         })
     }
 
-    /// Configurations of one handshake, and the name the client connects to. Nothing of an earlier
-    /// one is left, or it would be resumed.
-    #[allow(
-        clippy::type_complexity,
-        reason = "three things that are taken apart where they are asked for"
-    )]
-    fn configs(
-        &self,
-    ) -> (
-        Arc<dyn crypto::ClientConfig>,
-        Arc<dyn crypto::ServerConfig>,
-        String,
-    ) {
+    /// Nothing of an earlier handshake is left, or it would be resumed.
+    fn configs(&self) -> Configs {
         match self {
             Parties::Ours {
                 client,
@@ -180,18 +169,30 @@ impl Parties {
                 short,
             } => {
                 client.forget(server_id);
-                (
-                    client.client(*server_id, *short),
-                    server.server(),
-                    server_name(server_id),
-                )
+                Configs {
+                    client: client.client(*server_id, *short),
+                    server: server.server(),
+                    server_name: server_name(server_id),
+                }
             }
             Parties::Classical(configs) => {
                 let (client, server) = configs.fresh();
-                (client, server, classical::SERVER_NAME.into())
+                Configs {
+                    client,
+                    server,
+                    server_name: classical::SERVER_NAME.into(),
+                }
             }
         }
     }
+}
+
+/// What one handshake needs.
+struct Configs {
+    client: Arc<dyn crypto::ClientConfig>,
+    server: Arc<dyn crypto::ServerConfig>,
+    /// What the client connects to.
+    server_name: String,
 }
 
 /// Everybody is a member; keys are told only where the short certificate is wanted.
@@ -257,18 +258,18 @@ const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(19
 
 impl Pair {
     fn new(parties: &Parties) -> Result<Self, HandshakeError> {
-        let (client_tls, server_tls, name) = parties.configs();
-        let mut server_config = ServerConfig::with_crypto(server_tls);
+        let configs = parties.configs();
+        let mut server_config = ServerConfig::with_crypto(configs.server);
         server_config.transport_config(transport());
-        let mut client_config = ClientConfig::new(client_tls);
+        let mut client_config = ClientConfig::new(configs.client);
         client_config.transport_config(transport());
 
         let now = Instant::now();
         let mut client = Side::new(None);
         let server = Side::new(Some(Arc::new(server_config)));
         client.spend(|side| {
-            let connected = side.endpoint.connect(now, client_config, SERVER, &name);
-            match connected {
+            let endpoint = &mut side.endpoint;
+            match endpoint.connect(now, client_config, SERVER, &configs.server_name) {
                 Ok(connection) => side.connection = Some(connection),
                 Err(error) => side.lost = Some(error.to_string()),
             }
