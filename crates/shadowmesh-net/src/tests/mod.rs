@@ -2,6 +2,7 @@
 
 mod bare;
 mod candidates;
+mod connectivity;
 mod data_plane;
 mod early_data;
 mod early_frames;

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use shadowmesh_net::ConnectivityTotals;
+use shadowmesh_net::{ConnectivityTotals, MIGRATION_BUCKETS_MS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -15,6 +15,46 @@ fn samples(text: &str) -> BTreeMap<&str, f64> {
             (name, value.parse().expect("a sample's value is a number"))
         })
         .collect()
+}
+
+/// Each family is announced once, before its samples, and these are named as its kind demands (OpenMetrics
+/// 1.0 §5).
+fn assert_well_formed(text: &str) {
+    let body = text.strip_suffix("# EOF\n").expect("the end is marked");
+    let mut families = BTreeMap::new();
+    let mut last = ("", "");
+    for line in body.lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            last = family.split_once(' ').expect("a family has a type");
+            assert_eq!(families.insert(last.0, last.1), None, "{line}");
+        } else if let Some(about) = line.strip_prefix("# ") {
+            let name = about.split(' ').nth(1);
+            assert_eq!(name, Some(last.0), "{line}");
+        } else {
+            let series = line.rsplit_once(' ').expect("a sample has a value").0;
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let suffix = name
+                .strip_prefix(last.0)
+                .expect("samples follow their family");
+            let suffixes: &[&str] = match last.1 {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "info" => &["_info"],
+                "histogram" => &["_bucket", "_count", "_sum"],
+                other => panic!("{other} is no type that is used here"),
+            };
+            assert!(suffixes.contains(&suffix), "{line}");
+            let labels = labels.strip_suffix('}').expect("labels end");
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let (name, value) = label.split_once('=').expect("a label has a value");
+                let is_word = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+                assert!(
+                    is_word(name) && value.starts_with('"') && value.ends_with('"'),
+                    "{line}"
+                );
+            }
+        }
+    }
 }
 
 fn report() -> MetricsReport {
@@ -63,10 +103,10 @@ fn the_promised_names_and_labels_are_there_with_their_values() {
         (r#"shadowmesh_p2p_connections_total{type="direct"}"#, 3.0),
         (r#"shadowmesh_p2p_connections_total{type="relay"}"#, 4.0),
         (r#"shadowmesh_p2p_migrations_total{status="success"}"#, 5.0),
-        (r#"shadowmesh_p2p_migrations_total{status="failed"}"#, 6.0),
+        (r#"shadowmesh_p2p_migrations_total{status="failure"}"#, 6.0),
         ("shadowmesh_p2p_fallbacks_total", 7.0),
         (r#"shadowmesh_p2p_retries_total{status="success"}"#, 8.0),
-        (r#"shadowmesh_p2p_retries_total{status="failed"}"#, 9.0),
+        (r#"shadowmesh_p2p_retries_total{status="failure"}"#, 9.0),
         ("shadowmesh_p2p_migration_duration_seconds_sum", 0.23),
         ("shadowmesh_p2p_migration_duration_seconds_count", 5.0),
         (
@@ -97,12 +137,23 @@ fn the_promised_names_and_labels_are_there_with_their_values() {
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} in\n{text}");
     }
-    assert!(
-        text.contains("# TYPE shadowmesh_p2p_connections counter"),
-        "{text}"
-    );
-    assert!(text.ends_with("# EOF\n"), "{text}");
+    assert_well_formed(&text);
     assert!(!text.contains("sm1"), "no PeerId is told: {text}");
+}
+
+#[test]
+fn a_bucket_of_the_histogram_holds_all_that_took_no_longer() {
+    let text = text::of(report());
+    let name = "shadowmesh_p2p_migration_duration_seconds_bucket{le=\"";
+    let buckets = samples(&text).into_iter().filter_map(|(series, count)| {
+        let bound = series.strip_prefix(name)?.strip_suffix("\"}")?;
+        Some((bound.parse::<f64>().expect("a bound is a number"), count))
+    });
+    let mut buckets: Vec<(f64, f64)> = buckets.collect();
+    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert_eq!(buckets.len(), MIGRATION_BUCKETS_MS.len() + 1);
+    assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{buckets:?}");
+    assert_eq!(buckets.last(), Some(&(f64::INFINITY, 5.0)));
 }
 
 /// Sends these bytes and reads until the endpoint closes.

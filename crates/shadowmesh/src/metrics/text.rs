@@ -60,7 +60,7 @@ impl Report {
             "shadowmesh_p2p_migrations",
             "Moves from a relay to a direct path",
             "status",
-            [("success", migrations), ("failed", migrations_failed)],
+            [("success", migrations), ("failure", migrations_failed)],
         )?;
         out.counter(
             "shadowmesh_p2p_fallbacks",
@@ -71,7 +71,7 @@ impl Report {
             "shadowmesh_p2p_retries",
             "Later searches for a better path",
             "status",
-            [("success", retries_succeeded), ("failed", retries_failed)],
+            [("success", retries_succeeded), ("failure", retries_failed)],
         )?;
         out.histogram(
             "shadowmesh_p2p_migration_duration",
