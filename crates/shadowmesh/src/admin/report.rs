@@ -51,6 +51,13 @@ pub struct NodeReport {
     pub memory_kib: u64,
 }
 
+impl NodeReport {
+    /// Whether it has no part in any network and only relays for others.
+    pub fn only_relays(&self) -> bool {
+        self.device.addresses.is_empty()
+    }
+}
+
 /// An underlay address of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressReport {
@@ -313,4 +320,115 @@ pub struct QueueReport {
     pub len: usize,
     /// Messages it may hold; what comes beyond is dropped and counted.
     pub limit: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn names(of: &impl Serialize) -> Vec<String> {
+        let Value::Object(fields) = serde_json::to_value(of).unwrap() else {
+            panic!("a report is an object")
+        };
+        fields.keys().cloned().collect()
+    }
+
+    /// Scripts live by these: a name may come, and none may go or change.
+    #[test]
+    fn what_json_calls_things_stays_as_it_is() {
+        let way = PathReport {
+            kind: PathKind::Direct,
+            remote: None,
+            relay: None,
+            relay_name: None,
+            local: None,
+            rtt_us: None,
+            mtu: None,
+        };
+        let peer = PeerReport {
+            id: String::new(),
+            name: None,
+            state: PeerState::Idle,
+            problem: None,
+            path: None,
+            epoch: None,
+            cipher: None,
+            data_plane: None,
+            allowed_ips: Vec::new(),
+            traffic: TrafficReport::default(),
+            session_age_ms: None,
+            key_age_ms: None,
+            resumed: None,
+            observed: None,
+        };
+        let relay = RelayReport {
+            id: String::new(),
+            name: None,
+            state: PeerState::Idle,
+            problem: None,
+            path: None,
+            observed: None,
+        };
+        let address = AddressReport {
+            address: "192.0.2.1:1".parse().unwrap(),
+            kind: AddressKind::Host,
+            seen_by: 0,
+        };
+        for (found, promised) in [
+            (
+                names(&NodeReport::default()),
+                "addresses cipher_speeds cpu_ms device drops handshakes listen memory_kib peer_id peers_total \
+                 peers_up pid relaying relays traffic uptime_ms version",
+            ),
+            (
+                names(&peer),
+                "allowed_ips cipher data_plane epoch id key_age_ms name observed path problem resumed \
+                 session_age_ms state traffic",
+            ),
+            (names(&way), "kind local mtu relay relay_name remote rtt_us"),
+            (names(&relay), "id name observed path problem state"),
+            (names(&address), "address kind seen_by"),
+            (names(&RelayingReport::default()), "bytes clients datagrams"),
+            (
+                names(&TrafficReport::default()),
+                "bytes_in bytes_out packets_in packets_out",
+            ),
+            (names(&DeviceReport::default()), "addresses mtu name"),
+            (names(&HandshakeReport::default()), "kem sign verify"),
+            (
+                names(&CipherSpeeds::default()),
+                "aes_256_gcm chacha20_poly1305",
+            ),
+            (names(&DoctorReport::default()), "node peers ways"),
+        ] {
+            let mut found = found;
+            found.sort_unstable();
+            assert_eq!(found.join(" "), promised);
+        }
+        let words = (
+            [
+                AddressKind::Host,
+                AddressKind::Mapped,
+                AddressKind::Observed,
+            ],
+            [PeerState::Idle, PeerState::Connecting, PeerState::Up],
+            [PathKind::Direct, PathKind::Relay, PathKind::Web],
+            [
+                WayState::Untried,
+                WayState::Unanswered,
+                WayState::Proven,
+                WayState::Broken,
+            ],
+        );
+        assert_eq!(
+            serde_json::to_value(words).unwrap(),
+            serde_json::json!([
+                ["host", "mapped", "observed"],
+                ["idle", "connecting", "up"],
+                ["direct", "relay", "web"],
+                ["untried", "unanswered", "proven", "broken"],
+            ])
+        );
+    }
 }

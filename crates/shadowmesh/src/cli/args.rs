@@ -1,11 +1,6 @@
 //! The command line, as clap sees it. Values of configuration keys stay text here: the
 //! configuration understands them, so that an error reads the same wherever the value came from.
 
-#![allow(
-    rustdoc::broken_intra_doc_links,
-    reason = "the doc comments here are help texts, where [[peer]] is no link"
-)]
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,6 +86,9 @@ pub enum Verb {
   shadowmesh up --state-dir ./a --listen 127.0.0.1:5001 \\
       --peer id=sm1…,name=vps,address=192.0.2.7:4433
 
+The timers are also SHADOWMESH_P2P_RETRY_INTERVAL, SHADOWMESH_P2P_HEALTH_CHECK_INTERVAL and
+SHADOWMESH_P2P_CONNECT_TIMEOUT in the environment; any other key is SHADOWMESH_SECTION_KEY.
+
 Needs the right to create a network device: root, or CAP_NET_ADMIN. Ctrl-C or `shadowmesh down`
 stops it and takes its addresses and routes away; what a killed node left is cleaned at next start.")]
     Up(Box<UpArgs>),
@@ -108,12 +106,12 @@ apply; the rest does not. A node that is a member of the mesh relays by `[relay]
     #[command(after_help = "Example:
   shadowmesh down --state-dir ./a")]
     Down,
-    /// This machine's PeerId, its addresses, and a [[peer]] block for the other machines
+    /// This machine's PeerId, its addresses, and a `[[peer]]` block for the other machines
     #[command(after_help = "Makes the identity when there is none yet. Example:
   shadowmesh id >> peers-of-the-others.toml
   shadowmesh id --json | jq -r .peer_id")]
     Id,
-    /// The running node: device, traffic, drops by reason
+    /// The running node: addresses, device, sessions, relays, traffic, drops by reason
     #[command(after_help = "Example:
   shadowmesh status --json | jq .drops")]
     Status,
@@ -176,9 +174,8 @@ outside its namespaces and a temporary directory, and exits 0 only if all went w
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Configuration keys")]
 pub struct UpArgs {
-    /// node.listen: UDP address to bind; may repeat [default: 0.0.0.0:4433 and [::]:4433]
-    #[arg(long, value_name = "IP:PORT")]
-    pub listen: Vec<String>,
+    #[command(flatten)]
+    pub listening: ListenArgs,
     /// device.mode [default: tun]
     #[arg(long, value_name = "MODE")]
     pub device_mode: Option<String>,
@@ -224,19 +221,10 @@ pub struct UpArgs {
     /// relay.client_mbit, for each client and each way [default: 1000]
     #[arg(long, value_name = "MBIT")]
     pub relay_client_mbit: Option<String>,
-    /// A [[relay.use]] instead of those of the file, as id=sm1…,addresses=203.0.113.5:4433; may
+    /// A `[[relay.use]]` instead of those of the file, as id=sm1…,addresses=203.0.113.5:4433; may
     /// repeat
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub relay_use: Vec<String>,
-    /// web.listen, TCP address for WebSocket over TLS; may repeat [default: none]
-    #[arg(long, value_name = "IP:PORT")]
-    pub web_listen: Vec<String>,
-    /// web.certificate, PEM file [default: self-signed, made at start]
-    #[arg(long, value_name = "FILE")]
-    pub web_certificate: Option<String>,
-    /// web.key, PEM file with the certificate's private key
-    #[arg(long, value_name = "FILE")]
-    pub web_key: Option<String>,
     /// web.proxy for streams of our own, http://[NAME:PASSWORD@]HOST:PORT or none [default: that of
     /// HTTPS_PROXY]
     #[arg(long, value_name = "URL")]
@@ -259,34 +247,18 @@ pub struct UpArgs {
     /// paths.lan_discovery, whether peers are looked for by multicast: true, false [default: true]
     #[arg(long, value_name = "BOOL")]
     pub lan_discovery: Option<String>,
-    /// metrics.listen, TCP address of the Prometheus endpoint, or a port of this machine only
-    /// [default: none]
-    #[arg(long, value_name = "IP:PORT")]
-    pub metrics_listen: Option<String>,
-    /// A [[peer]] instead of those of the file, as id=sm1…,name=vps,address=192.0.2.7:4433; may
+    /// A `[[peer]]` instead of those of the file, as id=sm1…,name=vps,address=192.0.2.7:4433; may
     /// repeat
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub peer: Vec<String>,
 }
 
-/// The flags of `up` that concern a relay, by shorter names.
+/// Where a node listens, which a relay does as well.
 #[derive(Clone, Debug, Default, Args)]
-pub struct RelayArgs {
+pub struct ListenArgs {
     /// node.listen: UDP address to bind; may repeat [default: 0.0.0.0:4433 and [::]:4433]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Vec<String>,
-    /// relay.allow, for whom: any, or PeerIds; may repeat [default: any]
-    #[arg(long, value_name = "ID")]
-    pub allow: Vec<String>,
-    /// relay.clients_max, 1 to 10000 [default: 1000]
-    #[arg(long, value_name = "N")]
-    pub clients_max: Option<String>,
-    /// relay.clients_per_source, of these from one address, 1 to 10000 [default: a quarter]
-    #[arg(long, value_name = "N")]
-    pub clients_per_source: Option<String>,
-    /// relay.client_mbit, for each client and each way [default: 1000]
-    #[arg(long, value_name = "MBIT")]
-    pub client_mbit: Option<String>,
     /// web.listen, TCP address for WebSocket over TLS, such as 0.0.0.0:443; may repeat [default: none]
     #[arg(long, value_name = "IP:PORT")]
     pub web_listen: Vec<String>,
@@ -302,20 +274,36 @@ pub struct RelayArgs {
     pub metrics_listen: Option<String>,
 }
 
+/// The flags of `up` that concern a relay, by shorter names.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Configuration keys")]
+pub struct RelayArgs {
+    #[command(flatten)]
+    pub listening: ListenArgs,
+    /// relay.allow, for whom: any, or PeerIds; may repeat [default: any]
+    #[arg(long, value_name = "ID")]
+    pub allow: Vec<String>,
+    /// relay.clients_max, 1 to 10000 [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub clients_max: Option<String>,
+    /// relay.clients_per_source, of these from one address, 1 to 10000 [default: a quarter]
+    #[arg(long, value_name = "N")]
+    pub clients_per_source: Option<String>,
+    /// relay.client_mbit, for each client and each way [default: 1000]
+    #[arg(long, value_name = "MBIT")]
+    pub client_mbit: Option<String>,
+}
+
 impl RelayArgs {
     /// As `up` would take them.
     pub fn as_up(&self) -> UpArgs {
         UpArgs {
-            listen: self.listen.clone(),
+            listening: self.listening.clone(),
             relay_enabled: Some("true".into()),
             relay_allow: self.allow.clone(),
             relay_clients_max: self.clients_max.clone(),
             relay_clients_per_source: self.clients_per_source.clone(),
             relay_client_mbit: self.client_mbit.clone(),
-            web_listen: self.web_listen.clone(),
-            web_certificate: self.web_certificate.clone(),
-            web_key: self.web_key.clone(),
-            metrics_listen: self.metrics_listen.clone(),
             ..UpArgs::default()
         }
     }
@@ -386,7 +374,7 @@ impl UpArgs {
         let one = |flag, text: &Option<String>| text.iter().map(|t| (flag, t.clone())).collect();
         let many = |flag, texts: &Vec<String>| texts.iter().map(|t| (flag, t.clone())).collect();
         let all: [Vec<(&'static str, String)>; 29] = [
-            many("--listen", &self.listen),
+            many("--listen", &self.listening.listen),
             one("--device-mode", &self.device_mode),
             one("--device-name", &self.device_name),
             many("--device-address", &self.device_address),
@@ -403,9 +391,9 @@ impl UpArgs {
             one("--relay-clients-per-source", &self.relay_clients_per_source),
             one("--relay-client-mbit", &self.relay_client_mbit),
             many("--relay-use", &self.relay_use),
-            many("--web-listen", &self.web_listen),
-            one("--web-certificate", &self.web_certificate),
-            one("--web-key", &self.web_key),
+            many("--web-listen", &self.listening.web_listen),
+            one("--web-certificate", &self.listening.web_certificate),
+            one("--web-key", &self.listening.web_key),
             one("--web-proxy", &self.web_proxy),
             one("--web-use", &self.web_use),
             one("--retry-interval", &self.retry_interval),
@@ -413,7 +401,7 @@ impl UpArgs {
             one("--connect-timeout", &self.connect_timeout),
             one("--port-mapping", &self.port_mapping),
             one("--lan-discovery", &self.lan_discovery),
-            one("--metrics-listen", &self.metrics_listen),
+            one("--metrics-listen", &self.listening.metrics_listen),
             many("--peer", &self.peer),
         ];
         all.concat()
@@ -425,6 +413,7 @@ mod tests {
     use super::*;
     use crate::config::schema;
     use clap::CommandFactory;
+    use std::collections::BTreeSet;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -451,6 +440,34 @@ mod tests {
         passed.sort();
         expected.sort();
         assert_eq!(passed, expected);
+    }
+
+    #[test]
+    fn the_readme_has_a_row_for_every_key_and_for_nothing_else() {
+        let readme = include_str!("../../../../README.md");
+        let table = readme.split_once("| section | key |").expect("a table").1;
+        let rows = table.lines().skip(2);
+        let (mut section, mut listed) = ("", BTreeSet::new());
+        for row in rows.take_while(|row| row.starts_with('|')) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            if !cells[1].is_empty() {
+                section = cells[1];
+            }
+            let keys = cells[2].split(", ");
+            listed.extend(keys.map(|key| format!("{section} {key}")));
+        }
+        let sections = schema::SECTIONS.into_iter().chain(schema::LISTS);
+        let known = sections.flat_map(|section| {
+            let keys = section.keys.iter();
+            keys.map(|key| format!("`{}` `{}`", section.bracketed(), key.name))
+        });
+        assert_eq!(listed, known.collect());
+        for section in schema::SECTIONS {
+            let names = section.keys.iter().map(|key| section.variables(key));
+            for other in names.flat_map(|names| names.into_iter().skip(1)) {
+                assert!(readme.contains(&other), "{other}");
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `shadowmesh config check`
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shadowmesh_io::web::WebUrl;
 use shadowmesh_net::{DataPlane, RelayAllow};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::traffic_class::OuterDscp;
@@ -32,6 +34,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
             "file": loaded.file,
             "warnings": loaded.warnings,
             "state_dir": loaded.config.node.state_dir,
+            "listen": loaded.config.node.listen,
             "peer_id": own.map(|own| own.to_string()),
             "addresses": addresses,
             "session": session_report(&loaded.config),
@@ -40,7 +43,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
             "web": web_report(&loaded.config.web),
             "paths": paths_report(&loaded.config.paths),
             "metrics": loaded.config.metrics.listen,
-            "peers": loaded.config.peers.len(),
+            "peers": loaded.config.peers.iter().map(peer_report).collect::<Value>(),
         }));
     } else {
         print_text(&loaded, addresses);
@@ -148,16 +151,10 @@ fn relay(relay: &RelayConfig) -> String {
         }
     };
     let used = relay.uses.iter().map(|relay| {
-        let web = relay.web.iter().map(ToString::to_string);
-        let at: Vec<String> = relay
-            .addresses
-            .iter()
-            .map(ToString::to_string)
-            .chain(web)
-            .collect();
-        match at.is_empty() {
-            true => short_id(&relay.id.to_string()),
-            false => format!("{} at {}", short_id(&relay.id.to_string()), at.join(", ")),
+        let id = short_id(&relay.id.to_string());
+        match reached_at(&relay.addresses, relay.web.as_ref()) {
+            None => id,
+            Some(at) => format!("{id} at {at}"),
         }
     });
     let used: Vec<String> = used.collect();
@@ -251,6 +248,18 @@ fn device_report(config: &Config) -> Value {
     })
 }
 
+fn peer_report(peer: &PeerConfig) -> Value {
+    let allowed_ips: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
+    json!({
+        "id": peer.id.to_string(),
+        "name": peer.name,
+        "address": peer.address,
+        "web": peer.web.as_ref().map(ToString::to_string),
+        "allowed_ips": allowed_ips,
+        "data_plane": data_plane(peer.data_plane),
+    })
+}
+
 fn relay_report(relay: &RelayConfig) -> Value {
     let allow = match &relay.allow {
         RelayAllow::Any => json!("any"),
@@ -294,7 +303,8 @@ fn table(peers: &[PeerConfig]) -> Table {
         table.row([
             peer.name.clone().unwrap_or_else(|| "-".into()),
             short_id(&peer.id.to_string()),
-            reached_at(peer),
+            reached_at(&peer.address, peer.web.as_ref())
+                .unwrap_or_else(|| "it must call us".into()),
             joined(&peer.allowed_ips),
             data_plane(peer.data_plane).into(),
         ]);
@@ -302,18 +312,10 @@ fn table(peers: &[PeerConfig]) -> Table {
     table
 }
 
-fn reached_at(peer: &PeerConfig) -> String {
-    let web = peer.web.iter().map(ToString::to_string);
-    let known: Vec<String> = peer
-        .address
-        .iter()
-        .map(ToString::to_string)
-        .chain(web)
-        .collect();
-    match known.is_empty() {
-        true => "it must call us".into(),
-        false => known.join(", "),
-    }
+fn reached_at(addresses: &[SocketAddr], web: Option<&WebUrl>) -> Option<String> {
+    let udp = addresses.iter().map(ToString::to_string);
+    let known: Vec<String> = udp.chain(web.map(ToString::to_string)).collect();
+    (!known.is_empty()).then(|| known.join(", "))
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {

@@ -57,7 +57,7 @@ fn running(report: &NodeReport) -> String {
 
 fn device(report: &NodeReport) -> String {
     let device = &report.device;
-    if device.addresses.is_empty() {
+    if report.only_relays() {
         return "none: it only relays for others".into();
     }
     let addresses = device.addresses.join(", ");
@@ -106,6 +106,7 @@ fn relays(report: &NodeReport) -> String {
         })
         .collect();
     match relays.is_empty() {
+        true if report.only_relays() => "none: it is one itself".into(),
         true => "none: add [[relay.use]] to reach peers behind NATs at once".into(),
         false => relays.join(", "),
     }

@@ -32,8 +32,14 @@ pub fn run(global: &Global, args: &DoctorArgs) -> Result<(), Failure> {
     } else {
         output::line("network");
         output::print(&text(&network));
-        output::line("\npeers");
-        output::print(&text(&peers));
+        let only_relays = facts
+            .node
+            .as_ref()
+            .is_some_and(|node| node.node.only_relays());
+        if !only_relays {
+            output::line("\npeers");
+            output::print(&text(&peers));
+        }
     }
     match is_well {
         true => Ok(()),

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use super::Finding;
 use super::facts::{Facts, observations, relay_name};
-use crate::admin::report::{AddressKind, DoctorReport, PathKind, PathReport, PeerState};
+use crate::admin::report::{
+    AddressKind, DoctorReport, NodeReport, PathKind, PathReport, PeerState,
+};
+use crate::cli::addresses::is_public;
 use crate::cli::output::{duration, rtt};
 
 /// What our own longest frame takes with the default `mtu`: paths that carry it never cut anything.
@@ -61,6 +64,12 @@ impl Mapping {
 
 /// All of them, from the inside out.
 pub fn findings(facts: &Facts) -> Vec<Finding> {
+    if let Some(report) = &facts.node
+        && report.node.only_relays()
+    {
+        let found = vec![relaying(&report.node), public_address(&report.node)];
+        return found.into_iter().chain(clock(facts)).collect();
+    }
     let mut found = vec![node(facts), udp(facts), ipv6(facts)];
     if let Some(report) = &facts.node {
         let mapping = Mapping::of(report);
@@ -100,6 +109,25 @@ fn node(facts: &Facts) -> Finding {
             ),
         )
         .next("start it (`shadowmesh up`), give it some seconds, and ask again"),
+    }
+}
+
+fn relaying(node: &NodeReport) -> Finding {
+    let clients = node.relaying.unwrap_or_default().clients;
+    let time = duration(Duration::from_millis(node.uptime_ms));
+    Finding::good(
+        "relay",
+        format!("runs for {time} and has {clients} clients"),
+    )
+}
+
+/// Whether others can reach a relay: it has nobody to ask.
+fn public_address(node: &NodeReport) -> Finding {
+    let mut own = node.addresses.iter().map(|known| known.address);
+    match own.find(|address| is_public(address.ip())) {
+        Some(public) => Finding::good("address", format!("{public} is public")),
+        None => Finding::note("address", "none of this machine's own is public")
+            .next("let the router pass its UDP port on to it, and write the router's address in [[relay.use]]"),
     }
 }
 

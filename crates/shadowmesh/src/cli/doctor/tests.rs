@@ -64,13 +64,12 @@ fn facts() -> Facts {
         config::tests::two_peers(),
         id(9)
     );
-    let mut node = DoctorReport {
-        peers: vec![
-            peer("vps", Some(PathKind::Direct), Some(OUTSIDE)),
-            peer("laptop", Some(PathKind::Direct), Some(OUTSIDE)),
-        ],
-        ..DoctorReport::default()
-    };
+    let mut node = DoctorReport::default();
+    node.node.device.addresses = vec!["10.100.1.5/16".into()];
+    node.peers = vec![
+        peer("vps", Some(PathKind::Direct), Some(OUTSIDE)),
+        peer("laptop", Some(PathKind::Direct), Some(OUTSIDE)),
+    ];
     node.node.relays = vec![relay(Some(OUTSIDE))];
     node.node.addresses = vec![AddressReport {
         address: OWN.parse().unwrap(),
@@ -268,6 +267,32 @@ fn without_a_node_it_says_so_and_tells_who_answers() {
     assert_eq!(about(&peers, "laptop").level, Level::Note);
     facts.udp[0].took = None;
     assert_eq!(about(&peers::findings(&facts), "vps").level, Level::Bad);
+}
+
+#[test]
+fn a_bare_relay_is_told_whether_others_can_reach_it_and_nothing_of_ways() {
+    let mut facts = facts();
+    *node(&mut facts) = DoctorReport::default();
+    facts.config.peers.clear();
+    let own = |address: &str| AddressReport {
+        address: address.parse().unwrap(),
+        kind: AddressKind::Host,
+        seen_by: 0,
+    };
+    node(&mut facts).node.addresses = vec![own(OWN)];
+    let found = network::findings(&facts);
+    let names: Vec<&str> = found.iter().map(|finding| &*finding.about).collect();
+    assert_eq!(names, ["relay", "address"]);
+    assert_eq!(found[1].level, Level::Note);
+    node(&mut facts)
+        .node
+        .addresses
+        .push(own("198.51.100.5:4433"));
+    let found = about(&network::findings(&facts), "address");
+    assert_eq!(
+        (found.level, &*found.says),
+        (Level::Good, "198.51.100.5:4433 is public")
+    );
 }
 
 #[test]
