@@ -1,16 +1,23 @@
-//! A datagram as a stranger may send it: header of a sealed frame, inner frame, probe, IP packet.
+//! A datagram as a stranger may send it: header of a sealed frame, inner frame, probe, envelope of a
+//! relay, IP packet, beacon on the local network.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use shadowmesh_crypto::LanBeacon;
+use shadowmesh_wire::PeerId;
+use shadowmesh_wire::beacon::{self, Beacon};
+use shadowmesh_wire::envelope::{self, LABEL_LEN};
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::ip::IpPacket;
 use shadowmesh_wire::probe::Probe;
 use shadowmesh_wire::sealed::{self, HEADER_LEN};
+use shadowmesh_wire::way::{Label, Way};
 
 fuzz_target!(|datagram: &[u8]| {
     header(datagram);
     inner(datagram);
+    beacon(datagram);
 });
 
 fn header(datagram: &[u8]) {
@@ -61,6 +68,37 @@ fn inner(frame: &[u8]) {
                 assert_eq!(packet.source().is_ipv4(), packet.destination().is_ipv4());
             }
         }
+        Ok(InnerType::RelayEnvelope | InnerType::Relayed) => passed_on(frame, body),
         _ => {}
     }
+}
+
+/// A relay changes the type and the label, and nothing else.
+fn passed_on(frame: &[u8], body: &[u8]) {
+    let Some((to, datagram)) = envelope::decode(body) else {
+        assert!(body.len() < LABEL_LEN);
+        return;
+    };
+    let from = Label(!to.0);
+    let mut passed = frame.to_vec();
+    assert!(envelope::readdress(&mut passed, from));
+    assert_eq!(passed[0], u8::from(InnerType::Relayed));
+    assert_eq!(envelope::decode(&passed[1..]), Some((from, datagram)));
+    for way in [Way::Relayed { slot: 1, label: to }, Way::Stream(to.0)] {
+        assert_eq!(Way::of(way.address()), way);
+    }
+}
+
+fn beacon(datagram: &[u8]) {
+    let Some(heard) = Beacon::parse(datagram) else {
+        assert_ne!(datagram.len(), beacon::LEN);
+        return;
+    };
+    assert_eq!(heard.to_bytes(), datagram);
+    let [known, other] = [7, 8].map(|byte| LanBeacon::of(&PeerId::from_bytes([byte; 32])));
+    // Sixteen bytes of HMAC are not found by chance.
+    assert_eq!(known.open(&heard), None);
+    let port = u16::from_be_bytes(heard.port);
+    let said = known.make(port, heard.nonce);
+    assert_eq!((known.open(&said), other.open(&said)), (Some(port), None));
 }

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use shadowmesh_crypto::Identity;
 use shadowmesh_net::{Net, NetConfig, NetEvent, PeerConfig, Received};
+use shadowmesh_wire::PeerId;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -23,16 +24,7 @@ static FIRST_PACKETS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let now = Instant::now();
     let mut stranger = net(1, now);
     let victim = IDENTITIES[0].peer_id();
-    stranger.add_peer(
-        PeerConfig {
-            id: victim,
-            addresses: vec![VICTIM],
-            known_key: None,
-            data_plane: Default::default(),
-            relay: false,
-        },
-        now,
-    );
+    stranger.add_peer(peer(victim, VICTIM), now);
     stranger.connect(&victim, now);
     std::iter::from_fn(|| stranger.poll_transmit())
         .map(|transmit| transmit.contents)
@@ -51,16 +43,7 @@ fuzz_target!(|input: &[u8]| {
     // A peer that it calls, so that there are a connection, ids and addresses to hit.
     let friend = IDENTITIES[1].peer_id();
     let address = SocketAddr::from(([192, 0, 2, 9], 4433));
-    victim.add_peer(
-        PeerConfig {
-            id: friend,
-            addresses: vec![address],
-            known_key: None,
-            data_plane: Default::default(),
-            relay: false,
-        },
-        now,
-    );
+    victim.add_peer(peer(friend, address), now);
     victim.connect(&friend, now);
     drain(&mut victim);
     let mut rest = input;
@@ -97,6 +80,16 @@ fn net(which: usize, now: Instant) -> Net {
         which as u64,
     );
     Net::new(config, now).expect("the default configuration is valid")
+}
+
+fn peer(id: PeerId, address: SocketAddr) -> PeerConfig {
+    PeerConfig {
+        id,
+        addresses: vec![address],
+        known_key: None,
+        data_plane: Default::default(),
+        relay: false,
+    }
 }
 
 /// A real first packet with some of its bytes changed, as pairs of place and value say.

@@ -215,6 +215,11 @@ impl Snapshot {
         }
     }
 
+    /// All sessions, also those with relays that are no members.
+    pub fn forwarding(&self) -> &Forwarding {
+        &self.forwarding
+    }
+
     /// Whether a peer with a session is at this address, as far as an address says.
     pub fn knows(&self, remote: SocketAddr) -> bool {
         self.forwarding.knows(remote)

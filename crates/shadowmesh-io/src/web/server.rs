@@ -21,10 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_websockets::ServerBuilder;
 
 use super::site::{self, Answer, Served};
-use super::stream::{Boxed, WebStream, limits, tune};
+use super::stream::{WebStream, tune};
 use super::{ServerError, tls};
 
 /// Connections at once, streams among them. Each costs a descriptor, of which a process has 1024 by default,
@@ -227,10 +226,7 @@ fn stream(upgraded: Upgraded, place: Place) -> Option<WebStream> {
         .ok()
         .filter(|parts| parts.read_buf.is_empty())?;
     debug_assert!(read_buf.is_empty());
-    let (config, limits) = limits();
-    let builder = ServerBuilder::new().config(config).limits(limits);
-    let socket = builder.serve(Box::new(io.into_inner()) as Boxed);
-    Some(WebStream::new(socket, Some(place)))
+    Some(WebStream::serve_in(Box::new(io.into_inner()), Some(place)))
 }
 
 /// Who has a place.

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_websockets::{Config, Limits, Message, WebSocketStream};
+use tokio_websockets::{Config, Limits, Message, ServerBuilder, WebSocketStream};
 
 use super::server::Place;
 use super::{MESSAGE_LEN_MAX, WebError};
@@ -61,6 +61,18 @@ pub(super) fn limits() -> (Config, Limits) {
 }
 
 impl WebStream {
+    /// The server's side of a connection on which the client has asked for a stream and was told yes.
+    pub fn serve(connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self::serve_in(Box::new(connection), None)
+    }
+
+    /// The same for one that has a place among those of its source.
+    pub(super) fn serve_in(connection: Boxed, place: Option<Place>) -> Self {
+        let (config, limits) = limits();
+        let builder = ServerBuilder::new().config(config).limits(limits);
+        Self::new(builder.serve(connection), place)
+    }
+
     pub(super) fn new(socket: WebSocketStream<Boxed>, place: Option<Place>) -> Self {
         Self {
             socket,
