@@ -46,23 +46,17 @@ fuzz_target!(|input: &[u8]| {
     victim.add_peer(peer(friend, address), now);
     victim.connect(&friend, now);
     drain(&mut victim);
-    let mut rest = input;
-    for _ in 0..STEPS_MAX {
-        let Some(([kind, len], bytes)) = rest.split_first_chunk::<2>() else {
-            break;
-        };
-        let (bytes, after) = bytes.split_at(usize::from(*len).min(bytes.len()));
-        rest = after;
+    for (kind, len, bytes) in shadowmesh_fuzz::steps(input).take(STEPS_MAX) {
         let from = match kind & 3 {
             0 => address,
-            n => SocketAddr::from(([198, 51, 100, n], 1000 + u16::from(*kind))),
+            n => SocketAddr::from(([198, 51, 100, n], 1000 + u16::from(kind))),
         };
         match kind >> 6 {
             0 => deliver(&mut victim, from, bytes, now),
-            1 => deliver(&mut victim, from, &tampered(*kind, bytes), now),
+            1 => deliver(&mut victim, from, &tampered(kind, bytes), now),
             2 => victim.handle_inner(&friend, Received::from_remote(from), bytes, now),
             _ => {
-                now += Duration::from_millis(u64::from(*len) * 20);
+                now += Duration::from_millis(u64::from(len) * 20);
                 while victim.poll_timeout().is_some_and(|(at, _)| at <= now) {
                     victim.handle_timeout(now);
                     drain(&mut victim);

@@ -34,14 +34,8 @@ const STRANGER: SocketAddr = SocketAddr::new(
 
 fuzz_target!(|input: &[u8]| {
     let mut stage = Stage::new();
-    let mut rest = input;
-    for _ in 0..STEPS_MAX {
-        let Some(([kind, len], bytes)) = rest.split_first_chunk::<2>() else {
-            break;
-        };
-        let (bytes, after) = bytes.split_at(usize::from(*len).min(bytes.len()));
-        rest = after;
-        stage.act(*kind, bytes);
+    for (kind, _, bytes) in shadowmesh_fuzz::steps(input).take(STEPS_MAX) {
+        stage.act(kind, bytes);
     }
     stage.judge();
 });
