@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shadowmesh_net::{ConnectivityTotals, MIGRATION_BUCKETS_MS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,15 +21,19 @@ fn samples(text: &str) -> BTreeMap<&str, f64> {
 /// 1.0 §5).
 fn assert_well_formed(text: &str) {
     let body = text.strip_suffix("# EOF\n").expect("the end is marked");
-    let mut families = BTreeMap::new();
+    let mut families = BTreeSet::new();
     let mut last = ("", "");
     for line in body.lines() {
-        if let Some(family) = line.strip_prefix("# TYPE ") {
-            last = family.split_once(' ').expect("a family has a type");
-            assert_eq!(families.insert(last.0, last.1), None, "{line}");
-        } else if let Some(about) = line.strip_prefix("# ") {
-            let name = about.split(' ').nth(1);
-            assert_eq!(name, Some(last.0), "{line}");
+        if let Some(about) = line.strip_prefix("# ") {
+            let mut words = about.splitn(3, ' ');
+            let (what, name, rest) = (words.next(), words.next().unwrap(), words.next());
+            if name != last.0 {
+                assert!(families.insert(name), "{name} comes in two places");
+                last = (name, "");
+            }
+            if what == Some("TYPE") {
+                last.1 = rest.expect("a family has a type");
+            }
         } else {
             let series = line.rsplit_once(' ').expect("a sample has a value").0;
             let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
