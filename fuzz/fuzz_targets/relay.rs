@@ -19,7 +19,6 @@ use shadowmesh_sim::{HostConfig, HostId, NatKind, World};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::{ControlMessage, Decoder};
 use shadowmesh_wire::envelope;
-use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::sealed::{HEADER_LEN, TAG_LEN};
 use shadowmesh_wire::way::Label;
 
