@@ -55,6 +55,7 @@ impl<T: Copy + Eq> RouteTable<T> {
     }
 
     /// The value of the longest prefix that contains `address`. HOT PATH.
+    #[inline]
     pub fn get(&self, address: IpAddr) -> Option<T> {
         match address {
             IpAddr::V4(a) => self.v4.get(u32::from(a)),
@@ -154,6 +155,7 @@ impl<A: Address, T: Copy + Eq> Cuts<A, T> {
         self.values.push(value);
     }
 
+    #[inline]
     fn get(&self, address: A) -> Option<T> {
         let after = self.firsts.partition_point(|first| *first <= address);
         // Before the first cut there is no prefix at all.
