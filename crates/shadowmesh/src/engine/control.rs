@@ -222,7 +222,12 @@ impl Control {
         let now = Instant::now();
         match news {
             News::Addresses(addresses) => self.node.set_own_addresses(addresses, now),
-            News::Changed => self.node.network_changed(now),
+            News::Changed => {
+                self.node.network_changed(now);
+                if let Some(streams) = &self.streams {
+                    streams.network_changed();
+                }
+            }
             News::Heard(heard) => self.node.learn_address(&heard.peer, heard.address, now),
         }
         None

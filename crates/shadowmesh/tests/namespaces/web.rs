@@ -12,10 +12,16 @@ use shadowmesh::lab::config::RelaySettings;
 use shadowmesh::lab::web::{self, Passes, SERVER, TAKES_STREAMS, WebLab};
 use shadowmesh::lab::{Family, LabNode, PORT, wait_until};
 use shadowmesh_io::lab::{NatBox, NatBoxConfig, NatBoxKind, privileged};
+use shadowmesh_io::netlink::Handle;
 use shadowmesh_io::netns::Netns;
 use tempfile::TempDir;
 
 use crate::support::REACHABLE_MAX;
+
+/// Another address behind the router.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 7, 1, 77);
+/// So long a stream may be silent before that alone ends it (SM-WS-6).
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A laboratory that prints what its nodes said if the test fails.
 struct TestWebLab {
@@ -113,6 +119,30 @@ fn a_stream_that_ended_is_opened_again() {
         lab.server.start().unwrap();
         let took = lab.reached(2 * REACHABLE_MAX).unwrap();
         println!("reached again {took:?} after the other's restart");
+        lab.both_say_web();
+    });
+}
+
+// PROTOCOL SM-WS-6
+#[test]
+fn a_stream_that_led_from_an_address_that_is_gone_is_opened_again_before_its_silence_tells() {
+    let name = "web::a_stream_that_led_from_an_address_that_is_gone_is_opened_again_before_its_silence_tells";
+    privileged(name, || {
+        let mut lab = TestWebLab::build(Passes::NoUdp);
+        lab.bring_up("");
+        lab.client.netns.run(|| {
+            let netlink = Handle::new().unwrap();
+            let routes = netlink.routes().unwrap();
+            let way_out = routes.into_iter().find(|route| route.via.is_some());
+            let way_out = way_out.expect("the router leads out");
+            let uplink = way_out.index.expect("it has a device");
+            let old = lab.client.underlay_v4.into();
+            netlink.del_address(uplink, old, 24).unwrap();
+            netlink.add_address(uplink, ELSEWHERE.into(), 24).unwrap();
+            netlink.add_route(&way_out).unwrap();
+        });
+        let took = lab.reached(SILENCE_MAX / 2).unwrap();
+        println!("reached again {took:?} after the change of address");
         lab.both_say_web();
     });
 }

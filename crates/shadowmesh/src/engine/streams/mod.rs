@@ -34,7 +34,7 @@ use shadowmesh_io::web::{
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::way::Way;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{self, Instant, Interval};
 
 use super::{Shared, priority};
@@ -60,6 +60,10 @@ mod timing {
     // PROTOCOL SM-WS-6
     /// Silence after which it is gone.
     pub const DEAD_AFTER: Duration = Duration::from_secs(60);
+    // PROTOCOL SM-WS-6
+    /// After the host's network changed the other side of a stream of ours is asked, and answers within this,
+    /// or the stream led through what is gone. A handshake of TLS takes two of these round trips.
+    pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
     // PROTOCOL SM-WS-6
     /// A message that has not left after so long will be of no use when it does: that is 35 kbit/s at most,
     /// less than a handshake needs. Longer than a mobile network is dark on its way from cell to cell.
@@ -137,6 +141,8 @@ pub fn secret_path(id: &PeerId) -> String {
 /// The streams, for control. Dropping it ends them all.
 pub struct Streams {
     wishes: BTreeMap<PeerId, Arc<Wish>>,
+    /// Tells keepers and streams that the host's network changed.
+    changes: watch::Sender<()>,
     events: mpsc::Receiver<StreamEvent>,
     thread: Option<thread::JoinHandle<()>>,
     /// Dropped to end the thread.
@@ -153,6 +159,7 @@ impl Streams {
         let wishes: BTreeMap<_, _> = config.targets.iter().map(wish).collect();
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let (alive, ended) = oneshot::channel();
+        let (changes, changed) = watch::channel(());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -161,12 +168,14 @@ impl Streams {
             arrivals: Mutex::new(Arrivals::new(shared.clone())),
             ids: AtomicU64::new(1),
             events: events_in,
+            changes: changed,
         });
         let all = wishes.clone();
         let thread = thread::Builder::new().name("streams".into());
         let thread = thread.spawn(move || run(&runtime, config, &all, &carrier, ended))?;
         Ok(Some(Self {
             wishes,
+            changes,
             events,
             thread: Some(thread),
             alive: Some(alive),
@@ -180,6 +189,12 @@ impl Streams {
             wish.renew();
             true
         })
+    }
+
+    /// A link, an address or a route of the host changed: streams of ours that lead nowhere are ended, and
+    /// opened again at once.
+    pub fn network_changed(&self) {
+        self.changes.send_replace(());
     }
 
     /// The next event. Never returns once the thread is gone.
@@ -297,11 +312,18 @@ struct Keeper {
 
 impl Keeper {
     async fn run(self) {
+        let mut changes = self.carrier.changes.clone();
         let mut pause = timing::PAUSE_FIRST;
         loop {
             self.wish.wait().await;
+            changes.mark_unchanged();
             let proxy = self.proxy.as_ref();
-            match self.client.connect(&self.url, &self.path, proxy).await {
+            let opened = tokio::select! {
+                opened = self.client.connect(&self.url, &self.path, proxy) => opened,
+                // It may lead through what is gone.
+                Ok(()) = changes.changed() => continue,
+            };
+            match opened {
                 Ok(stream) => {
                     let since = Instant::now();
                     tracing::debug!(peer = %self.peer, "a stream by WebSocket stands");
@@ -319,8 +341,11 @@ impl Keeper {
                     tracing::debug!(peer = %self.peer, %error, "no stream by WebSocket");
                 }
             }
-            time::sleep(pause).await;
-            pause = (2 * pause).min(timing::PAUSE_LAST);
+            tokio::select! {
+                () = time::sleep(pause) => pause = (2 * pause).min(timing::PAUSE_LAST),
+                // Also one during the life of the stream: it may be what ended it.
+                Ok(()) = changes.changed() => pause = timing::PAUSE_FIRST,
+            }
         }
     }
 }
@@ -332,6 +357,8 @@ struct Carrier {
     /// The number of the next stream.
     ids: AtomicU64,
     events: mpsc::Sender<StreamEvent>,
+    /// The host's network changed.
+    changes: watch::Receiver<()>,
 }
 
 impl Carrier {
@@ -353,7 +380,26 @@ impl Carrier {
             times: Times::new(now),
             tick: time::interval(timing::TICK),
         };
-        let ended = poll_fn(|cx| exchange.poll(self, ours.map(|(_, wish)| wish), cx)).await;
+        let wish = ours.map(|(_, wish)| wish);
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        let ended = loop {
+            let asked = exchange.times.asked;
+            let answer_due = asked.map_or(now, |asked| asked + timing::ANSWER_WITHIN);
+            tokio::select! {
+                ended = poll_fn(|cx| exchange.poll(self, wish, cx)) => break ended,
+                Ok(()) = changes.changed(), if wish.is_some() => {
+                    if let Err(error) = exchange.ask() {
+                        break error.into();
+                    }
+                }
+                () = time::sleep_until(answer_due), if asked.is_some() => {
+                    if let Err(end) = exchange.times.answered() {
+                        break end;
+                    }
+                }
+            }
+        };
         tracing::debug!(%address, reason = %ended, "a stream ended");
         poll_fn(|cx| {
             exchange.stream.close(cx);
@@ -388,6 +434,11 @@ enum End {
     Bundle(shadowmesh_wire::bundle::BundleError),
     #[error("silence for {:?}", timing::DEAD_AFTER)]
     Dead,
+    #[error(
+        "no answer within {:?} after the network changed",
+        timing::ANSWER_WITHIN
+    )]
+    Unanswered,
     #[error("nothing left for {:?}", timing::STALLED_AFTER)]
     Stalled,
     #[error("no session within {:?}", timing::SESSION_WITHIN)]
@@ -410,6 +461,8 @@ struct Times {
     opened: Instant,
     /// The last sign of life.
     heard: Instant,
+    /// When the other side was asked whether the stream outlived a change of the host's network.
+    asked: Option<Instant>,
     /// The last message with datagrams, either way.
     used: Instant,
     /// Since when a message of ours has been waiting to leave.
@@ -423,6 +476,7 @@ impl Times {
         Self {
             opened: now,
             heard: now,
+            asked: None,
             used: now,
             stalled: None,
             carries: false,
@@ -451,6 +505,15 @@ impl Times {
         Ok(())
     }
 
+    /// The time for the answer is over: whether there was one.
+    // PROTOCOL SM-WS-6
+    fn answered(&mut self) -> Result<(), End> {
+        match self.asked.take() {
+            Some(asked) if self.heard < asked => Err(End::Unanswered),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the other side is to be asked for a sign of life.
     // PROTOCOL SM-WS-6
     fn is_quiet(&self, now: Instant) -> bool {
@@ -462,6 +525,12 @@ impl Times {
 const TURN_MAX: usize = 16;
 
 impl Exchange {
+    /// The host's network changed: is the other side still there?
+    fn ask(&mut self) -> Result<(), WebError> {
+        self.times.asked = Some(Instant::now());
+        self.stream.ping()
+    }
+
     /// Does what can be done; ready when the stream has ended.
     fn poll(&mut self, carrier: &Carrier, wish: Option<&Wish>, cx: &mut Context<'_>) -> Poll<End> {
         match self.turn(carrier, wish, cx) {
@@ -576,5 +645,17 @@ mod tests {
         assert!(times.judge(None, at(300)).is_ok());
         assert!(times.judge(Some(&Wish::new(true)), at(300)).is_ok());
         assert!(matches!(times.judge(Some(&spare), at(300)), Err(End::Idle)));
+    }
+
+    // PROTOCOL SM-WS-6
+    #[test]
+    fn a_stream_ends_on_which_nothing_comes_after_the_network_changed() {
+        let start = Instant::now();
+        let mut times = Times::new(start);
+        times.asked = Some(start + Duration::from_secs(1));
+        assert!(matches!(times.answered(), Err(End::Unanswered)));
+        times.asked = Some(start + Duration::from_secs(1));
+        times.heard = start + Duration::from_secs(2);
+        assert!(times.answered().is_ok() && times.asked.is_none());
     }
 }
