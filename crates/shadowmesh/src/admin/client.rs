@@ -43,12 +43,20 @@ pub fn request(
     let mut line = serde_json::to_vec(request).expect("requests are plain data");
     line.push(b'\n');
     stream.write_all(&line)?;
-    if matches!(request, Request::Status | Request::Peers | Request::Doctor) {
+    if is_answered_at_once(request) {
         stream.set_read_timeout(Some(ANSWER_MAX))?;
     }
     Ok(BufReader::new(stream)
         .lines()
         .map(|line| serde_json::from_str(&line?).map_err(ClientError::NotUnderstood)))
+}
+
+/// The others take as long as a peer, a measurement or the end of everything takes.
+fn is_answered_at_once(request: &Request) -> bool {
+    match request {
+        Request::Status | Request::Peers | Request::Doctor | Request::Retry => true,
+        Request::Ping { .. } | Request::BenchPrepare { .. } | Request::Down => false,
+    }
 }
 
 fn connect_error(state_dir: &Path, error: io::Error) -> ClientError {
@@ -59,5 +67,28 @@ fn connect_error(state_dir: &Path, error: io::Error) -> ClientError {
         }
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed { state_dir },
         _ => ClientError::Broken(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_hangs_keeps_nobody_waiting_for_what_is_answered_at_once() {
+        let at_once = [
+            Request::Status,
+            Request::Peers,
+            Request::Doctor,
+            Request::Retry,
+        ];
+        assert!(at_once.iter().all(is_answered_at_once));
+        let ping = Request::Ping {
+            peer: "vps".into(),
+            count: 3,
+            interval_ms: 10,
+            timeout_ms: 60_000,
+        };
+        assert!(!is_answered_at_once(&ping) && !is_answered_at_once(&Request::Down));
     }
 }
