@@ -167,6 +167,11 @@ pub enum NetEvent {
         /// To whom.
         peer: PeerId,
     },
+    /// A probe of a session came by this stream in a QUIC packet. Of sealed frames whoever opens them knows.
+    StreamCarries {
+        /// Where it came from, as the host names the stream.
+        address: SocketAddr,
+    },
     /// Of the local ports opened to send from, only these are still wanted.
     SocketsDone {
         /// Their numbers.
@@ -195,7 +200,9 @@ impl NetEvent {
             | NetEvent::WantStream { peer }
             | NetEvent::Control { peer, .. } => Some(*peer),
             NetEvent::LearnedKey(key) => Some(key.peer_id()),
-            NetEvent::ForwardingChanged | NetEvent::SocketsDone { .. } => None,
+            NetEvent::ForwardingChanged
+            | NetEvent::StreamCarries { .. }
+            | NetEvent::SocketsDone { .. } => None,
         }
     }
 }

@@ -66,6 +66,9 @@ impl Net {
             return;
         };
         session.liveness.heard(now);
+        if way == Way::Quic {
+            self.output.carried(received.remote);
+        }
         match probe.kind {
             ProbeKind::Request => {
                 self.answer(way, key, path, probe, now);

@@ -1,9 +1,11 @@
 //! What waits to be fetched by the parent.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::way::Way;
 
 use super::publish::Published;
 use crate::event::{NetEvent, Received, Transmit};
@@ -62,6 +64,16 @@ impl Output {
     pub(super) fn event(&mut self, event: NetEvent) {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
+        }
+    }
+
+    /// A probe of a session came from there in a QUIC packet. Said once of those that come together, or a peer
+    /// that floods them would crowd out other events.
+    pub(super) fn carried(&mut self, address: SocketAddr) {
+        let said = |event: &NetEvent| matches!(event, NetEvent::StreamCarries { address: last } if *last == address);
+        let is_stream = matches!(Way::of(address), Way::Stream(_));
+        if is_stream && !self.events.back().is_some_and(said) {
+            self.event(NetEvent::StreamCarries { address });
         }
     }
 

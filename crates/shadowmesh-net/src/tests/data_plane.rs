@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use shadowmesh_wire::control::{ControlMessage, Hello};
 use shadowmesh_wire::sealed::{ReceiverIndex, receiver_index};
+use shadowmesh_wire::way::Way;
 
 use super::bare::Bare;
 use super::harness::{Flight, Kind, World, ms};
@@ -296,6 +297,35 @@ fn what_the_path_does_not_take_is_dropped_oldest_first_and_counted() {
     }
     let dropped = world.drops(0, DropReason::QuicQueueFull);
     assert!((1_000..4_000).contains(&dropped), "{dropped}");
+}
+
+// PROTOCOL SM-WS-6
+#[test]
+fn a_stream_is_told_of_by_the_probes_of_a_session_that_come_by_it_in_quic_packets() {
+    let mut world = World::pair_with(10, [DataPlane::Quic, DataPlane::Quic]);
+    world.join(0, 1);
+    let [ours, theirs, other] = [3, 8, 9].map(|id| Way::Stream(id).address());
+    let (peer, now) = (world.id(1), world.now);
+    world.nodes[0].net.learn_address(&peer, ours, now);
+    world.collect(0);
+    let leaves = |flight: &&Flight| flight.target == ours;
+    let probe = world
+        .log
+        .iter()
+        .rfind(leaves)
+        .expect("a probe")
+        .data
+        .clone();
+    let mut forged = probe.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    let target = world.nodes[1].address;
+    world.inject(other, target, forged);
+    world.inject(theirs, target, probe);
+    world.run(ms(20));
+    let told = |of: fn(&NetEvent) -> bool| world.count(1, of);
+    assert_eq!(told(|e| matches!(e, NetEvent::StreamCarries { .. })), 1);
+    let by_theirs = |event: &NetEvent| matches!(event, NetEvent::StreamCarries { address } if *address == theirs);
+    assert_eq!(world.count(1, by_theirs), 1);
 }
 
 // PROTOCOL SM-PA-2
