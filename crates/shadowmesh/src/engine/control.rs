@@ -368,6 +368,7 @@ impl Control {
                     streams.want(&peer);
                 }
             }
+            NetEvent::StreamCarries { address } => self.shared.links.streams().mark(address),
             NetEvent::SocketsDone { keep } => {
                 if let Err(error) = self.shared.links.extra().close_all_but(&keep) {
                     tracing::debug!(%error, "sockets that are not needed stay open");

@@ -58,7 +58,8 @@ mod timing {
     /// hours, in practice minutes) forget in.
     pub const PING_AFTER: Duration = Duration::from_secs(20);
     // PROTOCOL SM-WS-6
-    /// Silence after which it is gone.
+    /// Silence after which it is gone; and how long one that came in may go without anything of a session, which
+    /// has a probe on every way at least each 25 s.
     pub const DEAD_AFTER: Duration = Duration::from_secs(60);
     // PROTOCOL SM-WS-6
     /// After the host's network changed the other side of a stream of ours is asked, and answers within this,
@@ -368,7 +369,7 @@ impl Carrier {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let address = Way::Stream(id).address();
         let table = self.shared.links.streams();
-        let outgoing = table.open(id);
+        let outgoing = table.open(id, &self.shared.drops);
         if let Some((peer, _)) = ours {
             self.tell(StreamEvent::Up { peer, address }).await;
         }
@@ -408,7 +409,7 @@ impl Carrier {
         .await;
         table.remove(id);
         self.tell(StreamEvent::Down { address }).await;
-        exchange.times.carries
+        exchange.times.carried.is_some()
     }
 
     async fn tell(&self, event: StreamEvent) {
@@ -441,7 +442,7 @@ enum End {
     Unanswered,
     #[error("nothing left for {:?}", timing::STALLED_AFTER)]
     Stalled,
-    #[error("no session within {:?}", timing::SESSION_WITHIN)]
+    #[error("it carries no session")]
     NoSession,
     #[error("nothing to carry")]
     Idle,
@@ -467,8 +468,8 @@ struct Times {
     used: Instant,
     /// Since when a message of ours has been waiting to leave.
     stalled: Option<Instant>,
-    /// A session has been carried.
-    carries: bool,
+    /// The last that came of a session.
+    carried: Option<Instant>,
 }
 
 impl Times {
@@ -479,7 +480,7 @@ impl Times {
             asked: None,
             used: now,
             stalled: None,
-            carries: false,
+            carried: None,
         }
     }
 
@@ -494,8 +495,11 @@ impl Times {
         if stalled.is_some_and(|stalled| stalled >= timing::STALLED_AFTER) {
             return Err(End::Stalled);
         }
-        let waits = wish.is_none() && !self.carries;
-        if waits && since(self.opened) >= timing::SESSION_WITHIN {
+        let without_session = match self.carried {
+            None => since(self.opened) >= timing::SESSION_WITHIN,
+            Some(at) => since(at) >= timing::DEAD_AFTER,
+        };
+        if wish.is_none() && without_session {
             return Err(End::NoSession);
         }
         let is_spare = wish.is_some_and(|wish| !wish.always);
@@ -546,10 +550,10 @@ impl Exchange {
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         while self.tick.poll_tick(cx).is_ready() {
-            self.check(carrier, wish)?;
+            self.check(wish)?;
         }
         for _ in 0..TURN_MAX {
-            let sent = self.send(carrier, cx)?;
+            let sent = self.send(cx)?;
             let received = self.receive(carrier, cx)?;
             if !sent && !received {
                 return Ok(());
@@ -560,10 +564,13 @@ impl Exchange {
         Ok(())
     }
 
-    fn check(&mut self, carrier: &Carrier, wish: Option<&Wish>) -> Result<(), End> {
+    fn check(&mut self, wish: Option<&Wish>) -> Result<(), End> {
         let now = Instant::now();
+        if self.outgoing.take_mark() {
+            self.carried(now);
+        }
         self.times.judge(wish, now)?;
-        self.outgoing.expire(&carrier.shared.drops, now.into_std());
+        self.outgoing.expire(now.into_std());
         if self.times.is_quiet(now) {
             self.stream.ping()?;
         }
@@ -571,15 +578,14 @@ impl Exchange {
     }
 
     /// Hands over the next message if the last one is on its way; whether there was one.
-    fn send(&mut self, carrier: &Carrier, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let now = Instant::now();
         if self.stream.poll_sent(cx)?.is_pending() {
             self.times.stalled.get_or_insert(now);
             return Ok(false);
         }
         self.times.stalled = None;
-        let drops = &carrier.shared.drops;
-        let Poll::Ready(message) = self.outgoing.poll_pop(cx, drops, now.into_std()) else {
+        let Poll::Ready(message) = self.outgoing.poll_pop(cx, now.into_std()) else {
             return Ok(false);
         };
         self.times.used = now;
@@ -591,17 +597,22 @@ impl Exchange {
         let Poll::Ready(incoming) = self.stream.poll_receive(cx) else {
             return Ok(false);
         };
-        let times = &mut self.times;
-        times.heard = Instant::now();
+        let now = Instant::now();
+        self.times.heard = now;
         if let Incoming::Message(mut message) = incoming.ok_or(End::Closed)?? {
-            times.used = times.heard;
-            let of_session = carrier.receive(self.address, &mut message)?;
-            if of_session && !times.carries {
-                times.carries = true;
-                self.stream.vouch();
+            self.times.used = now;
+            if carrier.receive(self.address, &mut message)? {
+                self.carried(now);
             }
         }
         Ok(true)
+    }
+
+    /// Something of a session came.
+    fn carried(&mut self, now: Instant) {
+        if self.times.carried.replace(now).is_none() {
+            self.stream.vouch();
+        }
     }
 }
 
@@ -630,7 +641,7 @@ mod tests {
         assert!(times.judge(None, at(14)).is_ok());
         assert!(matches!(times.judge(None, at(15)), Err(End::NoSession)));
         assert!(times.judge(Some(&spare), at(15)).is_ok());
-        times.carries = true;
+        times.carried = Some(at(10));
         assert!(times.judge(None, at(15)).is_ok());
 
         times.stalled = Some(at(5));
@@ -641,7 +652,11 @@ mod tests {
         assert!(times.judge(None, at(59)).is_ok());
         assert!(matches!(times.judge(None, at(60)), Err(End::Dead)));
 
+        // It answers pings for ever, and its session has ended.
         times.heard = at(300);
+        assert!(times.judge(None, at(69)).is_ok());
+        assert!(matches!(times.judge(None, at(70)), Err(End::NoSession)));
+        times.carried = Some(at(275));
         assert!(times.judge(None, at(300)).is_ok());
         assert!(times.judge(Some(&Wish::new(true)), at(300)).is_ok());
         assert!(matches!(times.judge(Some(&spare), at(300)), Err(End::Idle)));

@@ -7,7 +7,8 @@
 //! still goes on with what is fresh.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -16,19 +17,22 @@ use bytes::BytesMut;
 use shadowmesh_io::udp::{SendFault, Transmit};
 use shadowmesh_net::{DropCounters, DropReason};
 use shadowmesh_wire::bundle;
+use shadowmesh_wire::way::Way;
 
 /// Bytes that may wait while the oldest of them are young: two turns of a sender, and some.
 const BYTES_MAX: usize = 512 * 1024;
-/// So many may wait in any case: a line of 10 Mbit/s takes 50 ms for them.
+/// So many may wait in any case, whatever else waits: a line of 10 Mbit/s takes 50 ms for them. The 768 streams
+/// that a server holds (SM-WS-7) keep 48 MiB so if all stand still, and as much again where control floods them.
 const BYTES_ALWAYS: usize = 64 * 1024;
 /// Beyond that nothing more is taken behind what has waited so long: the line is slow, and what waits longer is
 /// only delay.
 const AGE_MAX: Duration = Duration::from_millis(20);
 /// Room that data leaves for what control sends: handshakes and probes must pass a line that is full.
 const BYTES_FOR_CONTROL: usize = 64 * 1024;
-/// In all queues together: what 64 streams hold that stand still with their queues full. Streams share lines
-/// (an uplink, a proxy), so they stand still together, and hundreds of them must not take the memory of the
-/// process.
+/// In all queues together, of what each has beyond [`BYTES_ALWAYS`]: what 64 streams hold that stand still with
+/// their queues full. Streams share lines (an uplink, a proxy), so they stand still together, and hundreds of
+/// them must not take the memory of the process. First come, first served; so who takes it all takes from others
+/// only what they need to be fast.
 const ALL_BYTES_MAX: usize = 64 * BYTES_MAX;
 /// And the room that data leaves there.
 const ALL_BYTES_FOR_CONTROL: usize = 64 * BYTES_FOR_CONTROL;
@@ -51,10 +55,13 @@ pub enum Kind {
 pub struct Outgoing {
     queue: Mutex<Queue>,
     all: Arc<AllBytes>,
+    drops: Arc<DropCounters>,
+    /// Control found something of a session in what came by this stream, see [`StreamTable::mark`].
+    mark: AtomicBool,
 }
 
-/// Bytes in the queues of all streams. Limit: [`ALL_BYTES_MAX`] and [`ALL_BYTES_FOR_CONTROL`], and what
-/// threads add in the same moment.
+/// Bytes in the queues of all streams, of each those beyond [`BYTES_ALWAYS`]. Limit: [`ALL_BYTES_MAX`] and
+/// [`ALL_BYTES_FOR_CONTROL`], control's own room in each queue, and what threads add in the same moment.
 #[derive(Default)]
 struct AllBytes(AtomicUsize);
 
@@ -84,15 +91,18 @@ impl Outgoing {
             return Err(SendFault::TooBig);
         }
         let mut queue = self.lock();
+        self.drop_stale(&mut queue, now);
         let mut taken = Ok(());
         for datagram in run.contents.chunks(stride) {
             let len = bundle::len_with(datagram.len());
-            if !self.all.admits(len, kind) || !queue.admits(len, kind, now) {
+            let more = beyond_always(queue.bytes + len) - beyond_always(queue.bytes);
+            let fits = queue.has_own_room(len, kind) || self.all.admits(more, kind);
+            if !fits || !queue.admits(len, kind, now) {
                 taken = Err(SendFault::Full);
                 break;
             }
             queue.push(datagram, run.contents.len(), now);
-            self.all.0.fetch_add(len, Ordering::Relaxed);
+            self.all.0.fetch_add(more, Ordering::Relaxed);
         }
         let task = queue.task.take();
         drop(queue);
@@ -103,14 +113,9 @@ impl Outgoing {
     }
 
     /// The next message that is not stale; the task is woken when there is one.
-    pub fn poll_pop(
-        &self,
-        cx: &mut Context<'_>,
-        drops: &DropCounters,
-        now: Instant,
-    ) -> Poll<BytesMut> {
+    pub fn poll_pop(&self, cx: &mut Context<'_>, now: Instant) -> Poll<BytesMut> {
         let mut queue = self.lock();
-        self.drop_stale(&mut queue, drops, now);
+        self.drop_stale(&mut queue, now);
         match self.take_first(&mut queue) {
             Some(message) => Poll::Ready(message.bytes),
             None => {
@@ -120,26 +125,33 @@ impl Outgoing {
         }
     }
 
-    /// To be called now and then while nothing leaves.
-    pub fn expire(&self, drops: &DropCounters, now: Instant) {
-        self.drop_stale(&mut self.lock(), drops, now);
+    /// To be called now and then while nothing leaves, or comes.
+    pub fn expire(&self, now: Instant) {
+        self.drop_stale(&mut self.lock(), now);
+    }
+
+    /// Whether control has marked the stream since it was asked last.
+    pub fn take_mark(&self) -> bool {
+        self.mark.swap(false, Ordering::Relaxed)
     }
 
     // PROTOCOL SM-WS-8
-    fn drop_stale(&self, queue: &mut Queue, drops: &DropCounters, now: Instant) {
+    fn drop_stale(&self, queue: &mut Queue, now: Instant) {
         let is_stale =
             |message: &Message| now.saturating_duration_since(message.since) >= STALE_AFTER;
         while queue.messages.front().is_some_and(is_stale) {
             if let Some(stale) = self.take_first(queue) {
-                drops.add(DropReason::TransmitBacklog, stale.datagrams);
+                self.drops.add(DropReason::TransmitBacklog, stale.datagrams);
             }
         }
     }
 
     fn take_first(&self, queue: &mut Queue) -> Option<Message> {
         let message = queue.messages.pop_front()?;
+        let before = beyond_always(queue.bytes);
         queue.bytes -= message.bytes.len();
-        self.all.0.fetch_sub(message.bytes.len(), Ordering::Relaxed);
+        let less = before - beyond_always(queue.bytes);
+        self.all.0.fetch_sub(less, Ordering::Relaxed);
         Some(message)
     }
 
@@ -151,22 +163,37 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        let waiting = self.lock().bytes;
+        let waiting = beyond_always(self.lock().bytes);
         self.all.0.fetch_sub(waiting, Ordering::Relaxed);
     }
 }
 
+/// What of a queue of so many bytes counts among those of all streams.
+fn beyond_always(bytes: usize) -> usize {
+    bytes.saturating_sub(BYTES_ALWAYS)
+}
+
 impl AllBytes {
-    fn admits(&self, len: usize, kind: Kind) -> bool {
+    fn admits(&self, more: usize, kind: Kind) -> bool {
         let room = match kind {
             Kind::Data => ALL_BYTES_MAX,
             Kind::Control => ALL_BYTES_MAX + ALL_BYTES_FOR_CONTROL,
         };
-        self.0.load(Ordering::Relaxed) + len <= room
+        self.0.load(Ordering::Relaxed) + more <= room
     }
 }
 
 impl Queue {
+    /// There is room that other streams cannot take. `len`: of a datagram with its length.
+    // PROTOCOL SM-WS-8
+    fn has_own_room(&self, len: usize, kind: Kind) -> bool {
+        let room = match kind {
+            Kind::Data => BYTES_ALWAYS,
+            Kind::Control => BYTES_ALWAYS + BYTES_FOR_CONTROL,
+        };
+        self.bytes + len <= room
+    }
+
     /// `len`: of a datagram with its length.
     fn admits(&self, len: usize, kind: Kind, now: Instant) -> bool {
         let bytes = self.bytes + len;
@@ -218,11 +245,25 @@ impl StreamTable {
         outgoing.push(run, kind, Instant::now())
     }
 
-    /// An empty queue for the stream of this number.
-    pub(super) fn open(&self, id: u64) -> Arc<Outgoing> {
+    /// Something of a session came by the stream at this address, which only control could tell: a probe in a
+    /// QUIC packet. The streams' thread itself knows sealed frames, and from the address what comes by the way
+    /// in use.
+    pub fn mark(&self, address: SocketAddr) {
+        if let Way::Stream(id) = Way::of(address) {
+            let table = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(outgoing) = table.get(&id) {
+                outgoing.mark.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// An empty queue for the stream of this number, which counts there what it drops.
+    pub(super) fn open(&self, id: u64, drops: &Arc<DropCounters>) -> Arc<Outgoing> {
         let outgoing = Arc::new(Outgoing {
             queue: Mutex::default(),
             all: Arc::clone(&self.all),
+            drops: Arc::clone(drops),
+            mark: AtomicBool::new(false),
         });
         let mut table = self.queues.write().unwrap_or_else(PoisonError::into_inner);
         table.insert(id, Arc::clone(&outgoing));
@@ -252,20 +293,24 @@ mod tests {
         }
     }
 
-    fn pop_at(outgoing: &Outgoing, drops: &DropCounters, now: Instant) -> Option<BytesMut> {
-        match outgoing.poll_pop(&mut Context::from_waker(Waker::noop()), drops, now) {
+    fn pop(outgoing: &Outgoing, now: Instant) -> Option<BytesMut> {
+        match outgoing.poll_pop(&mut Context::from_waker(Waker::noop()), now) {
             Poll::Ready(message) => Some(message),
             Poll::Pending => None,
         }
     }
 
-    fn pop(outgoing: &Outgoing, now: Instant) -> Option<BytesMut> {
-        pop_at(outgoing, &DropCounters::default(), now)
+    fn open(table: &StreamTable, id: u64) -> Arc<Outgoing> {
+        table.open(id, &Arc::default())
     }
 
     /// The queue of a stream, alone.
     fn queue() -> Arc<Outgoing> {
-        StreamTable::default().open(1)
+        open(&StreamTable::default(), 1)
+    }
+
+    fn dropped(outgoing: &Outgoing) -> u64 {
+        outgoing.drops.get(DropReason::TransmitBacklog)
     }
 
     fn datagrams(mut message: BytesMut) -> Vec<usize> {
@@ -336,7 +381,7 @@ mod tests {
     // PROTOCOL SM-WS-8
     #[test]
     fn what_a_line_that_stood_still_was_given_is_dropped_and_counted_but_for_what_is_fresh() {
-        let (outgoing, drops, start) = (queue(), DropCounters::default(), Instant::now());
+        let (outgoing, start) = (queue(), Instant::now());
         let push = |len: usize, at: Duration| {
             let contents = vec![1; len];
             let pushed = outgoing.push(&run(&contents, None), Kind::Data, start + at);
@@ -346,13 +391,29 @@ mod tests {
         push(101, Duration::from_millis(50));
         push(102, SPAN_MAX);
         push(103, STALE_AFTER);
-        let message = pop_at(&outgoing, &drops, start + STALE_AFTER).unwrap();
+        let message = pop(&outgoing, start + STALE_AFTER).unwrap();
         assert_eq!(datagrams(message), [102]);
-        assert_eq!(drops.get(DropReason::TransmitBacklog), 2);
-        outgoing.expire(&drops, start + 2 * STALE_AFTER);
-        assert_eq!(drops.get(DropReason::TransmitBacklog), 3);
+        assert_eq!(dropped(&outgoing), 2);
+        outgoing.expire(start + 2 * STALE_AFTER);
+        assert_eq!(dropped(&outgoing), 3);
         assert_eq!(outgoing.lock().bytes, 0);
         assert_eq!(outgoing.all.0.load(Ordering::Relaxed), 0);
+    }
+
+    // PROTOCOL SM-WS-8
+    #[test]
+    fn what_is_fresh_takes_the_place_of_what_is_stale_while_nothing_leaves() {
+        let (outgoing, start) = (queue(), Instant::now());
+        let contents = vec![2; 60_000];
+        let push = |at| outgoing.push(&run(&contents, Some(1000)), Kind::Data, at);
+        while push(start).is_ok() {}
+        let waiting: u64 = outgoing.lock().messages.iter().map(|m| m.datagrams).sum();
+        assert_eq!(push(start + STALE_AFTER / 2), Err(SendFault::Full));
+        assert_eq!(dropped(&outgoing), 0);
+        push(start + STALE_AFTER).unwrap();
+        assert_eq!(dropped(&outgoing), waiting);
+        let message = pop(&outgoing, start + STALE_AFTER).unwrap();
+        assert_eq!(datagrams(message), [1000; 60]);
     }
 
     // PROTOCOL SM-WS-8
@@ -362,22 +423,27 @@ mod tests {
         let contents = vec![2; 60_000];
         let push = |outgoing: &Outgoing, kind| outgoing.push(&run(&contents, None), kind, now);
         let fill = |outgoing: &Arc<Outgoing>| while push(outgoing, Kind::Data).is_ok() {};
-        let mut queues: Vec<_> = (0..100).map(|id| table.open(id)).collect();
+        let mut queues: Vec<_> = (0..100).map(|id| open(&table, id)).collect();
         queues.iter().for_each(fill);
         let all = || table.all.0.load(Ordering::Relaxed);
         assert!((ALL_BYTES_MAX - contents.len()..=ALL_BYTES_MAX).contains(&all()));
-        let last = table.open(1000);
+        // Its own room nobody can take from a stream, and no more is left.
+        let last = open(&table, 1000);
+        push(&last, Kind::Data).unwrap();
         assert_eq!(push(&last, Kind::Data), Err(SendFault::Full));
-        push(&last, Kind::Control).unwrap();
         for outgoing in &queues {
             while push(outgoing, Kind::Control).is_ok() {}
         }
-        assert!(all() <= ALL_BYTES_MAX + ALL_BYTES_FOR_CONTROL);
+        let control = queues.len() * BYTES_FOR_CONTROL;
+        assert!(all() <= ALL_BYTES_MAX + ALL_BYTES_FOR_CONTROL + control);
+        assert_eq!(push(&queues[0], Kind::Control), Err(SendFault::Full));
+        push(&last, Kind::Control).unwrap();
         // A stream that ended gives back what it had.
         let before = all();
         (0..100).for_each(|id| table.remove(id));
         queues.clear();
-        assert!(before > all() && all() == last.lock().bytes, "{}", all());
+        let left = beyond_always(last.lock().bytes);
+        assert!(before > all() && all() == left, "{}", all());
         fill(&last);
         assert!(last.lock().bytes > 2 * contents.len());
     }
@@ -388,11 +454,22 @@ mod tests {
         let long = vec![0; bundle::DATAGRAM_LEN_MAX + 1];
         let send = |contents: &[u8]| table.send(1, &run(contents, None), Kind::Data);
         assert_eq!(send(&[0; 100]), Err(SendFault::Unreachable));
-        table.open(1);
+        open(&table, 1);
         assert_eq!(send(&long), Err(SendFault::TooBig));
         assert_eq!(send(&[0; 100]), Ok(()));
         table.remove(1);
         assert_eq!(send(&[0; 100]), Err(SendFault::Unreachable));
+    }
+
+    // PROTOCOL SM-WS-6
+    #[test]
+    fn what_control_says_of_a_stream_is_heard_once_by_that_stream() {
+        let table = StreamTable::default();
+        let [first, second] = [1, 2].map(|id| open(&table, id));
+        table.mark(Way::Stream(2).address());
+        table.mark("192.0.2.1:1".parse().unwrap());
+        assert!(!first.take_mark() && second.take_mark());
+        assert!(!second.take_mark());
     }
 
     #[test]
@@ -403,9 +480,9 @@ mod tests {
         let thread = std::thread::spawn(move || {
             sender.push(&run(&[1; 50], None), Kind::Data, Instant::now())
         });
-        let message = runtime.unwrap().block_on(poll_fn(|cx| {
-            outgoing.poll_pop(cx, &DropCounters::default(), Instant::now())
-        }));
+        let message = runtime
+            .unwrap()
+            .block_on(poll_fn(|cx| outgoing.poll_pop(cx, Instant::now())));
         assert_eq!(datagrams(message), [50]);
         thread.join().unwrap().unwrap();
     }
