@@ -54,7 +54,8 @@ pub struct RelayConfig {
     pub allow: RelayAllow,
     /// Limit: clients at once that are none of these peers.
     pub clients_max: usize,
-    /// Limit: of these, clients of one source (IPv4 /32, IPv6 /64; one behind a relay or by a stream).
+    /// Limit: of these, clients of one source (IPv4 /32, IPv6 /64); of an IPv6 /48 half of all, or this if it
+    /// is more. By one stream, or behind one way over another relay, comes one client.
     pub clients_per_source: usize,
     /// Bytes a second that one client may have relayed, each way.
     pub client_rate: u64,
@@ -84,7 +85,8 @@ impl Default for RelayConfig {
 impl RelayConfig {
     /// How many of so many clients may come from one source, unless somebody decided otherwise: a quarter.
     /// An office behind one address finds room for hundreds, and who makes up identities at one address
-    /// leaves three quarters to everybody else; to fill those too takes addresses, not identities.
+    /// leaves three quarters to everybody else; to fill those too takes addresses in other places, or a
+    /// stream for each identity, of which the host limits those of one address.
     // PROTOCOL SM-RL-5
     pub fn share_of_source(clients_max: usize) -> usize {
         (clients_max / 4).max(1)

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
 use shadowmesh_wire::envelope::{self, ENVELOPE_OVERHEAD, HEAD_LEN};
+use shadowmesh_wire::prefix::IpPrefix;
 use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD};
-use shadowmesh_wire::way::Label;
+use shadowmesh_wire::way::{Label, is_way};
 
 use super::Net;
 use super::lifecycle::HANDSHAKE_MAX;
@@ -33,35 +34,69 @@ pub(super) const CLIENT_MEMORY: Duration = Duration::from_secs(10);
 /// Nobody with that label has a session here.
 const NOT_HERE: u8 = 0;
 
+/// Length of the IPv6 prefix that one site is given (RFC 6177 §2; tunnel brokers give it to everybody).
+const SITE_LEN: u8 = 48;
+/// A way by a stream or behind another relay leads to one node, which shows one identity.
+const SHARE_OF_WAY: usize = 1;
+
 /// How many clients there are, with and without a session, and from where.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     count: usize,
-    /// Limit: one for each client.
-    sources: BTreeMap<IpAddr, usize>,
+    /// By [`counted_in`]. Limit: two for each client.
+    sources: BTreeMap<IpPrefix, usize>,
 }
 
 impl Clients {
-    /// Takes a place, if there is one among `max` and one for this source, which may have `share`.
+    /// Takes a place, if there is one among `max` and one for this source (a [`source_key`]). One address
+    /// may have `share`.
     // PROTOCOL SM-RL-5
     fn take(&mut self, source: IpAddr, max: usize, share: usize) -> bool {
-        let of_source = self.sources.get(&source).copied().unwrap_or(0);
-        let is_free = self.count < max && of_source < share;
+        let has_room = |prefix: IpPrefix| {
+            let taken = self.sources.get(&prefix).copied().unwrap_or(0);
+            taken < share_of(prefix, max, share)
+        };
+        let is_free = self.count < max && counted_in(source).all(has_room);
         if is_free {
             self.count += 1;
-            self.sources.insert(source, of_source + 1);
+            for prefix in counted_in(source) {
+                *self.sources.entry(prefix).or_default() += 1;
+            }
         }
         is_free
     }
 
     fn give_back(&mut self, source: IpAddr) {
         self.count = self.count.saturating_sub(1);
-        if let Some(of_source) = self.sources.get_mut(&source) {
-            *of_source -= 1;
-            if *of_source == 0 {
-                self.sources.remove(&source);
+        for prefix in counted_in(source) {
+            if let Some(taken) = self.sources.get_mut(&prefix) {
+                *taken -= 1;
+                if *taken == 0 {
+                    self.sources.remove(&prefix);
+                }
             }
         }
+    }
+}
+
+/// What a client counts in: its source, and with IPv6 the site of it, too. Who holds a /48 has 65,536
+/// sources.
+fn counted_in(source: IpAddr) -> impl Iterator<Item = IpPrefix> {
+    let has_site = source.is_ipv6() && !is_way(source);
+    let site = has_site.then(|| IpPrefix::containing(source, SITE_LEN));
+    [IpPrefix::host(source)].into_iter().chain(site)
+}
+
+/// How many of `max` clients may be in there. A site has half of them: some carriers hold thousands of
+/// customers in one /48, and whoever makes up identities in one leaves the other half to everybody else.
+// PROTOCOL SM-RL-5
+fn share_of(prefix: IpPrefix, max: usize, share: usize) -> usize {
+    if is_way(prefix.addr()) {
+        SHARE_OF_WAY
+    } else if prefix.len() == SITE_LEN {
+        share.max(max / 2)
+    } else {
+        share
     }
 }
 
@@ -223,6 +258,7 @@ impl Net {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shadowmesh_wire::way::Way;
 
     // PROTOCOL SM-RL-5
     #[test]
@@ -231,16 +267,54 @@ mod tests {
         let one = |n: u128| source_key(IpAddr::V6(((0x2001_0db8 << 96) + n).into()));
         let taken = (0..100).filter(|n| clients.take(one(*n), 20, 16)).count();
         assert_eq!(taken, 16);
-        let others = (0..100).filter(|n| clients.take(one((n + 1) << 64), 20, 16));
+        let others = (0..100).filter(|n| clients.take(one((n + 1) << 80), 20, 16));
         assert_eq!(others.count(), 4);
         clients.give_back(one(7));
         assert!(clients.take(one(8), 20, 16) && !clients.take(one(9), 20, 16));
         for n in 0..4 {
-            clients.give_back(one((n + 1) << 64));
+            clients.give_back(one((n + 1) << 80));
         }
         for n in 0..16 {
             clients.give_back(one(n));
         }
         assert_eq!((clients.count, clients.sources.len()), (0, 0));
+    }
+
+    // PROTOCOL SM-RL-5
+    #[test]
+    fn all_sources_of_one_ipv6_site_together_take_no_more_than_half_of_the_places() {
+        let mut clients = Clients::default();
+        let house = |n: u128| source_key(IpAddr::V6(((0x2001_0db8 << 96) + (n << 64)).into()));
+        let taken = |clients: &mut Clients| {
+            (0..1000)
+                .filter(|n| clients.take(house(*n), 100, 25))
+                .count()
+        };
+        assert_eq!(taken(&mut clients), 50);
+        let elsewhere = (0..1000).filter(|n| clients.take(house(n + 65_536), 100, 25));
+        assert_eq!(elsewhere.count(), 50);
+        for n in 0..50 {
+            clients.give_back(house(n));
+        }
+        assert_eq!(taken(&mut clients), 50);
+        // Somebody who gives more to one address gives it to its site, too.
+        let mut clients = Clients::default();
+        let one = (0..1000).filter(|_| clients.take(house(0), 100, 90));
+        assert_eq!(one.count(), 90);
+    }
+
+    // PROTOCOL SM-RL-5
+    #[test]
+    fn a_stream_and_a_way_behind_a_relay_are_one_client_each() {
+        let mut clients = Clients::default();
+        let stream = |n| source_key(Way::Stream(n).address().ip());
+        let (slot, label) = (1, Label(u64::MAX));
+        let behind = source_key(Way::Relayed { slot, label }.address().ip());
+        for source in [stream(1), stream(2), behind] {
+            let taken = (0..100).filter(|_| clients.take(source, 1000, 250));
+            assert_eq!(taken.count(), 1, "{source}");
+        }
+        clients.give_back(stream(1));
+        assert!(clients.take(stream(1), 1000, 250));
     }
 }

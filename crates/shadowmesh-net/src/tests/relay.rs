@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shadowmesh_wire::control::ControlMessage;
 use shadowmesh_wire::inner::InnerType;
-use shadowmesh_wire::way::Label;
+use shadowmesh_wire::way::{Label, Way};
 
 use crate::{DataPlane, DropReason, NetEvent, PathInfo, Plane, RelayAllow};
 
@@ -262,6 +262,29 @@ fn a_relay_takes_no_more_clients_than_it_may_and_room_that_is_left_is_given_away
     let now = world.now;
     world.nodes[inside].net.shutdown(now);
     assert!(world.run_until(ms(90_000), |world| world.is_up(outside, R)));
+}
+
+// PROTOCOL SM-RL-5
+#[test]
+fn one_stream_brings_one_client_and_that_may_come_back_by_another() {
+    let mut world = World::new(3, 16);
+    world.configure(R, |config| config.relay.enabled = true);
+    let stream = |id| Way::Stream(id).address();
+    world.nodes[A].address = stream(1);
+    world.introduce_relay(A, R);
+    assert!(world.run_until(ms(5_000), |world| world.is_up(A, R)));
+    // Somebody else comes by the same stream, and is one too many there.
+    world.nodes[A].address = ([192, 0, 2, 99], 9).into();
+    world.nodes[B].address = stream(1);
+    world.introduce_relay(B, R);
+    assert!(world.run_until(ms(5_000), |world| refused(world, B, R)));
+    assert_eq!(world.nodes[R].net.relay_totals().0, 1);
+    // The first one is known by whichever stream it comes.
+    world.nodes[A].address = stream(2);
+    world.restart(A);
+    world.introduce_relay(A, R);
+    assert!(world.run_until(ms(5_000), |world| world.is_up(A, R)));
+    assert_eq!(world.nodes[R].net.relay_totals().0, 1);
 }
 
 // PROTOCOL SM-RL-5
