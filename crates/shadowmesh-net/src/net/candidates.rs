@@ -191,8 +191,11 @@ impl Net {
     }
 
     /// A peer or a relay says where it sees us. A second word from it, or from somebody else, can show how
-    /// we are translated. A client of ours has no part in this.
+    /// we are translated. A client of ours has no part in this. What a relay says once more counts only where
+    /// nothing is known, and seldom: it could change its mind with each message, and all peers are looked at
+    /// then.
     // PROTOCOL SM-RL-5
+    // PROTOCOL SM-PA-6
     pub(super) fn on_observed(&mut self, key: ConnKey, address: SocketAddr, now: Instant) {
         let accepted = self.accepts(address);
         if let Some(connection) = self.control.connections.get_mut(&key)
@@ -201,9 +204,17 @@ impl Net {
             && peer.role != Role::Client
             && accepted
         {
-            let before = connection.paths.observed.replace(address);
+            let paths = &mut connection.paths;
+            let before = paths.observed;
+            let counts = before != Some(address)
+                && self.relays.contains(&id)
+                && paths.admit_word(now)
+                && (before.is_none() || self.our_candidates(0).mapping == Mapping::Unknown);
+            if let Some(connection) = self.control.connections.get_mut(&key) {
+                connection.paths.observed = Some(address);
+            }
             self.observers.insert(id);
-            if before != Some(address) && self.relays.contains(&id) {
+            if counts {
                 self.on_word(now);
             }
         }

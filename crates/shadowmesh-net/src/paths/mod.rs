@@ -59,6 +59,11 @@ const PROBE_SPACING: Duration = Duration::from_millis(100);
 // PROTOCOL SM-PA-6
 const ROUNDS_BURST: u32 = 4;
 const ROUNDS_INTERVAL: Duration = Duration::from_secs(5);
+/// Limit: words of a relay, where it sees us, that others are looked at for: the first of a session and one
+/// that corrects it, and one more in each interval. No translation changes more often for good.
+// PROTOCOL SM-PA-6
+const WORDS_BURST: u32 = 2;
+const WORDS_INTERVAL: Duration = Duration::from_secs(1);
 /// Relays are called together, so the second answers soon after the first: a handshake at 150 ms of round trip.
 // PROTOCOL SM-PA-6
 const WORD_WAIT: Duration = Duration::from_millis(300);
@@ -102,6 +107,7 @@ pub(crate) struct Paths {
     /// Highest round of a search said or heard.
     pub(crate) round: u32,
     rounds: Bucket,
+    words: Bucket,
     /// What the peer said last.
     pub(crate) theirs: Option<Candidates>,
     probes: VecDeque<Want>,
@@ -174,6 +180,7 @@ impl Paths {
             played_at: None,
             round: 0,
             rounds: Bucket::full(now),
+            words: Bucket::full(now),
             theirs: None,
             probes: VecDeque::new(),
             news: VecDeque::new(),
@@ -293,6 +300,7 @@ impl Paths {
         self.word_until = self.word_until.or(earlier.word_until);
         self.round = self.round.max(earlier.round);
         self.rounds = earlier.rounds;
+        self.words = earlier.words;
         self.theirs = self.theirs.take().or(earlier.theirs.take());
         self.observed = self.observed.or(earlier.observed);
         self.probe_now(|candidate| candidate.is_proven());
@@ -605,6 +613,11 @@ impl Paths {
     /// Whether the peer may begin one more search now.
     pub(crate) fn admit_round(&mut self, now: Instant) -> bool {
         self.rounds.take(ROUNDS_BURST, ROUNDS_INTERVAL, now)
+    }
+
+    /// Whether another word of where the peer sees us may begin searches now.
+    pub(crate) fn admit_word(&mut self, now: Instant) -> bool {
+        self.words.take(WORDS_BURST, WORDS_INTERVAL, now)
     }
 
     /// What the peer named in the present search, and whether to guess at ports.

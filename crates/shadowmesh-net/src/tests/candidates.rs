@@ -245,3 +245,43 @@ fn what_is_heard_beside_a_session_is_forgotten_with_what_the_peer_told() {
     let probes = world.log.iter().filter(|flight| flight.target == heard);
     assert!((1..=12).contains(&probes.count()));
 }
+
+// PROTOCOL SM-PA-6
+#[test]
+fn a_relay_that_changes_its_mind_with_each_message_begins_few_searches() {
+    const A: usize = 0;
+    const B: usize = 1;
+    const R: usize = 2;
+    const S: usize = 3;
+    let mut world = World::new(4, 8);
+    for relay in [R, S] {
+        world.configure(relay, |config| config.relay.enabled = true);
+        world.introduce_relay(A, relay);
+        world.introduce_relay(B, relay);
+    }
+    world.introduce(A, B, true);
+    world.introduce(B, A, false);
+    let ends = [A, B].map(|node| world.nodes[node].address);
+    world.lost = Box::new(move |flight| flight.from < 2 && ends.contains(&flight.target));
+    world.run(ms(500));
+    world.join(A, B);
+    world.run(ms(3_000));
+    let b = world.id(B);
+    let round = |world: &World| world.nodes[A].net.search_round(&b);
+    // By the first word nobody knows how A is translated, and B is told so; by the second it is known.
+    let [unknown, known]: [SocketAddr; 2] =
+        ["[2001:db8::7]:7", "192.0.2.77:7"].map(|address| address.parse().unwrap());
+    let (mut begun, began_at) = (0, world.now);
+    for _ in 0..30 {
+        say(&mut world, S, A, &ControlMessage::ObservedAddress(unknown));
+        let now = world.now;
+        world.nodes[A].net.search_now(now);
+        world.collect(A);
+        world.run(ms(50));
+        let before = round(&world);
+        say(&mut world, S, A, &ControlMessage::ObservedAddress(known));
+        begun += round(&world) - before;
+    }
+    let seconds = (world.now - began_at).as_secs() as u32;
+    assert!((1..=2 + seconds).contains(&begun), "{begun} in {seconds} s");
+}
