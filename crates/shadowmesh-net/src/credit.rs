@@ -16,8 +16,8 @@ const DEPTH_BYTES_MIN: u64 = 128 * 1024;
 /// Who sent to a client within this time has a share of what that may be sent. Longer than a pause in a
 /// call or between two probes of a busy way; what somebody does not use goes to others at once anyway.
 const SENDING: Duration = Duration::from_secs(1);
-/// Limit: senders with a share in one client; who comes later has what these leave. Each that an attacker
-/// adds makes all shares smaller, so this is also how small they get.
+/// Limit: senders with a share in one client; who comes later takes the place of another. Each that an
+/// attacker adds makes all shares smaller, so this is also how small they get.
 const SENDERS_MAX: usize = 256;
 
 /// What one client may have relayed, each way. Shared by the threads that relay; a lock is held for a few
@@ -48,6 +48,8 @@ struct Receiving {
 struct Sender {
     /// What it sent of its share.
     share: Bucket,
+    /// When something of it was last let through. What is refused costs its sender nothing and holds no
+    /// share.
     sent_at: Instant,
 }
 
@@ -65,29 +67,45 @@ impl Receiving {
     fn spend(&mut self, from: Label, cost: Duration, depth: Duration, now: Instant) -> bool {
         if now >= self.sweep_at {
             self.senders
-                .retain(|_, sender| now < sender.sent_at + SENDING);
+                .retain(|_, sender| now < sender.share.whole_at().max(sender.sent_at + SENDING));
             self.sweep_at = now + SENDING / 10;
         }
-        if self.senders.len() < SENDERS_MAX {
-            self.senders.entry(from).or_insert_with(|| Sender {
+        if !self.senders.contains_key(&from) {
+            let sender = self.make_room().unwrap_or(Sender {
                 share: Bucket::full(now),
                 sent_at: now,
             });
+            self.senders.insert(from, sender);
         }
         // In an equal share everything costs as many times as much as there are shares; one frame at once
         // is always allowed.
         let cost_of_share = cost * self.senders.len() as u32;
-        if let Some(sender) = self.senders.get_mut(&from) {
+        let Some(sender) = self.senders.get_mut(&from) else {
+            return false;
+        };
+        let depth_of_share = depth.max(cost_of_share);
+        let passes = if sender.share.spend(cost_of_share, depth_of_share, now) {
+            self.whole.owe(cost, 2 * depth, now);
+            true
+        } else {
+            self.whole.spend(cost, depth, now)
+        };
+        if passes {
             sender.sent_at = now;
-            if sender
-                .share
-                .spend(cost_of_share, depth.max(cost_of_share), now)
-            {
-                self.whole.owe(cost, 2 * depth, now);
-                return true;
-            }
         }
-        self.whole.spend(cost, depth, now)
+        passes
+    }
+
+    /// When all shares are taken: takes out whoever sent least lately, with what it left of its share. A
+    /// newcomer goes on with that and not with a whole share, or many who take turns would have more than
+    /// there is.
+    fn make_room(&mut self) -> Option<Sender> {
+        if self.senders.len() < SENDERS_MAX {
+            return None;
+        }
+        let senders = self.senders.iter();
+        let (&from, _) = senders.min_by_key(|(_, sender)| sender.sent_at)?;
+        self.senders.remove(&from)
     }
 }
 
@@ -243,8 +261,49 @@ mod tests {
         assert!((0.95..=1.04).contains(&whole), "{whole}");
     }
 
+    // PROTOCOL SM-RL-7
     #[test]
-    fn more_senders_than_may_have_a_share_have_what_is_left() {
+    fn who_comes_when_all_shares_are_taken_has_that_of_whoever_sent_least_lately() {
+        let start = start();
+        let credit = Credit::new(12_500_000, start);
+        let (greedy, newcomer) = (Label(0), Label(SENDERS_MAX as u64));
+        let mut refused = [0, 0];
+        for ms in 0..3000 {
+            let now = start + Duration::from_millis(ms);
+            // Each share is held by a short frame now and then; one takes all that others leave.
+            credit.receive(Label(ms % SENDERS_MAX as u64), 60, now);
+            let frames = (0..40).filter(|_| !credit.receive(greedy, 1472, now));
+            refused[0] += frames.count();
+            if ms >= 1000 && ms % 100 == 0 {
+                refused[1] += usize::from(!credit.receive(newcomer, 1472, now));
+            }
+        }
+        assert!(refused[0] > 10_000, "{refused:?}");
+        assert_eq!(refused[1], 0);
+    }
+
+    // PROTOCOL SM-RL-7
+    #[test]
+    fn what_is_refused_holds_no_share() {
+        let now = start();
+        let credit = Credit::new(12_500_000, now);
+        let from = Label(7);
+        while credit.receive(from, 1472, now) {}
+        let later = now + Duration::from_micros(1);
+        assert!(!credit.receive(from, 1472, later));
+        assert_eq!(credit.receiving.lock().unwrap().senders[&from].sent_at, now);
+    }
+
+    // PROTOCOL SM-RL-7
+    #[test]
+    fn more_greedy_senders_than_there_are_shares_have_no_more_than_there_is() {
+        let arrived = arrived(&[0.02; SENDERS_MAX + 50]);
+        let whole: f64 = arrived.iter().sum();
+        assert!((0.95..=1.06).contains(&whole), "{whole}");
+    }
+
+    #[test]
+    fn more_senders_than_may_have_a_share_take_turns() {
         let now = start();
         let credit = Credit::new(12_500_000, now);
         let all = 0..2 * SENDERS_MAX as u64;
