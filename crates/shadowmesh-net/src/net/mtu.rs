@@ -22,6 +22,9 @@ use crate::timers::Timer;
 const RTT_UNKNOWN: Duration = Duration::from_millis(100);
 /// A device takes at least this (RFC 8200 §5), whatever the peer says.
 const DEVICE_MTU_MIN: u16 = 1280;
+/// And at most this is looked for on behalf of others: the longest that Ethernet devices commonly take, and
+/// the most that a node may be configured to. A client may say any number, and probes of that length cost us.
+const DEVICE_MTU_MAX: u16 = 9000;
 
 impl Net {
     /// The host refused to send a datagram of `len` bytes to `remote`, because an interface is
@@ -79,6 +82,7 @@ impl Net {
         let (passed_on, to_ethernet) = if self.relays.contains(&session.peer) {
             (frame(ours), MtuSearch::of_ethernet(remote))
         } else if self.config.relay.enabled {
+            let theirs = theirs.min(ours.max(DEVICE_MTU_MAX));
             (frame(theirs), MtuSearch::of_ethernet(remote))
         } else {
             return between_us;

@@ -287,6 +287,24 @@ fn one_stream_brings_one_client_and_that_may_come_back_by_another() {
     assert_eq!(world.nodes[R].net.relay_totals().0, 1);
 }
 
+// PROTOCOL SM-MT-1
+#[test]
+fn a_client_that_claims_a_device_of_any_length_gets_no_longer_probes_than_devices_take() {
+    let mut world = world(1, 17);
+    world.configure(A, |config| config.mtu = u16::MAX);
+    world.introduce_relay(A, R);
+    world.run(ms(5_000));
+    assert!(world.is_up(A, R));
+    let to_client = world.nodes[A].address;
+    let sent = world.log.iter().filter(|flight| flight.from == R);
+    let longest = sent
+        .filter(|flight| flight.target == to_client)
+        .map(|flight| flight.data.len())
+        .max()
+        .unwrap();
+    assert!((1_400..=9_000 + 100).contains(&longest), "{longest}");
+}
+
 // PROTOCOL SM-RL-5
 #[test]
 fn a_clients_word_is_no_business_of_the_relays_parent() {
