@@ -225,8 +225,8 @@ pub struct UpArgs {
     /// repeat
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub relay_use: Vec<String>,
-    /// web.proxy for streams of our own, http://[NAME:PASSWORD@]HOST:PORT or none [default: that of
-    /// HTTPS_PROXY]
+    /// web.proxy for streams of our own: none, http://HOST:PORT or http://NAME:PASSWORD@HOST:PORT
+    /// [default: that of HTTPS_PROXY]
     #[arg(long, value_name = "URL")]
     pub web_proxy: Option<String>,
     /// web.use, when streams are opened: auto, always, never [default: auto, when UDP brings no answer]
@@ -256,7 +256,7 @@ pub struct UpArgs {
 /// Where a node listens, which a relay does as well.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ListenArgs {
-    /// node.listen: UDP address to bind; may repeat [default: 0.0.0.0:4433 and [::]:4433]
+    /// node.listen: UDP address to bind; may repeat [default: port 4433 of all addresses]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Vec<String>,
     /// web.listen, TCP address for WebSocket over TLS, such as 0.0.0.0:443; may repeat [default: none]
