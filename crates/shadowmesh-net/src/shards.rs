@@ -49,7 +49,7 @@ impl<V: Clone> Shards<V> {
     }
 
     #[cfg(test)]
-    #[allow(clippy::disallowed_methods, reason = "the caller makes a set of them")]
+    #[expect(clippy::disallowed_methods, reason = "the caller makes a set of them")]
     pub(crate) fn keys(&self) -> impl Iterator<Item = u64> + '_ {
         self.0.iter().flat_map(|shard| shard.keys().copied())
     }
