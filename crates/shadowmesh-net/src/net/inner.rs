@@ -27,6 +27,10 @@ impl Net {
         let Some(key) = self.peers.get(peer).and_then(|peer| peer.primary) else {
             return self.drops.count(DropReason::StaleSnapshot);
         };
+        let session = self.control.session_mut(key);
+        if session.is_some_and(|session| session.counts().received > 0) {
+            self.peer_has_session(key);
+        }
         let Some((&kind, body)) = inner.split_first() else {
             return self.drops.count(DropReason::InnerMalformed);
         };

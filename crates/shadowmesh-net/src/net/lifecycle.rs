@@ -180,11 +180,25 @@ impl Net {
             if self.boot_of(old) == self.boot_of(key) {
                 self.hand_over_pings(old, key);
                 self.linger(old, id, now);
+                self.wait_for_client(key);
             } else {
                 self.close(old, Close::Replaced, DownReason::Removed, now);
             }
         }
         self.give_up_crossed_attempt(key, id, now);
+    }
+
+    /// A client has the server's Hello when its session is up, so its server has that too; a server is
+    /// ahead of its client. So its packets go by the session that is replaced until it hears the client:
+    /// by the new one, the first of them would wait there for a Hello and be overtaken.
+    // PROTOCOL SM-HS-13
+    fn wait_for_client(&mut self, key: ConnKey) {
+        if let Some(connection) = self.control.connections.get_mut(&key)
+            && !connection.is_client()
+            && let Some(session) = connection.session_mut()
+        {
+            session.waits_for_peer = true;
+        }
     }
 
     /// The peer answers on the session that it uses, which from now on is the newer one.

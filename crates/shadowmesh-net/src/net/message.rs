@@ -34,6 +34,7 @@ impl Net {
     }
 
     fn on_session_message(&mut self, key: ConnKey, message: ControlMessage, now: Instant) {
+        self.peer_has_session(key);
         match message {
             ControlMessage::RekeyRequest { epoch, share } => {
                 self.on_rekey_request(key, epoch, &share, now);
@@ -64,6 +65,15 @@ impl Net {
                     self.output.event(NetEvent::Control { peer, message });
                 }
             }
+        }
+    }
+
+    /// The peer said something by this session, or after its Hello: it has it.
+    // PROTOCOL SM-HS-13
+    pub(super) fn peer_has_session(&mut self, key: ConnKey) {
+        let session = self.control.session_mut(key);
+        if session.is_some_and(|session| std::mem::take(&mut session.waits_for_peer)) {
+            self.stale(key);
         }
     }
 

@@ -20,6 +20,7 @@ use crate::event::NetEvent;
 use crate::forwarding::{Forwarding, Inbound, Outbound, Via};
 use crate::peer::Role;
 use crate::relay::{Credit, RelayCounters};
+use crate::session::Session;
 
 /// The published value, and what it takes to change it.
 #[derive(Debug, Default)]
@@ -177,6 +178,12 @@ impl Net {
         self.control.connections.get(&self.peers.get(id)?.primary?)
     }
 
+    /// The session in whose place the one in use has come, while it is received on.
+    fn replaced(&self, id: &PeerId) -> Option<&Session> {
+        let key = self.peers.get(id)?.lingering?;
+        self.control.connections.get(&key)?.session()
+    }
+
     /// The relay over which the path to a peer leads.
     fn slot_of(&self, id: &PeerId) -> Option<u16> {
         match Way::of(self.in_use(id)?.paths.current().remote) {
@@ -189,6 +196,8 @@ impl Net {
     fn outbound_of(&self, id: &PeerId) -> Option<Outbound> {
         let connection = self.in_use(id)?;
         let session = connection.session()?;
+        let earlier = session.waits_for_peer.then(|| self.replaced(id)).flatten();
+        let session = earlier.unwrap_or(session);
         let mut outbound = session.outbound(&connection.paths, self.config.mtu);
         if let Way::Relayed { slot, label } = Way::of(outbound.remote) {
             self.relay_at(slot)?;

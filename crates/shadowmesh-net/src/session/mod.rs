@@ -47,6 +47,8 @@ pub(crate) struct Session {
     /// What carries its packets.
     pub(crate) plane: Choice,
     pub(crate) established_at: Instant,
+    /// The peer is not known to have this session yet: packets go by the one that it replaced.
+    pub(crate) waits_for_peer: bool,
     /// Last round trip measured by a probe.
     pub(crate) rtt: Option<Duration>,
     pub(crate) traffic: Arc<Traffic>,
@@ -127,6 +129,7 @@ impl Session {
             cipher,
             plane,
             established_at: now,
+            waits_for_peer: false,
             rtt: None,
             traffic: Arc::default(),
             probes_sent: 0,

@@ -1,6 +1,14 @@
 //! Both sides connect at once.
 
-use super::harness::{World, ms};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use shadowmesh_crypto::Sealer;
+use shadowmesh_wire::sealed::is_long_header;
+
+use super::harness::{Kind, World, ms};
+use crate::control::EARLY_FRAMES_MAX;
 use crate::{DownReason, NetEvent};
 
 fn initiated(world: &World, node: usize) -> bool {
@@ -52,6 +60,97 @@ fn attempts_that_cross_exactly_leave_the_lower_clients_and_lose_no_frame() {
     assert!(sent[0] > 200 && sent[1] > 200);
     assert_eq!(world.nodes[1].packets.len(), sent[0]);
     assert_eq!(world.nodes[0].packets.len(), sent[1]);
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Loses {
+    Nothing,
+    /// Of node 0.
+    Calls,
+    /// Of node 1, with everything that follows it by QUIC.
+    Hello,
+}
+
+/// Node 0 has called before node 1 did, and its call, which is the one that counts, has just become a
+/// session at node 1, whose own was up before.
+fn a_crossing_at_the_server_of_the_lower(then: Loses) -> (World, Rc<Cell<Loses>>) {
+    let mut world = World::pair(3);
+    let loses = Rc::new(Cell::new(Loses::Calls));
+    let lost = Rc::clone(&loses);
+    world.lost = Box::new(move |flight| {
+        let is_quic = flight.kind == Kind::Control;
+        match lost.get() {
+            Loses::Nothing => false,
+            Loses::Calls => is_quic && flight.from == 0,
+            Loses::Hello => is_quic && flight.from == 1 && !is_long_header(&flight.data),
+        }
+    });
+    world.connect(0, 1);
+    world.run(ms(20));
+    loses.set(Loses::Nothing);
+    world.connect(1, 0);
+    let ups = |world: &World| world.count(1, |e| matches!(e, NetEvent::PeerUp { .. }));
+    assert!(world.run_until(ms(100), |world| ups(world) == 1));
+    loses.set(then);
+    assert!(world.run_until(ms(1_000), |world| ups(world) == 2));
+    (world, loses)
+}
+
+fn sealer(world: &World, node: usize) -> Arc<Sealer> {
+    let forwarding = world.nodes[node].net.forwarding();
+    let outbound = forwarding.outbound(&world.id(1 - node)).expect("a session");
+    Arc::clone(&outbound.sealer)
+}
+
+// PROTOCOL SM-HS-13
+// PROTOCOL SM-DV-3
+#[test]
+fn packets_go_by_the_session_that_is_replaced_until_the_peer_has_the_other() {
+    let (mut world, loses) = a_crossing_at_the_server_of_the_lower(Loses::Hello);
+    let before = sealer(&world, 1);
+    // More than would wait for a session that is not up.
+    for number in 0..2 * EARLY_FRAMES_MAX {
+        assert!(world.send(1, 0, &number.to_be_bytes()));
+        world.run(ms(6));
+        assert_eq!(world.nodes[0].packets.len(), number + 1);
+    }
+    assert!(Arc::ptr_eq(&before, &sealer(&world, 1)));
+    loses.set(Loses::Nothing);
+    world.run(ms(3_000));
+    assert!(!Arc::ptr_eq(&before, &sealer(&world, 1)));
+    assert!(initiated(&world, 0) && world.traffic_flows(0, 1));
+    assert_eq!(world.nodes[1].net.open_connections(), 1);
+}
+
+// PROTOCOL SM-HS-13
+#[test]
+fn packets_go_by_the_new_session_one_round_trip_after_it_is_up() {
+    let (mut world, _) = a_crossing_at_the_server_of_the_lower(Loses::Nothing);
+    let before = sealer(&world, 1);
+    let round_trip = 2 * world.delay;
+    assert!(world.run_until(round_trip, |world| !Arc::ptr_eq(&before, &sealer(world, 1))));
+    assert!(world.traffic_flows(0, 1));
+}
+
+// PROTOCOL SM-HS-13
+#[test]
+fn a_peer_that_lost_its_session_is_sent_to_by_the_new_one_within_a_round_trip() {
+    let mut world = World::pair(5);
+    world.join(0, 1);
+    // The lower side takes the session for dead, and its goodbye is lost.
+    world.lost = Box::new(|_| true);
+    let (now, key) = (world.now, world.nodes[0].net.primary_key(0));
+    world.nodes[0]
+        .net
+        .close_as_dead(key, DownReason::Silent, now);
+    world.collect(0);
+    world.lost = Box::new(|_| false);
+    let before = sealer(&world, 1);
+    world.connect(0, 1);
+    assert!(world.run_until(ms(1_000), |world| world.is_up(0, 1)));
+    let one_way = world.delay;
+    assert!(world.run_until(one_way, |world| !Arc::ptr_eq(&before, &sealer(world, 1))));
+    assert!(world.traffic_flows(0, 1));
 }
 
 // PROTOCOL SM-PA-4
