@@ -31,7 +31,7 @@ pub struct Forwarding {
     /// By PeerId. Limit: one entry for each peer with a session.
     outbound: Shards<Arc<Outbound>>,
     /// By receiver index, which we draw ourselves: a stranger can choose what to look up but not what is
-    /// stored. Limit: two entries for each peer, the session in use and the one it replaced.
+    /// stored. Limit: three entries for each peer, the session in use and two that it replaced.
     inbound: Shards<Arc<Inbound>>,
     /// For whom we relay, by label. Limit: one entry for each peer with a session.
     clients: Shards<Client>,

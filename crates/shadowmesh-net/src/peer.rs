@@ -16,6 +16,9 @@ use crate::forwarding::TrafficTotals;
 use crate::plane::DataPlane;
 use crate::relay::Credit;
 
+/// Limit: sessions still received on beside the one in use. Both sides may make a new one at the same time,
+/// and the one before is sent on until either is heard.
+const LINGERING_MAX: usize = 2;
 /// Limit: streams found for a peer.
 const STREAMS_MAX: usize = 4;
 /// Limit: addresses heard of on the local network, where anybody may say anything: one for each IP version.
@@ -50,8 +53,8 @@ pub(crate) struct Peer {
     pub(crate) last_seen: Option<SocketAddr>,
     /// The connection whose session is used for sending.
     pub(crate) primary: Option<ConnKey>,
-    /// A session replaced a moment ago, still received on. Limit: one.
-    pub(crate) lingering: Option<ConnKey>,
+    /// Sessions replaced a moment ago, still received on, the latest first. Limit: [`LINGERING_MAX`].
+    pub(crate) lingering: Vec<ConnKey>,
     /// Our own attempt to connect, while under way. Limit: one.
     pub(crate) attempt: Option<ConnKey>,
     /// When to try again.
@@ -84,7 +87,7 @@ impl Peer {
             hearing: None,
             last_seen: None,
             primary: None,
-            lingering: None,
+            lingering: Vec::new(),
             attempt: None,
             retry: Retry::default(),
             data_plane: config.data_plane,
@@ -110,6 +113,23 @@ impl Peer {
             role: Role::Client,
             client_of: Some(source),
             ..Self::new(config)
+        }
+    }
+
+    /// The connections whose sessions are received on: that in use first, then the latest.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = ConnKey> {
+        self.primary
+            .into_iter()
+            .chain(self.lingering.iter().copied())
+    }
+
+    /// A session is still received on for a moment; returns the one that is not any more.
+    pub(crate) fn linger(&mut self, key: ConnKey) -> Option<ConnKey> {
+        self.lingering.retain(|lingering| *lingering != key);
+        self.lingering.insert(0, key);
+        match self.lingering.len() > LINGERING_MAX {
+            true => self.lingering.pop(),
+            false => None,
         }
     }
 

@@ -127,7 +127,7 @@ impl Net {
         let connection = self.control.connections.get(&key);
         let session = connection.and_then(Connection::session);
         let peer = session.and_then(|session| self.peers.get(&session.peer));
-        peer.is_some_and(|peer| [peer.primary, peer.lingering].contains(&Some(key)))
+        peer.is_some_and(|peer| peer.sessions().any(|received_on| received_on == key))
     }
 
     /// Nobody's id: the peer lost our keys, or we lost the sender's, or it is noise.

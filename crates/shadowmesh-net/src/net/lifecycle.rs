@@ -180,24 +180,18 @@ impl Net {
             if self.boot_of(old) == self.boot_of(key) {
                 self.hand_over_pings(old, key);
                 self.linger(old, id, now);
-                self.wait_for_client(key);
             } else {
-                self.close(old, Close::Replaced, DownReason::Removed, now);
+                self.close_replaced(old, id, now);
             }
         }
         self.give_up_crossed_attempt(key, id, now);
     }
 
-    /// A client has the server's Hello when its session is up, so its server has that too; a server is
-    /// ahead of its client. So its packets go by the session that is replaced until it hears the client:
-    /// by the new one, the first of them would wait there for a Hello and be overtaken.
-    // PROTOCOL SM-HS-13
-    fn wait_for_client(&mut self, key: ConnKey) {
-        if let Some(connection) = self.control.connections.get_mut(&key)
-            && !connection.is_client()
-            && let Some(session) = connection.session_mut()
-        {
-            session.waits_for_peer = true;
+    /// The peer restarted: it has neither the session that was in use nor any before that.
+    fn close_replaced(&mut self, in_use: ConnKey, id: PeerId, now: Instant) {
+        let lingering = self.peers.get(&id).map(|peer| peer.lingering.clone());
+        for key in lingering.into_iter().flatten().chain([in_use]) {
+            self.close(key, Close::Replaced, DownReason::Removed, now);
         }
     }
 
@@ -287,10 +281,10 @@ impl Net {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let earlier = peer.lingering.replace(key);
+        let earlier = peer.linger(key);
         self.output.published.stale(id);
         self.timers.set(Timer::Linger(key), now + LINGER);
-        if let Some(earlier) = earlier.filter(|&earlier| earlier != key) {
+        if let Some(earlier) = earlier {
             self.close(earlier, Close::Replaced, DownReason::Removed, now);
         }
     }
@@ -386,9 +380,7 @@ impl Net {
             peer.past_traffic = peer.past_traffic.plus(session.traffic.totals());
             self.output.published.stale(id);
         }
-        if peer.lingering == Some(key) {
-            peer.lingering = None;
-        }
+        peer.lingering.retain(|lingering| *lingering != key);
         if peer.attempt == Some(key) {
             peer.attempt = None;
             self.schedule_attempt(id, now);
@@ -421,7 +413,8 @@ impl Net {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let Some(spare) = peer.lingering.take_if(|_| !final_end) {
+        if !final_end && !peer.lingering.is_empty() {
+            let spare = peer.lingering.remove(0);
             return self.use_session(spare, id, now);
         }
         self.observers.remove(&id);

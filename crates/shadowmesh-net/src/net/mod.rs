@@ -247,9 +247,8 @@ impl Net {
         } else {
             PeerState::Idle
         };
-        let live = [peer.primary, peer.lingering]
-            .into_iter()
-            .flatten()
+        let live = peer
+            .sessions()
             .filter_map(|key| self.control.connections.get(&key)?.session())
             .fold(TrafficTotals::default(), |sum, session| {
                 sum.plus(session.traffic.totals())

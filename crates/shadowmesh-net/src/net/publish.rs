@@ -39,7 +39,7 @@ pub(super) struct Published {
 /// What must be taken out again.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Entry {
-    /// Of the session in use and of the one that it replaced.
+    /// Of the session in use and of those that it replaced.
     indices: Vec<ReceiverIndex>,
     /// The relay over which the path leads.
     slot: Option<u16>,
@@ -178,10 +178,14 @@ impl Net {
         self.control.connections.get(&self.peers.get(id)?.primary?)
     }
 
-    /// The session in whose place the one in use has come, while it is received on.
-    fn replaced(&self, id: &PeerId) -> Option<&Session> {
-        let key = self.peers.get(id)?.lingering?;
-        self.control.connections.get(&key)?.session()
+    /// The latest session that the peer is known to have.
+    // PROTOCOL SM-HS-13
+    fn sealing(&self, id: &PeerId) -> Option<&Session> {
+        let mut keys = self.peers.get(id)?.sessions();
+        keys.find_map(|key| {
+            let session = self.control.connections.get(&key)?.session()?;
+            (!session.waits_for_peer).then_some(session)
+        })
     }
 
     /// The relay over which the path to a peer leads.
@@ -195,9 +199,7 @@ impl Net {
     /// How to send to a peer. One whose relay cannot be used is left out: it leads nowhere now.
     fn outbound_of(&self, id: &PeerId) -> Option<Outbound> {
         let connection = self.in_use(id)?;
-        let session = connection.session()?;
-        let earlier = session.waits_for_peer.then(|| self.replaced(id)).flatten();
-        let session = earlier.unwrap_or(session);
+        let session = self.sealing(id).or(connection.session())?;
         let mut outbound = session.outbound(&connection.paths, self.config.mtu);
         if let Way::Relayed { slot, label } = Way::of(outbound.remote) {
             self.relay_at(slot)?;
@@ -220,7 +222,7 @@ impl Net {
         let Some(peer) = self.peers.get(id) else {
             return Vec::new();
         };
-        let keys = [peer.primary, peer.lingering].into_iter().flatten();
+        let keys = peer.sessions();
         keys.filter_map(|key| {
             let connection = self.control.connections.get(&key)?;
             let mut inbound = connection

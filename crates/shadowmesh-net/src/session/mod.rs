@@ -47,7 +47,9 @@ pub(crate) struct Session {
     /// What carries its packets.
     pub(crate) plane: Choice,
     pub(crate) established_at: Instant,
-    /// The peer is not known to have this session yet: packets go by the one that it replaced.
+    /// The peer is not known to have this session yet: packets go by one that it is known to have, if there is
+    /// one. A client has the server's Hello, so its server has the session; but a server is ahead of its client,
+    /// and what came there first would wait for a Hello and be overtaken.
     pub(crate) waits_for_peer: bool,
     /// Last round trip measured by a probe.
     pub(crate) rtt: Option<Duration>,
@@ -129,7 +131,7 @@ impl Session {
             cipher,
             plane,
             established_at: now,
-            waits_for_peer: false,
+            waits_for_peer: side.is_server(),
             rtt: None,
             traffic: Arc::default(),
             probes_sent: 0,
