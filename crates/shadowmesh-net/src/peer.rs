@@ -51,7 +51,7 @@ pub(crate) struct Peer {
     hearing: Option<Bucket>,
     /// Where its last session was: how a node that knows no address finds a peer again.
     pub(crate) last_seen: Option<SocketAddr>,
-    /// The connection whose session is used for sending.
+    /// The connection in use. Packets go by its session, once the peer is known to have it (SM-HS-13).
     pub(crate) primary: Option<ConnKey>,
     /// Sessions replaced a moment ago, still received on, the latest first. Limit: [`LINGERING_MAX`].
     pub(crate) lingering: Vec<ConnKey>,

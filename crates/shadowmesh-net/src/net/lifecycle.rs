@@ -36,7 +36,8 @@ const SECOND_CALLER_RTT_MAX: Duration = Duration::from_millis(250);
 /// A relay that will not serve us is asked again after this: a thousand that it has no room for may ask.
 // PROTOCOL SM-RL-6
 const RELAY_REFUSED_WAIT: Duration = Duration::from_secs(60);
-/// How long a replaced session is still received on: what was under way when it was replaced.
+/// How long a replaced session is still received on: what was under way when it was replaced, and what the
+/// peer's side seals in it until it has heard us by the other.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a closed connection answers late packets, at most. QUIC means three retransmission
 /// timeouts, which after a bad path can be minutes; and quinn has no end at all for a connection
@@ -189,7 +190,8 @@ impl Net {
 
     /// The peer restarted: it has neither the session that was in use nor any before that.
     fn close_replaced(&mut self, in_use: ConnKey, id: PeerId, now: Instant) {
-        let lingering = self.peers.get(&id).map(|peer| peer.lingering.clone());
+        let lingering = self.peers.get_mut(&id);
+        let lingering = lingering.map(|peer| std::mem::take(&mut peer.lingering));
         for key in lingering.into_iter().flatten().chain([in_use]) {
             self.close(key, Close::Replaced, DownReason::Removed, now);
         }

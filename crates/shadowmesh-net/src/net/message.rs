@@ -72,7 +72,7 @@ impl Net {
     // PROTOCOL SM-HS-13
     pub(super) fn peer_has_session(&mut self, key: ConnKey) {
         let session = self.control.session_mut(key);
-        if session.is_some_and(|session| std::mem::take(&mut session.waits_for_peer)) {
+        if session.is_some_and(|session| session.beside.take().is_some()) {
             self.stale(key);
         }
     }
@@ -102,6 +102,10 @@ impl Net {
         let (Some(peer), Some(index)) = (connection.peer, connection.index) else {
             return;
         };
+        // PROTOCOL SM-HS-13
+        let in_use = self.peers.get(&peer).and_then(|peer| peer.primary);
+        let in_use = in_use.filter(|_| connection.is_client());
+        let beside = in_use.and_then(|key| self.control.connections.get(&key)?.index);
         let hello = ControlMessage::Hello(Hello {
             version: PROTOCOL_VERSION,
             boot: self.config.boot,
@@ -111,6 +115,7 @@ impl Net {
             mtu: self.config.mtu,
             holds_your_key: self.roster.public_identity(&peer).is_some(),
             data_plane: self.peers.get(&peer).map(|peer| peer.data_plane.to_wire()),
+            beside,
         });
         self.send_message(key, &hello, now);
     }

@@ -178,13 +178,15 @@ impl Net {
         self.control.connections.get(&self.peers.get(id)?.primary?)
     }
 
-    /// The latest session that the peer is known to have.
+    /// The session by which packets go while the peer is not known to have the one in use, where neither is on
+    /// the QUIC plane: there the connection in use carries them.
     // PROTOCOL SM-HS-13
-    fn sealing(&self, id: &PeerId) -> Option<&Session> {
-        let mut keys = self.peers.get(id)?.sessions();
-        keys.find_map(|key| {
-            let session = self.control.connections.get(&key)?.session()?;
-            (!session.waits_for_peer).then_some(session)
+    fn beside(&self, id: &PeerId, in_use: &Session) -> Option<&Session> {
+        let index = in_use.beside.filter(|_| !in_use.uses_quic())?;
+        let mut lingering = self.peers.get(id)?.lingering.iter();
+        lingering.find_map(|key| {
+            let session = self.control.connections.get(key)?.session()?;
+            (session.theirs.index == index && !session.uses_quic()).then_some(session)
         })
     }
 
@@ -199,7 +201,8 @@ impl Net {
     /// How to send to a peer. One whose relay cannot be used is left out: it leads nowhere now.
     fn outbound_of(&self, id: &PeerId) -> Option<Outbound> {
         let connection = self.in_use(id)?;
-        let session = self.sealing(id).or(connection.session())?;
+        let session = connection.session()?;
+        let session = self.beside(id, session).unwrap_or(session);
         let mut outbound = session.outbound(&connection.paths, self.config.mtu);
         if let Way::Relayed { slot, label } = Way::of(outbound.remote) {
             self.relay_at(slot)?;

@@ -47,10 +47,8 @@ pub(crate) struct Session {
     /// What carries its packets.
     pub(crate) plane: Choice,
     pub(crate) established_at: Instant,
-    /// The peer is not known to have this session yet: packets go by one that it is known to have, if there is
-    /// one. A client has the server's Hello, so its server has the session; but a server is ahead of its client,
-    /// and what came there first would wait for a Hello and be overtaken.
-    pub(crate) waits_for_peer: bool,
+    /// Where the peer receives by an earlier session, until it is known to have this one: packets go by that.
+    pub(crate) beside: Option<ReceiverIndex>,
     /// Last round trip measured by a probe.
     pub(crate) rtt: Option<Duration>,
     pub(crate) traffic: Arc<Traffic>,
@@ -73,6 +71,7 @@ pub(crate) struct Ping {
 /// The parts of the peer's Hello that stay of use.
 pub(crate) struct Theirs {
     pub(crate) boot: u64,
+    pub(crate) index: ReceiverIndex,
     pub(crate) reset_token: [u8; 16],
     pub(crate) mtu: u16,
 }
@@ -125,13 +124,15 @@ impl Session {
             liveness: Liveness::new(now),
             theirs: Theirs {
                 boot: hello.boot,
+                index: hello.index,
                 reset_token: hello.reset_token,
                 mtu: hello.mtu,
             },
             cipher,
             plane,
             established_at: now,
-            waits_for_peer: side.is_server(),
+            // The server said its Hello last, so it has the session.
+            beside: hello.beside.filter(|_| side.is_server()),
             rtt: None,
             traffic: Arc::default(),
             probes_sent: 0,

@@ -4,10 +4,10 @@
 //!
 //! - Another boot on the other side: its older sessions are dead; the newcomer wins.
 //! - A connection that was begun after the other session was up: whoever began it had lost that
-//!   session, since nobody connects to a peer it has a session with. The newcomer wins. This cannot
-//!   be a mere crossing: a node that becomes the server of the lower PeerId gives up its own
-//!   attempt if that was not answered yet (`Net::give_up_crossed_attempt`), and one that was
-//!   answered arrived before the other session was up.
+//!   session, since nobody connects to a peer it has a session with. The newcomer wins. Of mere
+//!   crossings only those look like this that the newcomer wins anyway, because its client is the lower
+//!   PeerId: a node that becomes the server of the lower gives up its own attempt if that was not answered
+//!   yet (`Net::give_up_crossed_attempt`), and one that was answered arrived before the other session was up.
 //! - Begun while the other was not yet up: they crossed. The one whose client is the lower PeerId
 //!   wins; with the same client, the later one.
 

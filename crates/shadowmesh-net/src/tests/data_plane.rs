@@ -80,6 +80,7 @@ fn a_peer_from_before_the_choice_gets_sealed_frames_whatever_we_want() {
         mtu: 1420,
         holds_your_key: false,
         data_plane: None,
+        beside: None,
     });
     let mut bytes = Vec::new();
     hello.encode(&mut bytes).unwrap();

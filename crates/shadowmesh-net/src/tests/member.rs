@@ -18,6 +18,7 @@ fn hello() -> ControlMessage {
         mtu: 1420,
         holds_your_key: false,
         data_plane: None,
+        beside: None,
     })
 }
 

@@ -81,12 +81,12 @@ mod tests {
     fn hello() -> impl Strategy<Value = ControlMessage> {
         (
             any::<(u16, u64, u64, [u8; 16])>(),
-            any::<([u32; 2], u16, bool, Option<u8>)>(),
+            any::<([u32; 2], u16, bool, Option<u8>, Option<u64>)>(),
         )
             .prop_map(
                 |(
                     (version, boot, index, reset_token),
-                    (cipher_speeds, mtu, holds_your_key, data_plane),
+                    (cipher_speeds, mtu, holds_your_key, data_plane, beside),
                 )| {
                     ControlMessage::Hello(Hello {
                         version,
@@ -97,6 +97,7 @@ mod tests {
                         mtu,
                         holds_your_key,
                         data_plane,
+                        beside: beside.map(ReceiverIndex),
                     })
                 },
             )
@@ -247,6 +248,7 @@ mod tests {
                 mtu: 1420,
                 holds_your_key: true,
                 data_plane,
+                beside: None,
             };
             let mut bytes = Vec::new();
             ControlMessage::Hello(hello).encode(&mut bytes).unwrap();
@@ -308,6 +310,7 @@ mod tests {
             mtu: 1420,
             holds_your_key: true,
             data_plane: Some(1),
+            beside: None,
         };
         let text = format!("{hello:?}");
         assert!(!text.contains("171") && !text.to_lowercase().contains("ab, ab"));

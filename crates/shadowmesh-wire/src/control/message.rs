@@ -148,6 +148,9 @@ pub struct Hello {
     /// Missing where a version does not know of the choice.
     #[n(7)]
     pub data_plane: Option<u8>,
+    /// Where the sender receives by another session with the same peer, if it has one.
+    #[n(8)]
+    pub beside: Option<ReceiverIndex>,
 }
 
 /// The reset token is as good as a secret while the session lives, so it stays out of logs.
@@ -161,6 +164,7 @@ impl fmt::Debug for Hello {
             .field("mtu", &self.mtu)
             .field("holds_your_key", &self.holds_your_key)
             .field("data_plane", &self.data_plane)
+            .field("beside", &self.beside)
             .finish_non_exhaustive()
     }
 }
