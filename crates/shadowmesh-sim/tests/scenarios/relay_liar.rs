@@ -22,6 +22,7 @@ const BOTH: [shadowmesh_sim::NatKind; 2] = [SymmetricRandom, SymmetricRandom];
 // PROTOCOL SM-RL-4
 #[test]
 fn whatever_a_relay_does_packets_come_out_once_and_only_where_they_belong() {
+    let runs = RefCell::new(Vec::new());
     seeds::each("relay_liar", 6, |seed| {
         let mut pair = Relayed::new(seed, BOTH, 1);
         let relay = pair.relays[0];
@@ -61,13 +62,24 @@ fn whatever_a_relay_does_packets_come_out_once_and_only_where_they_belong() {
         let sent = pair.talk(seconds(20));
         pair.world.run_for(seconds(1));
         let lost = pair.world.ledger.lost(&sent);
-        // A third is spoilt; a session that dies of that, three probes in a row, is back after some seconds.
+        // A third is spoilt. In few runs (2 of 200) so many probes in a row are that the session dies, which
+        // costs that run some seconds of its twenty.
         assert!(lost < sent.len() * 3 / 5, "{lost} of {} lost", sent.len());
+        runs.borrow_mut().push((lost, sent.len()));
         assert_eq!(pair.world.ledger.violations(), Vec::<String>::new());
         let forged =
             [pair.a, pair.b].map(|host| pair.world.host(host).drops(DropReason::SealForged));
         assert!(forged.iter().sum::<u64>() > 0, "the relay did nothing");
     });
+    // One run, as a replay is, says nothing of the mean: in 200 it was 0.305, with a deviation of 0.034.
+    let runs = runs.into_inner();
+    let (lost, sent) = runs
+        .iter()
+        .fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
+    assert!(
+        runs.len() < 6 || lost * 5 < sent * 2,
+        "{lost} of {sent} lost in all"
+    );
 }
 
 // PROTOCOL SM-RL-4
