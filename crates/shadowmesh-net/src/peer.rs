@@ -16,8 +16,8 @@ use crate::forwarding::TrafficTotals;
 use crate::plane::DataPlane;
 use crate::relay::Credit;
 
-/// Limit: sessions still received on beside the one in use. Both sides may make a new one at the same time,
-/// and the one before is sent on until either is heard.
+/// Limit: sessions still received on beside the one in use. Both sides may make a new one at the same time, and
+/// packets may go by the one before until the last of these is heard.
 const LINGERING_MAX: usize = 2;
 /// Limit: streams found for a peer.
 const STREAMS_MAX: usize = 4;

@@ -185,7 +185,23 @@ impl Net {
                 self.close_replaced(old, id, now);
             }
         }
+        self.check_beside(key, id);
         self.give_up_crossed_attempt(key, id, now);
+    }
+
+    /// What the peer said of another session holds now or never: one that comes later is no reason to leave
+    /// the one in use again.
+    fn check_beside(&mut self, key: ConnKey, id: PeerId) {
+        let session = self
+            .control
+            .connections
+            .get(&key)
+            .and_then(Connection::session);
+        let beside = session.and_then(|session| session.beside);
+        let beside = beside.filter(|&index| self.lingering_at(&id, index).is_some());
+        if let Some(session) = self.control.session_mut(key) {
+            session.beside = beside;
+        }
     }
 
     /// The peer restarted: it has neither the session that was in use nor any before that.

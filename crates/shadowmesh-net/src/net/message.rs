@@ -27,6 +27,7 @@ impl Net {
             // PROTOCOL SM-CT-3
             (_, ControlMessage::Unknown(kind)) => {
                 tracing::debug!("control message of unknown kind {kind} ignored");
+                self.peer_has_session(key);
             }
             (Phase::Up(_), message) => self.on_session_message(key, message, now),
             _ => self.protocol_error(key, "message before Hello", now),

@@ -183,11 +183,15 @@ impl Net {
     // PROTOCOL SM-HS-13
     fn beside(&self, id: &PeerId, in_use: &Session) -> Option<&Session> {
         let index = in_use.beside.filter(|_| !in_use.uses_quic())?;
-        let mut lingering = self.peers.get(id)?.lingering.iter();
-        lingering.find_map(|key| {
-            let session = self.control.connections.get(key)?.session()?;
-            (session.theirs.index == index && !session.uses_quic()).then_some(session)
-        })
+        let session = self.lingering_at(id, index)?;
+        (!session.uses_quic()).then_some(session)
+    }
+
+    /// The replaced session that a peer receives by under this index.
+    pub(super) fn lingering_at(&self, id: &PeerId, index: ReceiverIndex) -> Option<&Session> {
+        let lingering = self.peers.get(id)?.lingering.iter();
+        let mut sessions = lingering.filter_map(|key| self.control.connections.get(key)?.session());
+        sessions.find(|session| session.theirs.index == index)
     }
 
     /// The relay over which the path to a peer leads.
