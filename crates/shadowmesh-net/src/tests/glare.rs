@@ -11,6 +11,17 @@ use super::harness::{Kind, World, ms};
 use crate::control::EARLY_FRAMES_MAX;
 use crate::{DownReason, NetEvent};
 
+/// One side alone takes the session for dead; its goodbye is lost.
+fn loses_its_session(world: &mut World, node: usize) {
+    let lost = std::mem::replace(&mut world.lost, Box::new(|_| true));
+    let (now, key) = (world.now, world.nodes[node].net.primary_key(0));
+    world.nodes[node]
+        .net
+        .close_as_dead(key, DownReason::Silent, now);
+    world.collect(node);
+    world.lost = lost;
+}
+
 fn initiated(world: &World, node: usize) -> bool {
     let status = world.nodes[node].net.status(world.now);
     status[0].session.as_ref().unwrap().initiated
@@ -147,14 +158,7 @@ fn packets_go_by_the_new_session_one_round_trip_after_it_is_up() {
 fn a_peer_that_lost_its_session_is_sent_to_by_the_new_one_at_once() {
     let mut world = World::pair(5);
     world.join(0, 1);
-    // The lower side takes the session for dead, and its goodbye is lost.
-    world.lost = Box::new(|_| true);
-    let (now, key) = (world.now, world.nodes[0].net.primary_key(0));
-    world.nodes[0]
-        .net
-        .close_as_dead(key, DownReason::Silent, now);
-    world.collect(0);
-    world.lost = Box::new(|_| false);
+    loses_its_session(&mut world, 0);
     world.connect(0, 1);
     let ups = |world: &World| world.count(1, |e| matches!(e, NetEvent::PeerUp { .. }));
     let before = ups(&world);
@@ -250,15 +254,7 @@ fn pings_under_way_while_one_session_takes_the_place_of_another_are_answered() {
 fn a_higher_peer_that_lost_its_session_gets_a_new_one_from_the_lower() {
     let mut world = World::pair(2);
     world.join(0, 1);
-    // The higher side alone takes the session for dead; its goodbye is lost.
-    world.lost = Box::new(|_| true);
-    let key = world.nodes[1].net.primary_key(0);
-    let now = world.now;
-    world.nodes[1]
-        .net
-        .close_as_dead(key, DownReason::Silent, now);
-    world.collect(1);
-    world.lost = Box::new(|_| false);
+    loses_its_session(&mut world, 1);
     world.connect(1, 0);
     world.run(ms(4_000));
     assert!(world.is_up(0, 1) && world.is_up(1, 0));

@@ -62,8 +62,8 @@ fn whatever_a_relay_does_packets_come_out_once_and_only_where_they_belong() {
         let sent = pair.talk(seconds(20));
         pair.world.run_for(seconds(1));
         let lost = pair.world.ledger.lost(&sent);
-        // A third is spoilt. In few runs (2 of 200) so many probes in a row are that the session dies, which
-        // costs that run some seconds of its twenty.
+        // A third is spoilt. In some runs so many probes in a row are that the session dies, which may cost
+        // seconds of the twenty: 2 runs of 200 lost half.
         assert!(lost < sent.len() * 3 / 5, "{lost} of {} lost", sent.len());
         runs.borrow_mut().push((lost, sent.len()));
         assert_eq!(pair.world.ledger.violations(), Vec::<String>::new());
