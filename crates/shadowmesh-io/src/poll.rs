@@ -4,8 +4,8 @@
 //! `poll(2)` is the right tool: nothing to register, nothing to forget to deregister. [`wait`]
 //! works on a slice the caller keeps, and does not allocate.
 //!
-//! A [`Waker`] is an event counter that is never read: a wake-up that comes before the wait is not
-//! lost, and from the first one on no wait that watches it sleeps again.
+//! A [`Waker`] is an event counter: a wake-up that comes before the wait is not lost, and from the first
+//! one on no wait that watches it sleeps again, until the sleeper clears it.
 
 use std::io;
 use std::marker::PhantomData;
@@ -53,6 +53,15 @@ impl<'fd> Watch<'fd> {
     /// The caller has taken what was found.
     pub fn forget(&mut self) {
         self.raw.revents = 0;
+    }
+
+    /// Whether [`wait`] looks at it at all; it does at first.
+    pub fn set_active(&mut self, active: bool) {
+        // A negative number is passed over. The complement, and not the negative, which 0 has not.
+        if active != (self.raw.fd >= 0) {
+            self.raw.fd = !self.raw.fd;
+            self.raw.revents = 0;
+        }
     }
 }
 
@@ -156,6 +165,15 @@ impl Waker {
         // SAFETY: pointer and length describe `one`; the descriptor is ours and open.
         let _ = unsafe { libc::write(fd, one.as_ptr().cast(), one.len()) };
     }
+
+    /// Forgets every wake-up so far: the sleeper has seen them.
+    pub fn clear(&self) {
+        let fd = self.receive.as_raw_fd();
+        let mut count = [0; size_of::<u64>()];
+        // An event counter is empty after one read, a pipe after as many as it takes.
+        // SAFETY: pointer and length describe `count`, exclusively ours; the descriptor is ours and open.
+        while unsafe { libc::read(fd, count.as_mut_ptr().cast(), count.len()) } > 0 {}
+    }
 }
 
 impl AsFd for Waker {
@@ -192,6 +210,34 @@ mod tests {
             assert_eq!(wait(&mut watches, Some(Duration::from_secs(5))).unwrap(), 1);
             assert!(watches[0].is_ready());
         }
+    }
+
+    #[test]
+    fn a_cleared_waker_sleeps_until_the_next_wake_up() {
+        let waker = Waker::new().unwrap();
+        waker.clear();
+        let mut watches = [Watch::readable(&waker)];
+        for _ in 0..3 {
+            waker.wake();
+            waker.wake();
+            assert_eq!(wait(&mut watches, Some(Duration::ZERO)).unwrap(), 1);
+            waker.clear();
+            assert_eq!(wait(&mut watches, Some(Duration::ZERO)).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_not_active_is_passed_over() {
+        let (one, other) = (Waker::new().unwrap(), Waker::new().unwrap());
+        let mut watches = [Watch::readable(&one), Watch::readable(&other)];
+        one.wake();
+        for (active, ready) in [(true, 1), (false, 0), (false, 0), (true, 1), (true, 1)] {
+            watches[0].set_active(active);
+            assert_eq!(wait(&mut watches, Some(Duration::ZERO)).unwrap(), ready);
+            assert_eq!(watches[0].is_ready(), active);
+        }
+        watches[0].set_active(false);
+        assert!(!watches[0].is_ready(), "what was found is forgotten");
     }
 
     #[test]

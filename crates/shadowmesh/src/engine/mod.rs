@@ -25,6 +25,7 @@
 //! | `envelopes` | what a way over a relay adds |
 //! | `oversize` | what is too long for its path, in fragments |
 //! | `receiver`, `turnstile` | network to device, and the order of receivers |
+//! | `duty`, `placement` | one thread for both ways while there is little to do, and on which core |
 //! | `relayed`, `passing` | what relays passed on to us, and what we pass on as one |
 //! | `cell`, `inbox`, `stop` | what the threads share: snapshot, queues, the end |
 //! | `sync` | locks and atomics, loom's where a test tries every interleaving |
@@ -40,6 +41,7 @@ mod buffers;
 mod by_quic;
 mod cell;
 mod control;
+mod duty;
 mod envelopes;
 mod extra;
 pub mod host;
@@ -335,7 +337,7 @@ impl DataThreads {
         let mut works = Vec::new();
         for queue in 0..shared.device.queues().len() {
             let stop = threads.new_stop()?;
-            let sender = Sender::new(shared.clone(), queue, stop);
+            let sender = Sender::new(shared.clone(), queue, stop)?;
             works.push(sender.work());
             threads.spawn("sender", failed.clone(), move || sender.run())?;
         }
@@ -348,6 +350,10 @@ impl DataThreads {
         for _ in 0..receivers {
             let stop = threads.new_stop()?;
             let receiver = Receiver::new(shared.clone(), answers.clone(), stop);
+            let receiver = match receivers {
+                1 => receiver.relieving(),
+                _ => receiver,
+            };
             threads.spawn("receiver", failed.clone(), move || receiver.run())?;
         }
         let stop = threads.new_stop()?;

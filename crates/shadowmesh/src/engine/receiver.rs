@@ -22,7 +22,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use shadowmesh_crypto::ReplayWindow;
 use shadowmesh_io::poll::{self, Waker, Watch};
-use shadowmesh_io::tun::{Offloads, QUEUES_MAX};
+use shadowmesh_io::tun::{Offloads, QUEUES_MAX, TunQueue};
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
 use shadowmesh_vpn::{Inbound, Snapshot};
@@ -62,6 +62,8 @@ pub struct Receiver {
     shared: Shared,
     /// Where answers to what it wrote come out, if that is one place.
     answers: Option<Arc<SharedWork>>,
+    /// Whether it stands in for the sender while there is little to do.
+    relieves: bool,
     stop: Arc<Stop>,
     /// There is little to do of late.
     is_calm: bool,
@@ -72,6 +74,14 @@ pub struct Receiver {
     batch: RecvBatch,
     delivery: Delivery,
     standing: Standing,
+}
+
+/// What a receiver waits for.
+struct Watches<'w> {
+    /// Sockets, then whatever ends the work, then the device, if it may ever be watched.
+    all: Vec<Watch<'w>>,
+    links: usize,
+    ends: usize,
 }
 
 /// What a batch, or a message of a stream, brings to the device, and to others.
@@ -99,12 +109,21 @@ impl Receiver {
             delivery: Delivery::new(&shared, 0),
             shared,
             answers,
+            relieves: false,
             stop,
             is_calm: true,
             first_link: 0,
             numbers: Vec::new(),
             batch: RecvBatch::new(),
             standing: Standing::default(),
+        }
+    }
+
+    /// The same, the only one of its node: it stands in for the sender while there is little to do.
+    pub fn relieving(self) -> Self {
+        Self {
+            relieves: true,
+            ..self
         }
     }
 
@@ -138,20 +157,18 @@ impl Receiver {
     ) -> io::Result<()> {
         let shared = self.shared.clone();
         let stop = Arc::clone(&self.stop);
-        let watches = links.iter().copied().map(Watch::readable);
-        let others = others.iter().copied().map(Watch::readable);
-        let ends = [Watch::readable(stop.waker())].into_iter().chain(others);
-        let mut watches: Vec<_> = watches.chain(ends).collect();
+        let relieved = self.answers.clone().filter(|_| self.relieves);
+        let device = relieved.as_ref().map(|work| work.device(&shared));
+        let mut watches = Watches::new(links, &stop, others, device);
         let mut kept = None;
         loop {
             let mut entrance = kept.take().unwrap_or_else(|| shared.turnstile.enter());
             // No snapshot is held here, and no ticket.
-            let Some(ticket) = self.take(links, &mut watches, &mut entrance)? else {
+            let Some(ticket) = self.take(links, &mut watches, &mut entrance, placement)? else {
                 return Ok(());
             };
             let (buffers, bytes) = self.size();
-            placement.worked(bytes);
-            self.is_calm = placement.is_calm();
+            self.worked(bytes, placement, &mut watches);
             let is_small = buffers <= SMALL_BUFFERS_MAX && bytes <= SMALL_BYTES_MAX;
             kept = is_small.then_some(entrance);
             self.open();
@@ -174,38 +191,67 @@ impl Receiver {
     fn take<'t>(
         &mut self,
         links: &[&UdpLink],
-        watches: &mut [Watch<'_>],
+        watches: &mut Watches<'_>,
         entrance: &mut Entrance<'t>,
+        placement: &mut Placement,
     ) -> io::Result<Option<Ticket<'t>>> {
-        while !self.stop.is_set() && !watches[links.len()..].iter().any(Watch::is_ready) {
+        while !self.stop.is_set() && !watches.is_end() {
             for turn in 0..links.len() {
                 let number = (self.first_link + turn) % links.len();
-                if !watches[number].is_ready() {
+                let watch = watches.link(number);
+                if !watch.is_ready() {
                     continue;
                 }
                 match links[number].recv_batch(&mut self.batch) {
                     Ok(count) => {
                         if self.is_calm && count < RecvBatch::BUFFERS {
-                            watches[number].forget();
+                            watch.forget();
                         }
                         self.first_link = number + 1;
                         self.delivery.socket = self.numbers.get(number).copied().unwrap_or(0);
                         return Ok(Some(entrance.ticket()));
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        watches[number].forget();
-                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => watch.forget(),
                     // The error of an earlier send (ICMP), reported here; the next receive goes on.
                     Err(_) => {}
                 }
             }
-            if !watches.iter().any(Watch::is_ready) {
+            if watches.take_device() {
+                self.relieve(placement, watches)?;
+            }
+            if !watches.is_any_ready() {
                 let start = Instant::now();
-                poll::wait(watches, None)?;
+                poll::wait(&mut watches.all, None)?;
                 self.standing.waited(start.elapsed());
             }
         }
         Ok(None)
+    }
+
+    /// A turn in the sender's place.
+    fn relieve(&mut self, placement: &mut Placement, watches: &mut Watches<'_>) -> io::Result<()> {
+        let Some(work) = &self.answers else {
+            return Ok(());
+        };
+        match work.relieve()? {
+            Some(served) => self.worked(served.bytes, placement, watches),
+            None => {
+                work.duty.give_back();
+                watches.watch_device(false);
+            }
+        }
+        Ok(())
+    }
+
+    /// So much was received, or sent in the sender's place: there is little to do, or there no longer is.
+    fn worked(&mut self, bytes: usize, placement: &mut Placement, watches: &mut Watches<'_>) {
+        placement.worked(bytes);
+        self.is_calm = placement.is_calm();
+        if self.relieves
+            && let Some(work) = &self.answers
+        {
+            watches.watch_device(work.duty.is_taken(self.is_calm));
+        }
     }
 
     /// Buffers and bytes of the batch.
@@ -239,6 +285,59 @@ impl Receiver {
     fn deliver(&mut self, ticket: &Ticket<'_>) -> io::Result<()> {
         let bytes = self.batch.bytes();
         self.delivery.send(&self.shared, bytes, || ticket.wait())
+    }
+}
+
+impl<'w> Watches<'w> {
+    /// The device is not watched yet.
+    fn new(
+        links: &[&'w UdpLink],
+        stop: &'w Stop,
+        others: &[&'w Waker],
+        device: Option<&'w TunQueue>,
+    ) -> Self {
+        let ends = [stop.waker()].into_iter().chain(others.iter().copied());
+        let mut all: Vec<_> = links.iter().copied().map(Watch::readable).collect();
+        all.extend(ends.map(Watch::readable));
+        let ends = all.len() - links.len();
+        all.extend(device.map(Watch::readable));
+        let mut watches = Self {
+            all,
+            links: links.len(),
+            ends,
+        };
+        watches.watch_device(false);
+        watches
+    }
+
+    fn link(&mut self, number: usize) -> &mut Watch<'w> {
+        &mut self.all[number]
+    }
+
+    fn is_end(&self) -> bool {
+        self.all[self.links..][..self.ends]
+            .iter()
+            .any(Watch::is_ready)
+    }
+
+    fn is_any_ready(&self) -> bool {
+        self.all.iter().any(Watch::is_ready)
+    }
+
+    fn device(&mut self) -> Option<&mut Watch<'w>> {
+        self.all.get_mut(self.links + self.ends)
+    }
+
+    fn watch_device(&mut self, watched: bool) {
+        if let Some(device) = self.device() {
+            device.set_active(watched);
+        }
+    }
+
+    /// Whether the device has something, which the caller takes.
+    fn take_device(&mut self) -> bool {
+        let device = self.device().filter(|device| device.is_ready());
+        device.map(Watch::forget).is_some()
     }
 }
 

@@ -42,6 +42,7 @@ use super::Shared;
 use super::arrivals::{Arrivals, Served};
 use super::buffers::{Buffer, Buffers};
 use super::by_quic::ToQuic;
+use super::duty::Duty;
 use super::envelopes::Envelopes;
 use super::oversize::Oversize;
 use super::placement::Placement;
@@ -80,7 +81,6 @@ const ANSWER_READS_MAX: usize = 2;
 /// A sender thread and the work that it shares with a receiver.
 pub struct Sender {
     work: Arc<SharedWork>,
-    source: usize,
     shared: Shared,
     stop: Arc<Stop>,
 }
@@ -90,8 +90,16 @@ pub struct Sender {
 /// Much of what a receiver writes to the device is answered by the kernel before the write returns: a
 /// ping, a TCP acknowledgement. The answer then lies in the device while its sender sleeps, and waking
 /// it costs more than sending. So a receiver that has little to do looks itself, unless the sender is
-/// at work. The lock is held by one or the other from the device to the socket, so flows stay in order.
-pub struct SharedWork(Mutex<Work>);
+/// at work; and the only receiver of a node takes the sender's place altogether while there is little to
+/// do ([`duty`](super::duty)). The lock is held by one or the other from the device to the socket, so
+/// flows stay in order.
+pub struct SharedWork {
+    work: Mutex<Work>,
+    /// Which queue of the device it empties.
+    source: usize,
+    /// Who watches the device.
+    pub duty: Duty,
+}
 
 /// From one queue of the device to the sockets.
 struct Work {
@@ -116,13 +124,17 @@ struct Waiting {
 
 impl Sender {
     /// A sender that has not begun.
-    pub fn new(shared: Shared, source: usize, stop: Arc<Stop>) -> Self {
-        Self {
-            work: Arc::new(SharedWork(Mutex::new(Work::new(shared.clone(), source)))),
+    pub fn new(shared: Shared, source: usize, stop: Arc<Stop>) -> io::Result<Self> {
+        let work = SharedWork {
+            work: Mutex::new(Work::new(shared.clone(), source)),
             source,
+            duty: Duty::new()?,
+        };
+        Ok(Self {
+            work: Arc::new(work),
             shared,
             stop,
-        }
+        })
     }
 
     /// Its work, for a receiver.
@@ -134,8 +146,15 @@ impl Sender {
     pub fn run(self) -> io::Result<()> {
         let mut placement = Placement::new(priority::sender());
         let mut arrivals = Arrivals::default();
+        let duty = &self.work.duty;
         while !self.stop.is_set() {
+            if duty.is_receivers() {
+                self.wait_for_recall()?;
+                continue;
+            }
+            duty.sender_works();
             let served = self.work.lock().until_idle(&self.stop, &mut placement)?;
+            duty.sender_rests(placement.is_calm());
             arrivals.served(served);
             self.wait(&mut arrivals)?;
         }
@@ -150,12 +169,26 @@ impl Sender {
             return Ok(());
         }
         let mut watches = [
-            Watch::readable(source(&self.shared, self.source)),
+            Watch::readable(self.work.device(&self.shared)),
             Watch::readable(self.stop.waker()),
         ];
         let start = Instant::now();
         poll::wait(&mut watches, None)?;
         arrivals.woken_after(start.elapsed());
+        Ok(())
+    }
+
+    /// Blocks while the receiver stands in.
+    fn wait_for_recall(&self) -> io::Result<()> {
+        let duty = &self.work.duty;
+        let mut watches = [
+            Watch::readable(duty.recall()),
+            Watch::readable(self.stop.waker()),
+        ];
+        poll::wait(&mut watches, None)?;
+        if watches[0].is_ready() {
+            duty.recalled();
+        }
         Ok(())
     }
 }
@@ -164,16 +197,35 @@ impl SharedWork {
     /// For a receiver that has just written something: sends what came back at once, unless the sender
     /// is at it. Never blocks.
     pub fn answer(&self) -> io::Result<()> {
-        match self.0.try_lock() {
-            Ok(mut work) => work.answer(),
-            Err(TryLockError::Poisoned(work)) => work.into_inner().answer(),
-            Err(TryLockError::WouldBlock) => Ok(()),
+        match self.try_lock() {
+            Some(mut work) => work.turn(ANSWER_READS_MAX).map(drop),
+            None => Ok(()),
         }
+    }
+
+    /// For the receiver that stands in: a sender's turn, and how much it was; `None` while the sender is
+    /// at it. Never blocks.
+    pub fn relieve(&self) -> io::Result<Option<Served>> {
+        let work = self.try_lock();
+        work.map(|mut work| work.turn(TURN_READS_MAX)).transpose()
+    }
+
+    /// What is to be watched for packets.
+    pub fn device<'s>(&self, shared: &'s Shared) -> &'s TunQueue {
+        source(shared, self.source)
     }
 
     fn lock(&self) -> MutexGuard<'_, Work> {
         // Whoever panicked here lost packets at most: nothing is half written.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Work>> {
+        match self.work.try_lock() {
+            Ok(work) => Some(work),
+            Err(TryLockError::Poisoned(work)) => Some(work.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 
@@ -209,14 +261,15 @@ impl Work {
         Ok(served)
     }
 
-    /// What came back for a receiver's write. Leaves nothing waiting: nobody might come for it.
-    fn answer(&mut self) -> io::Result<()> {
-        self.read_device(ANSWER_READS_MAX)?;
+    /// Some of what the device holds, for a receiver. Leaves nothing waiting: nobody might come for it.
+    fn turn(&mut self, reads_max: usize) -> io::Result<Served> {
+        self.read_device(reads_max)?;
+        let mut served = Served::default();
         while !self.queue.is_empty() {
-            self.serve();
+            served += self.serve();
         }
         self.finish();
-        Ok(())
+        Ok(served)
     }
 
     /// Sends the runs that are not full. No session is held afterwards.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ const BURST_INTERVAL: Duration = Duration::from_millis(4);
 /// Longer than any stall on a busy machine; ends a flow whose last datagrams were lost.
 const FLOW_TIMEOUT: Duration = Duration::from_secs(2);
 const PINGS: u32 = 150;
+/// A small part of [`PINGS`].
+const FEW: u32 = 15;
+/// Until a node that was busy is calm.
+const CALM: Duration = Duration::from_millis(300);
 
 // PROTOCOL SM-DV-3
 // PROTOCOL SM-SF-4
@@ -89,6 +94,38 @@ fn what_comes_by_quic_is_not_merged_for_a_device_without_offload() {
         }
         for node in &lab.nodes {
             assert_eq!(drops(node, "device_full"), 0, "{}", node.name);
+        }
+    });
+}
+
+// While there is little to do one thread of a node does all, and the other sleeps; a bulk transfer has both.
+#[test]
+fn pings_leave_the_sender_asleep_until_there_is_more_to_do_and_afterwards_again() {
+    let name =
+        "queues::pings_leave_the_sender_asleep_until_there_is_more_to_do_and_afterwards_again";
+    in_lab(name, 2, |lab| {
+        for node in &mut lab.nodes {
+            node.settings.queues = Some(1);
+        }
+        lab.bring_up_full_mesh(Family::V4);
+        let [from, to] = [&lab.nodes[0], &lab.nodes[1]];
+        let target: IpAddr = to.overlay_v4().into();
+        let sleeps = || [from, to].map(|node| sleeps_of_sender(node));
+        for _ in 0..2 {
+            // The first of them find the sender on duty, and so does one that comes beside a timer of control.
+            from.ping(target, FEW, PING_INTERVAL).unwrap();
+            let before = sleeps();
+            let report = from.ping(target, PINGS, PING_INTERVAL).unwrap();
+            assert_eq!(report.received, PINGS);
+            for (before, after) in before.into_iter().zip(sleeps()) {
+                assert!(after - before < FEW.into(), "{} times", after - before);
+            }
+            let before = sleeps_of_sender(from);
+            let amount = Amount::Bytes(STREAM_BYTES);
+            let report = bulk::transfer(&from.netns, &to.netns, target, amount).unwrap();
+            assert!(report.intact && report.bytes == STREAM_BYTES, "{report:?}");
+            assert!(sleeps_of_sender(from) > before, "the sender never worked");
+            thread::sleep(CALM);
         }
     });
 }
@@ -175,11 +212,30 @@ fn flow(from: &Netns, to: &Netns, target: IpAddr) -> io::Result<Vec<u64>> {
 
 /// How many threads of a node's process have this name.
 fn threads(node: &LabNode, name: &str) -> usize {
+    tasks(node, name).count()
+}
+
+/// The threads of that name, as directories.
+fn tasks(node: &LabNode, name: &str) -> impl Iterator<Item = PathBuf> {
     let tasks = format!("/proc/{}/task", node.pid().expect("a running node"));
     let tasks = std::fs::read_dir(tasks).expect("the process's threads");
-    let names =
-        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|found| found.trim() == name).count()
+    let is_named = move |task: &PathBuf| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|found| found.trim() == name)
+    };
+    tasks
+        .filter_map(|task| Some(task.ok()?.path()))
+        .filter(is_named)
+}
+
+/// How often the only sender has gone to sleep.
+fn sleeps_of_sender(node: &LabNode) -> u64 {
+    let task = tasks(node, "sender").next().expect("a sender");
+    let status = std::fs::read_to_string(task.join("status")).expect("its counters");
+    let mut counters = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    let counter = counters.next().expect("voluntary_ctxt_switches");
+    counter.trim().parse().expect("a number")
 }
 
 /// How often TCP in this namespace found that segments had overtaken each other, by its own count.
