@@ -19,10 +19,11 @@ use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 const BATCHES_MAX: usize = 16;
 /// A batch that has become so long is handed over before the next super-packet.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How long the sender waits for room, and how often it looks. A wait is back-pressure on the device,
-/// a drop a lost packet; much longer, and peers with sealed frames would suffer with it.
+/// How long a sender waits for room. A wait is back-pressure on the device, a drop a lost packet; much
+/// longer, and peers with sealed frames would suffer with it.
+pub const ROOM_WAIT_MAX: Duration = Duration::from_millis(5);
+/// How long until it looks again.
 const ROOM_WAIT: Duration = Duration::from_micros(100);
-const ROOM_LOOKS: u32 = 50;
 
 /// Inner frames for one peer, one behind the other.
 #[derive(Debug)]
@@ -87,8 +88,14 @@ impl ToQuic {
         }
     }
 
-    /// Takes the packets of a super-packet for a peer. HOT PATH.
-    pub fn push(&mut self, to: &Outbound, packets: Split<'_>) -> Result<(), DropReason> {
+    /// Takes the packets of a super-packet for a peer, waiting for room no longer than `patience` says.
+    /// HOT PATH.
+    pub fn push(
+        &mut self,
+        to: &Outbound,
+        packets: Split<'_>,
+        patience: impl FnOnce() -> Duration,
+    ) -> Result<(), DropReason> {
         if packets.segment_len_max() >= usize::from(u16::MAX) {
             return Err(DropReason::TooBig);
         }
@@ -100,20 +107,21 @@ impl ToQuic {
         self.batches[at].append(packets);
         if self.batches[at].bytes.len() >= BATCH_BYTES {
             let batch = self.batches.swap_remove(at);
-            self.hand_over(batch);
+            self.hand_over(batch, patience());
         }
         Ok(())
     }
 
     /// Hands over everything, at the end of a batch of the device.
-    pub fn flush(&mut self) {
+    pub fn flush(&mut self, patience: impl Fn() -> Duration) {
         while let Some(batch) = self.batches.pop() {
-            self.hand_over(batch);
+            self.hand_over(batch, patience());
         }
     }
 
-    fn hand_over(&self, mut batch: FrameBatch) {
-        for _ in 0..ROOM_LOOKS {
+    fn hand_over(&self, mut batch: FrameBatch, patience: Duration) {
+        let mut waited = Duration::ZERO;
+        loop {
             match self.control.try_send(batch) {
                 Ok(()) => return,
                 Err(TrySendError::Full(back)) => batch = back,
@@ -123,7 +131,11 @@ impl ToQuic {
                     break;
                 }
             }
+            if waited >= patience {
+                break;
+            }
             thread::sleep(ROOM_WAIT);
+            waited += ROOM_WAIT;
         }
         self.drops
             .add(DropReason::QuicBacklog, batch.lens.len() as u64);

@@ -74,8 +74,9 @@ impl Duty {
         is_taken
     }
 
-    /// Calls the sender back.
+    /// Calls the sender back, which is to say itself that it has little to do before it is relieved again.
     pub fn give_back(&self) {
+        self.sender_works();
         self.is_receivers.store(false, Ordering::Release);
         self.recall.wake();
     }
@@ -117,7 +118,9 @@ mod tests {
         assert!(!duty.is_taken(false) && !duty.is_receivers());
         assert!(is_recalled(&duty));
         duty.recalled();
-        assert!(!duty.is_taken(false) && !is_recalled(&duty));
+        assert!(!duty.is_taken(true) && !is_recalled(&duty));
+        duty.sender_rests(true);
+        assert!(duty.is_taken(true));
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Links {
             .or_else(|| family().next())
     }
 
-    /// Sends a run, waiting a little for room if the socket's buffer is full. For the sender thread,
+    /// Sends a run, waiting a little for room if the socket's buffer is full. For a sender thread,
     /// which has nothing better to do: the device's queue then fills and slows the applications down. A
     /// stream may be far slower than the other peers' ways, so nobody waits for one.
     /// HOT PATH.

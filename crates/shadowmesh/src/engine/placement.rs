@@ -46,10 +46,14 @@ impl Placement {
         placement
     }
 
-    /// The thread was woken, or found more to do, and moved so many bytes. HOT PATH, once for each
-    /// batch.
-    pub fn worked(&mut self, bytes: usize) {
-        if self.load.add(1 + bytes / UNIT_BYTES, Instant::now()) {
+    /// The thread was woken, or found more to do, and moved so many bytes. `has_more`: it knows that it has
+    /// more to do than it can, whatever that took. HOT PATH, once for each batch.
+    pub fn worked(&mut self, bytes: usize, has_more: bool) {
+        let units = match has_more {
+            true => UNITS_MAX as usize + 1,
+            false => 1 + bytes / UNIT_BYTES,
+        };
+        if self.load.add(units, Instant::now()) {
             self.apply();
         }
     }
@@ -142,6 +146,19 @@ mod tests {
         let later = start + AWAY_MIN + Duration::from_millis(10);
         assert!(load.add(1, later), "it is calm again");
         assert!(!load.is_busy);
+    }
+
+    #[test]
+    fn a_thread_that_is_always_behind_is_never_calm_however_slow_it_is() {
+        let mut placement = Placement::new(false);
+        placement.worked(0, true);
+        assert!(!placement.is_calm());
+        let start = Instant::now();
+        let mut load = Load::new(start);
+        for n in 0..1000 {
+            load.add(UNITS_MAX as usize + 1, start + n * Duration::from_millis(1));
+            assert!(load.is_busy, "after {n} ms");
+        }
     }
 
     #[test]

@@ -60,11 +60,16 @@ impl Standing {
         }
     }
 
-    /// The receiver has waited for so long.
+    /// Nothing has come for so long.
     pub fn waited(&mut self, for_how_long: Duration) {
         if let Some(nice) = self.calm(for_how_long) {
             ask(nice);
         }
+    }
+
+    /// Whether hardly anything of what comes is a peer's.
+    pub fn is_ordinary(&self) -> bool {
+        self.ordinary
     }
 
     fn judge(&mut self, peers: u32, all: u32) -> Option<i32> {

@@ -168,7 +168,12 @@ impl Receiver {
                 return Ok(());
             };
             let (buffers, bytes) = self.size();
-            self.worked(bytes, placement, &mut watches);
+            self.worked(
+                bytes,
+                buffers == RecvBatch::BUFFERS,
+                placement,
+                &mut watches,
+            );
             let is_small = buffers <= SMALL_BUFFERS_MAX && bytes <= SMALL_BYTES_MAX;
             kept = is_small.then_some(entrance);
             self.open();
@@ -195,6 +200,7 @@ impl Receiver {
         entrance: &mut Entrance<'t>,
         placement: &mut Placement,
     ) -> io::Result<Option<Ticket<'t>>> {
+        let mut waiting_since = None;
         while !self.stop.is_set() && !watches.is_end() {
             for turn in 0..links.len() {
                 let number = (self.first_link + turn) % links.len();
@@ -220,9 +226,9 @@ impl Receiver {
                 self.relieve(placement, watches)?;
             }
             if !watches.is_any_ready() {
-                let start = Instant::now();
+                let since = *waiting_since.get_or_insert_with(Instant::now);
                 poll::wait(&mut watches.all, None)?;
-                self.standing.waited(start.elapsed());
+                self.standing.waited(since.elapsed());
             }
         }
         Ok(None)
@@ -234,7 +240,7 @@ impl Receiver {
             return Ok(());
         };
         match work.relieve()? {
-            Some(served) => self.worked(served.bytes, placement, watches),
+            Some(relief) => self.worked(relief.bytes, relief.has_more, placement, watches),
             None => {
                 work.duty.give_back();
                 watches.watch_device(false);
@@ -244,13 +250,21 @@ impl Receiver {
     }
 
     /// So much was received, or sent in the sender's place: there is little to do, or there no longer is.
-    fn worked(&mut self, bytes: usize, placement: &mut Placement, watches: &mut Watches<'_>) {
-        placement.worked(bytes);
+    fn worked(
+        &mut self,
+        bytes: usize,
+        has_more: bool,
+        placement: &mut Placement,
+        watches: &mut Watches<'_>,
+    ) {
+        placement.worked(bytes, has_more);
         self.is_calm = placement.is_calm();
         if self.relieves
             && let Some(work) = &self.answers
         {
-            watches.watch_device(work.duty.is_taken(self.is_calm));
+            // In a flood of strangers' datagrams this is no place for packets of our own.
+            let is_calm = self.is_calm && !self.standing.is_ordinary();
+            watches.watch_device(work.duty.is_taken(is_calm));
         }
     }
 

@@ -22,7 +22,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::tun::TunQueue;
@@ -41,7 +41,7 @@ use shadowmesh_wire::traffic_class::{self, Ecn};
 use super::Shared;
 use super::arrivals::{Arrivals, Served};
 use super::buffers::{Buffer, Buffers};
-use super::by_quic::ToQuic;
+use super::by_quic::{ROOM_WAIT_MAX, ToQuic};
 use super::duty::Duty;
 use super::envelopes::Envelopes;
 use super::oversize::Oversize;
@@ -75,8 +75,15 @@ const QUEUE_LIMITS: Limits = Limits {
     memory: 8 * 1024 * 1024,
 };
 
-/// Reads that a receiver does in a sender's place: an answer or two. More is worth a wake-up.
+/// Reads that a receiver does in a sender's place behind a write of its own: an answer or two. More is
+/// worth a wake-up.
 const ANSWER_READS_MAX: usize = 2;
+/// Reads that a receiver does in a turn while it stands in. With more to read there is work for two.
+const RELIEF_READS_MAX: usize = 8;
+/// How long a receiver waits for room in such a turn, all in all: nothing is received meanwhile.
+const RELIEF_PATIENCE: Duration = Duration::from_millis(2);
+/// A turn that took so long waited for room, or there is more to do than it looks.
+const TURN_LONG: Duration = Duration::from_millis(1);
 
 /// A sender thread and the work that it shares with a receiver.
 pub struct Sender {
@@ -112,6 +119,25 @@ struct Work {
     buffers: Buffers,
     to_quic: ToQuic,
     oversize: Oversize,
+    patience: Patience,
+}
+
+/// How long whoever does the work may wait for room.
+#[derive(Debug, Clone, Copy)]
+enum Patience {
+    /// A sender, for each send: it has nothing better to do.
+    OfSender,
+    /// A receiver: until then.
+    Until(Instant),
+}
+
+/// What came of a turn in a sender's place.
+#[derive(Debug, Clone, Copy)]
+pub struct Relief {
+    /// Bytes that left.
+    pub bytes: usize,
+    /// There is more to do than one thread should.
+    pub has_more: bool,
 }
 
 /// A packet or super-packet that waits for its turn.
@@ -195,7 +221,7 @@ impl Sender {
 
 impl SharedWork {
     /// For a receiver that has just written something: sends what came back at once, unless the sender
-    /// is at it. Never blocks.
+    /// is at it. Waits for nobody, and no longer than [`RELIEF_PATIENCE`] for room.
     pub fn answer(&self) -> io::Result<()> {
         match self.try_lock() {
             Some(mut work) => work.turn(ANSWER_READS_MAX).map(drop),
@@ -203,11 +229,11 @@ impl SharedWork {
         }
     }
 
-    /// For the receiver that stands in: a sender's turn, and how much it was; `None` while the sender is
-    /// at it. Never blocks.
-    pub fn relieve(&self) -> io::Result<Option<Served>> {
+    /// For the receiver that stands in: a small turn, and what came of it; `None` while somebody else is at
+    /// it. Waits as [`answer`](Self::answer) does.
+    pub fn relieve(&self) -> io::Result<Option<Relief>> {
         let work = self.try_lock();
-        work.map(|mut work| work.turn(TURN_READS_MAX)).transpose()
+        work.map(|mut work| work.turn(RELIEF_READS_MAX)).transpose()
     }
 
     /// What is to be watched for packets.
@@ -215,9 +241,12 @@ impl SharedWork {
         source(shared, self.source)
     }
 
+    /// For the sender.
     fn lock(&self) -> MutexGuard<'_, Work> {
         // Whoever panicked here lost packets at most: nothing is half written.
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        work.patience = Patience::OfSender;
+        work
     }
 
     fn try_lock(&self) -> Option<MutexGuard<'_, Work>> {
@@ -240,6 +269,7 @@ impl Work {
             hasher: FlowHasher::new([random(), random()]),
             buffers: Buffers::default(),
             oversize: Oversize::default(),
+            patience: Patience::OfSender,
         }
     }
 
@@ -247,9 +277,10 @@ impl Work {
     fn until_idle(&mut self, stop: &Stop, placement: &mut Placement) -> io::Result<Served> {
         let mut served = Served::default();
         while !stop.is_set() {
+            let start = Instant::now();
             let is_drained = self.read_device(TURN_READS_MAX)?;
             let turn = self.serve();
-            placement.worked(turn.bytes);
+            placement.worked(turn.bytes, start.elapsed() >= TURN_LONG);
             served += turn;
             if self.queue.is_empty() {
                 self.finish();
@@ -262,21 +293,27 @@ impl Work {
     }
 
     /// Some of what the device holds, for a receiver. Leaves nothing waiting: nobody might come for it.
-    fn turn(&mut self, reads_max: usize) -> io::Result<Served> {
-        self.read_device(reads_max)?;
-        let mut served = Served::default();
+    fn turn(&mut self, reads_max: usize) -> io::Result<Relief> {
+        let start = Instant::now();
+        self.patience = Patience::Until(start + RELIEF_PATIENCE);
+        let is_drained = self.read_device(reads_max)?;
+        let mut bytes = 0;
         while !self.queue.is_empty() {
-            served += self.serve();
+            bytes += self.serve().bytes;
         }
         self.finish();
-        Ok(served)
+        Ok(Relief {
+            bytes,
+            has_more: !is_drained || start.elapsed() >= TURN_LONG,
+        })
     }
 
     /// Sends the runs that are not full. No session is held afterwards.
     fn finish(&mut self) {
-        let shared = &self.shared;
-        self.runs.send_all(&mut |peer, run| send(shared, peer, run));
-        self.to_quic.flush();
+        let (shared, patience) = (&self.shared, self.patience);
+        self.runs
+            .send_all(&mut |peer, run| send(shared, patience, peer, run));
+        self.to_quic.flush(|| patience.for_quic());
     }
 
     /// Moves what the device holds into the fair queue; whether that was all.
@@ -363,7 +400,10 @@ impl Work {
                 self.seal_fragments(peer, class, packets)
             }
             Plane::Sealed => self.seal(peer, class, packets),
-            Plane::Quic => self.to_quic.push(peer, packets),
+            Plane::Quic => {
+                let patience = self.patience;
+                self.to_quic.push(peer, packets, || patience.for_quic())
+            }
         }
     }
 
@@ -374,7 +414,8 @@ impl Work {
         class: u8,
         packets: Split<'_>,
     ) -> Result<(), DropReason> {
-        let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, peer, run);
+        let patience = self.patience;
+        let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, patience, peer, run);
         let run = self.runs.towards(peer, send);
         self.oversize
             .seal(peer, (class, packets), &self.shared, run, send)
@@ -400,7 +441,8 @@ impl Work {
             .reserve(count)
             .ok_or(DropReason::SealExhausted)?;
         let front = envelopes.front();
-        let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, peer, run);
+        let patience = self.patience;
+        let send = &mut |peer: &Outbound, run: &Run| send(&self.shared, patience, peer, run);
         let run = self.runs.towards(peer, send);
         let mut bytes = 0;
         for counter in first..first + count {
@@ -494,11 +536,25 @@ fn lose(
     buffers.free(item.buffer);
 }
 
-fn send(shared: &Shared, peer: &Outbound, run: &Run) {
-    if let Err(fault) = shared
-        .links
-        .send_patiently(Run::socket(peer), run.transmit(peer))
-    {
+impl Patience {
+    fn for_quic(self) -> Duration {
+        match self {
+            Self::OfSender => ROOM_WAIT_MAX,
+            Self::Until(end) => end.saturating_duration_since(Instant::now()),
+        }
+    }
+}
+
+fn send(shared: &Shared, patience: Patience, peer: &Outbound, run: &Run) {
+    let (socket, transmit) = (Run::socket(peer), run.transmit(peer));
+    let sent = match patience {
+        Patience::OfSender => shared.links.send_patiently(socket, transmit),
+        Patience::Until(end) => {
+            let patience = end.saturating_duration_since(Instant::now());
+            shared.links.send_within(socket, transmit, patience)
+        }
+    };
+    if let Err(fault) = sent {
         let reason = match fault {
             SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,
             SendFault::TooBig => {
