@@ -14,7 +14,8 @@
 //!   the way in use and the next best ones are probed together. If another answers and the one in
 //!   use does not within its time, traffic moves. Other proven ways are probed now and then, so that
 //!   they are warm when they are needed.
-//! - A better way is looked for in a [`search`]: both sides probe all pairs at the same time.
+//! - A better way is looked for in a [`search`]: both sides probe all pairs at the same time. When one
+//!   begins and ends is told in [`rounds`].
 //!
 //! Each direction has its own choice; frames are taken in from wherever they come, so nothing is lost
 //! at a switch. Relays and streams are addresses too, see [`shadowmesh_wire::way`].
@@ -23,8 +24,10 @@ mod candidate;
 mod choice;
 mod mapping;
 mod mtu;
+mod rounds;
 mod score;
 mod search;
+mod table;
 mod watch;
 
 use std::collections::VecDeque;
@@ -36,7 +39,6 @@ use shadowmesh_wire::sealed::OVERHEAD;
 
 use crate::bucket::Bucket;
 use crate::config::PathTimers;
-use crate::event::CandidateState;
 pub(crate) use candidate::{Candidate, Origin, Path};
 pub(crate) use mapping::{acceptable, agreed, our_mapping};
 pub(crate) use mtu::{MtuSearch, View};
@@ -48,28 +50,11 @@ use choice::Check;
 use search::Search;
 use watch::Watch;
 
-/// Limit: ways to one peer that are remembered: all it may name, and our own.
-const CANDIDATES_MAX: usize = 48;
 /// An unknown way is probed at most this often, so a sender with many addresses gets little.
 // PROTOCOL SM-PA-2
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 /// A known way that the peer speaks over is probed at most this often for that reason.
 const PROBE_SPACING: Duration = Duration::from_millis(100);
-/// Limit: searches that a peer may begin: so many at once, and one more in each interval.
-// PROTOCOL SM-PA-6
-const ROUNDS_BURST: u32 = 4;
-const ROUNDS_INTERVAL: Duration = Duration::from_secs(5);
-/// Limit: words of a relay, where it sees us, that others are looked at for: the first of a session and one
-/// that corrects it, and one more in each interval. No translation changes more often for good.
-// PROTOCOL SM-PA-6
-const WORDS_BURST: u32 = 2;
-const WORDS_INTERVAL: Duration = Duration::from_secs(1);
-/// Relays are called together, so the second answers soon after the first: a handshake at 150 ms of round trip.
-// PROTOCOL SM-PA-6
-const WORD_WAIT: Duration = Duration::from_millis(300);
-/// A game of guesses that nothing answered is followed by none for so long, whatever the peer says.
-// PROTOCOL SM-PA-8
-const GAME_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The ways of one connection.
 #[derive(Debug)]
@@ -84,7 +69,7 @@ pub(crate) struct Paths {
     /// There is a session, and it is the one in use: the rest of this is at work.
     active: bool,
     timers: PathTimers,
-    /// Limit: [`CANDIDATES_MAX`]. The current one is always in it.
+    /// Limit: [`table::CANDIDATES_MAX`]. The current one is always in it.
     table: Vec<Candidate>,
     watch: Watch,
     check: Option<Check>,
@@ -306,27 +291,6 @@ impl Paths {
         self.probe_now(|candidate| candidate.is_proven());
     }
 
-    /// Every way known.
-    pub(crate) fn candidates(&self) -> &[Candidate] {
-        &self.table
-    }
-
-    /// Whether a way leads there.
-    pub(crate) fn knows(&self, remote: SocketAddr) -> bool {
-        self.table.iter().any(|known| known.path.remote == remote)
-    }
-
-    /// Whether a way leads there that was proven and answers.
-    pub(crate) fn has_proven(&self, remote: SocketAddr) -> bool {
-        let mut all = self.table.iter();
-        all.any(|known| known.path.remote == remote && known.is_proven())
-    }
-
-    /// Whether any way answers, as far as is known.
-    pub(crate) fn has_any_proven(&self) -> bool {
-        self.table.iter().any(Candidate::is_proven)
-    }
-
     /// What kind of way is in use.
     pub(crate) fn tier(&self) -> Tier {
         self.find(self.current)
@@ -335,51 +299,6 @@ impl Paths {
 
     fn current_candidate(&self) -> Option<&Candidate> {
         self.find(self.current)
-    }
-
-    fn find(&self, path: Path) -> Option<&Candidate> {
-        self.table.iter().find(|candidate| candidate.path.is(path))
-    }
-
-    fn find_mut(&mut self, path: Path) -> Option<&mut Candidate> {
-        self.table
-            .iter_mut()
-            .find(|candidate| candidate.path.is(path))
-    }
-
-    /// What only others know of a way: whether it leads over a relay that we reach by a stream.
-    pub(crate) fn set_tiers(&mut self, tier: impl Fn(SocketAddr) -> Tier) {
-        for candidate in &mut self.table {
-            if !candidate.is_direct_udp() {
-                candidate.tier = tier(candidate.path.remote);
-            }
-        }
-    }
-
-    /// Takes in a way. True: it is new.
-    pub(crate) fn add(&mut self, path: Path, origin: Origin) -> bool {
-        if let Some(known) = self.find_mut(path) {
-            known.origin = known.origin.min(origin);
-            return false;
-        }
-        self.insert(Candidate::new(path, origin));
-        true
-    }
-
-    /// What is least worth makes room, never the way in use.
-    fn insert(&mut self, candidate: Candidate) {
-        if self.table.len() >= CANDIDATES_MAX {
-            let current = self.current;
-            let others = self.table.iter().enumerate();
-            let least = others
-                .filter(|(_, known)| !known.path.is(current))
-                .max_by_key(|(_, known)| known.dispensable())
-                .map(|(at, _)| at);
-            if let Some(at) = least {
-                self.table.remove(at);
-            }
-        }
-        self.table.push(candidate);
     }
 
     /// A way leads nowhere any more: a stream that ended, a relay that was lost.
@@ -395,16 +314,6 @@ impl Paths {
                 check.deadline = now;
             }
         }
-    }
-
-    /// Forgets ways that only the peer named and that it names no longer.
-    fn forget_told(&mut self) {
-        let current = self.current;
-        self.table.retain(|candidate| {
-            candidate.path.is(current)
-                || candidate.heard_at.is_some()
-                || candidate.origin <= Origin::Heard
-        });
     }
 
     fn want(&mut self, path: Path) {
@@ -578,128 +487,6 @@ impl Paths {
             .map_or(candidate::RTT_UNKNOWN, Candidate::rtt_or_guess);
         if self.watch.look(counts, rtt, now) {
             self.begin_check(now);
-        }
-    }
-
-    /// We told the peer of a search, or it told us: all that is known is probed, at the pace of the
-    /// search.
-    // PROTOCOL SM-PA-7
-    pub(crate) fn begin_search(&mut self, now: Instant) {
-        if !self.active {
-            return;
-        }
-        let (first, counted) = (!self.searched, !self.tier().is_direct());
-        let connect = self.timers.connect;
-        match &mut self.search {
-            Some(search) => search.exchanged(now, connect),
-            None => self.search = Some(Search::new(now, connect, first, counted)),
-        }
-        self.search_at = None;
-        self.searched = true;
-        self.search_burst(now);
-    }
-
-    /// Puts a search off until another relay has said where it sees us, but not for long and only once;
-    /// whether it is put off.
-    // PROTOCOL SM-PA-6
-    pub(crate) fn wait_for_word(&mut self, now: Instant) -> bool {
-        let until = *self.word_until.get_or_insert(now + WORD_WAIT);
-        if now < until {
-            self.search_at = Some(until);
-        }
-        now < until
-    }
-
-    /// Whether the peer may begin one more search now.
-    pub(crate) fn admit_round(&mut self, now: Instant) -> bool {
-        self.rounds.take(ROUNDS_BURST, ROUNDS_INTERVAL, now)
-    }
-
-    /// Whether another word of where the peer sees us may begin searches now.
-    pub(crate) fn admit_word(&mut self, now: Instant) -> bool {
-        self.words.take(WORDS_BURST, WORDS_INTERVAL, now)
-    }
-
-    /// What the peer named in the present search, and whether to guess at ports.
-    pub(crate) fn told(&mut self, theirs: Candidates, ways: &[(Path, Origin)]) {
-        self.forget_told();
-        for &(path, origin) in ways {
-            self.add(path, origin);
-        }
-        self.theirs = Some(theirs);
-    }
-
-    /// Both sides agreed to guess at ports.
-    // PROTOCOL SM-PA-8
-    pub(crate) fn play(&mut self, side: BirthdaySide, seed: u64, now: Instant) {
-        let lately = |at: Instant| now < at + GAME_INTERVAL;
-        if let Some(search) = &mut self.search
-            && !self.played_at.is_some_and(lately)
-            && !self
-                .table
-                .iter()
-                .any(|c| c.is_proven() && c.tier.is_direct())
-        {
-            search.play(side, seed, now);
-            self.played_at = Some(now);
-        }
-    }
-
-    fn search_burst(&mut self, now: Instant) {
-        let Some(search) = &mut self.search else {
-            return;
-        };
-        if search.take_burst(now) {
-            let current = self.tier();
-            // What the peer's translation may use next comes first, in order, so that ours uses as
-            // predicted too; see `mapping`.
-            let better = |candidate: &Candidate| {
-                let proven = candidate.is_proven();
-                !proven && candidate.tier <= current && candidate.tier.is_direct()
-            };
-            let mut paths: Vec<(bool, usize, Path)> = self
-                .table
-                .iter()
-                .enumerate()
-                .filter(|(_, candidate)| better(candidate))
-                .map(|(at, c)| (c.origin != Origin::Predicted, at, c.path))
-                .collect();
-            paths.sort_by_key(|&(unpredicted, at, _)| (unpredicted, at));
-            for (_, _, path) in paths {
-                self.want(path);
-            }
-        }
-        let Some(search) = &mut self.search else {
-            return;
-        };
-        let (token, guesses) = search.take_guesses(now);
-        let token = Some(token);
-        self.probes
-            .extend(guesses.into_iter().map(|path| Want { path, token }));
-        if search.is_over(now) {
-            self.end_search(now);
-        }
-    }
-
-    fn end_search(&mut self, now: Instant) {
-        let Some(search) = self.search.take() else {
-            return;
-        };
-        let found = self.tier().is_direct();
-        for candidate in &mut self.table {
-            if candidate.state == CandidateState::Untried && candidate.probed_at.is_some() {
-                candidate.state = CandidateState::Unanswered;
-            }
-        }
-        if search.counted {
-            self.news.push_back(News::SearchOver {
-                first: search.first,
-                found,
-                sockets: search.uses_sockets(),
-            });
-        }
-        if !found {
-            self.search_at = Some(now + self.timers.retry);
         }
     }
 

@@ -143,7 +143,7 @@ fn a_sender_with_many_addresses_gets_a_probe_each_half_second() {
     let others = world.probes.iter().filter(|(_, to)| !to.is(path(1)));
     assert_eq!(others.count(), 4);
     assert_eq!(world.current(), path(1));
-    assert!(world.paths.candidates().len() <= CANDIDATES_MAX);
+    assert!(world.paths.candidates().len() <= table::CANDIDATES_MAX);
 }
 
 // PROTOCOL SM-PA-2
