@@ -80,7 +80,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "evidence",
-        usage: "evidence slice|speed|connect [--only NAME]... [--list] [--json] [--seconds N]",
+        usage: "evidence slice|speed|connect [--only NAME,..] [--list] [--json] [--seconds N]",
         about: "the checks too long for the test command, one line each",
         run: evidence::run,
     },

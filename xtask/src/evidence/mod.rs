@@ -64,13 +64,10 @@ impl Request {
                 "--list" => request.list = true,
                 "--json" => request.json = true,
                 "--only" => {
-                    let name = words.next();
-                    request.only.push(
-                        name.ok_or_else(|| {
-                            Failure::new("--only takes the name of a check", USAGE)
-                        })?
-                        .clone(),
-                    );
+                    let names = words.next().ok_or_else(|| {
+                        Failure::new("--only takes names of checks, with commas between", USAGE)
+                    })?;
+                    request.only.extend(names.split(',').map(str::to_owned));
                 }
                 "--seconds" => {
                     let number = words.next().and_then(|word| word.parse().ok());
@@ -158,6 +155,8 @@ mod tests {
     #[test]
     fn the_words_of_the_verb_are_understood() {
         let request = parse("slice --only pings --json --only flood").unwrap();
+        assert_eq!(request.only, ["pings", "flood"]);
+        let request = parse("slice --only pings,flood").unwrap();
         assert_eq!(request.only, ["pings", "flood"]);
         assert_eq!((request.suite.as_str(), request.seconds), ("slice", None));
         assert!(request.json && !request.list);

@@ -1,7 +1,7 @@
 //! Where a data thread runs: on one core with the others while there is little to do, and wherever the
 //! kernel likes when there is more.
 //!
-//! A lone packet passes from the application to the sender and from the receiver to the application.
+//! A lone packet passes from the application to a data thread, and its answer from one to the application.
 //! The kernel likes to wake each of these on a core that is idle, and on a machine that sleeps that
 //! costs 20 to 30 us each, more than all the work on the packet. So the data threads of a calm node stay
 //! on the first core that they may use, where a wake-up is a change of threads; at the first sign of
@@ -27,7 +27,28 @@ const UNIT_BYTES: usize = 16 * 1024;
 pub struct Placement {
     /// `None` where there is nothing to choose.
     cores: Option<Choice>,
-    load: Load,
+    /// One for each [`Direction`]: who answers does as much in both as others in one.
+    loads: [Load; 2],
+}
+
+/// Which way packets were moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the device to the network.
+    Out,
+    /// From the network to the device.
+    In,
+}
+
+/// What a data thread did in one go.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// Which way.
+    pub direction: Direction,
+    /// What it moved.
+    pub bytes: usize,
+    /// It knows that it has more to do than it can, however much that was.
+    pub has_more: bool,
 }
 
 struct Choice {
@@ -40,36 +61,51 @@ impl Placement {
     pub fn new(is_preferred: bool) -> Self {
         let placement = Self {
             cores: is_preferred.then(Choice::of_thread).flatten(),
-            load: Load::new(Instant::now()),
+            loads: [(); 2].map(|()| Load::new(Instant::now())),
         };
         placement.apply();
         placement
     }
 
-    /// The thread was woken, or found more to do, and moved so many bytes. `has_more`: it knows that it has
-    /// more to do than it can, whatever that took. HOT PATH, once for each batch.
-    pub fn worked(&mut self, bytes: usize, has_more: bool) {
-        let units = match has_more {
-            true => UNITS_MAX as usize + 1,
-            false => 1 + bytes / UNIT_BYTES,
-        };
-        if self.load.add(units, Instant::now()) {
+    /// The thread was woken, or found more to do. HOT PATH, once for each batch.
+    pub fn worked(&mut self, turn: Turn) {
+        let before = self.is_calm();
+        let now = Instant::now();
+        for (load, direction) in self.loads.iter_mut().zip([Direction::Out, Direction::In]) {
+            // The other one is told as well that time has passed.
+            load.add(
+                if direction == turn.direction {
+                    turn.units()
+                } else {
+                    0
+                },
+                now,
+            );
+        }
+        if self.is_calm() != before {
             self.apply();
         }
     }
 
     /// Whether there is little to do.
     pub fn is_calm(&self) -> bool {
-        !self.load.is_busy
+        self.loads.iter().all(|load| !load.is_busy)
     }
 
     fn apply(&self) {
         if let Some(Choice { all, home }) = &self.cores {
-            let cores = if self.load.is_busy { all } else { home };
+            let cores = if self.is_calm() { home } else { all };
             if let Err(error) = cores.apply() {
                 tracing::debug!(%error, "a data thread stays on its cores");
             }
         }
+    }
+}
+
+impl Turn {
+    fn units(self) -> usize {
+        let least = if self.has_more { UNITS_MAX as usize } else { 0 };
+        1 + least.max(self.bytes / UNIT_BYTES)
     }
 }
 
@@ -100,7 +136,8 @@ impl Load {
         }
     }
 
-    /// Counts work; true when that changes the verdict.
+    /// Counts work; true when that changes the verdict. So much at once as would make a calm thread busy keeps
+    /// a busy one so, however long it took.
     fn add(&mut self, units: usize, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.at).as_micros();
         let forgotten = u32::try_from(passed / FORGET_UNIT.as_micros()).unwrap_or(u32::MAX);
@@ -108,10 +145,11 @@ impl Load {
             self.at = now;
         }
         let rest = self.units.saturating_sub(forgotten);
-        self.units = rest.saturating_add(u32::try_from(units).unwrap_or(u32::MAX));
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        self.units = rest.saturating_add(units);
         let stayed = now.saturating_duration_since(self.changed_at);
         let is_busy = if self.is_busy {
-            rest > 0 || stayed < AWAY_MIN
+            rest > 0 || stayed < AWAY_MIN || units > UNITS_MAX
         } else {
             self.units > UNITS_MAX
         };
@@ -148,17 +186,36 @@ mod tests {
         assert!(!load.is_busy);
     }
 
+    const BEHIND: Turn = Turn {
+        direction: Direction::Out,
+        bytes: 0,
+        has_more: true,
+    };
+
     #[test]
     fn a_thread_that_is_always_behind_is_never_calm_however_slow_it_is() {
-        let mut placement = Placement::new(false);
-        placement.worked(0, true);
-        assert!(!placement.is_calm());
-        let start = Instant::now();
-        let mut load = Load::new(start);
-        for n in 0..1000 {
-            load.add(UNITS_MAX as usize + 1, start + n * Duration::from_millis(1));
-            assert!(load.is_busy, "after {n} ms");
+        for turn in [1, 5, 50, 500].map(Duration::from_millis) {
+            let start = Instant::now();
+            let mut load = Load::new(start);
+            for n in 0..100 {
+                load.add(BEHIND.units(), start + n * turn);
+                assert!(load.is_busy, "turn {n} of {turn:?}");
+            }
         }
+    }
+
+    #[test]
+    fn work_one_way_makes_a_thread_busy_and_a_calm_time_of_the_other_calms_it() {
+        let mut placement = Placement::new(false);
+        placement.worked(BEHIND);
+        assert!(!placement.is_calm());
+        std::thread::sleep(AWAY_MIN + Duration::from_millis(10));
+        placement.worked(Turn {
+            direction: Direction::In,
+            bytes: 100,
+            has_more: false,
+        });
+        assert!(placement.is_calm());
     }
 
     #[test]

@@ -34,11 +34,11 @@ use shadowmesh_wire::way::Way;
 use super::Shared;
 use super::inbox::Outbox;
 use super::passing::Passing;
-use super::placement::Placement;
+use super::placement::{Direction, Placement, Turn};
 use super::priority::{self, Standing};
 use super::relayed::Relayed;
 use super::runs::SEGMENTS_MAX;
-use super::sender::SharedWork;
+use super::sender::{Relief, SharedWork};
 use super::stop::Stop;
 use super::turnstile::{Entrance, Ticket};
 
@@ -74,6 +74,15 @@ pub struct Receiver {
     batch: RecvBatch,
     delivery: Delivery,
     standing: Standing,
+}
+
+/// A turn in the sender's place, as [`Placement`] counts it.
+fn turn_out(relief: Relief, has_more: bool) -> Turn {
+    Turn {
+        direction: Direction::Out,
+        bytes: relief.bytes,
+        has_more,
+    }
 }
 
 /// What a receiver waits for.
@@ -168,12 +177,12 @@ impl Receiver {
                 return Ok(());
             };
             let (buffers, bytes) = self.size();
-            self.worked(
+            let turn = Turn {
+                direction: Direction::In,
                 bytes,
-                buffers == RecvBatch::BUFFERS,
-                placement,
-                &mut watches,
-            );
+                has_more: buffers == RecvBatch::BUFFERS,
+            };
+            self.worked(turn, placement, &mut watches);
             let is_small = buffers <= SMALL_BUFFERS_MAX && bytes <= SMALL_BYTES_MAX;
             kept = is_small.then_some(entrance);
             self.open();
@@ -183,7 +192,10 @@ impl Receiver {
                 && self.is_calm
                 && let Some(answers) = &self.answers
             {
-                answers.answer()?;
+                let answered = answers.answer()?;
+                if let Some(relief) = answered.filter(|relief| relief.was_long) {
+                    self.worked(turn_out(relief, true), placement, &mut watches);
+                }
             }
         }
     }
@@ -240,7 +252,10 @@ impl Receiver {
             return Ok(());
         };
         match work.relieve()? {
-            Some(relief) => self.worked(relief.bytes, relief.has_more, placement, watches),
+            Some(relief) => {
+                let has_more = relief.was_long || !relief.is_all;
+                self.worked(turn_out(relief, has_more), placement, watches);
+            }
             None => {
                 work.duty.give_back();
                 watches.watch_device(false);
@@ -250,14 +265,8 @@ impl Receiver {
     }
 
     /// So much was received, or sent in the sender's place: there is little to do, or there no longer is.
-    fn worked(
-        &mut self,
-        bytes: usize,
-        has_more: bool,
-        placement: &mut Placement,
-        watches: &mut Watches<'_>,
-    ) {
-        placement.worked(bytes, has_more);
+    fn worked(&mut self, turn: Turn, placement: &mut Placement, watches: &mut Watches<'_>) {
+        placement.worked(turn);
         self.is_calm = placement.is_calm();
         if self.relieves
             && let Some(work) = &self.answers

@@ -45,7 +45,7 @@ use super::by_quic::{ROOM_WAIT_MAX, ToQuic};
 use super::duty::Duty;
 use super::envelopes::Envelopes;
 use super::oversize::Oversize;
-use super::placement::Placement;
+use super::placement::{Direction, Placement, Turn};
 use super::priority;
 use super::runs::{Run, Runs};
 use super::stop::Stop;
@@ -80,7 +80,7 @@ const QUEUE_LIMITS: Limits = Limits {
 const ANSWER_READS_MAX: usize = 2;
 /// Reads that a receiver does in a turn while it stands in. With more to read there is work for two.
 const RELIEF_READS_MAX: usize = 8;
-/// How long a receiver waits for room in such a turn, all in all: nothing is received meanwhile.
+/// How long a receiver waits for room in such a turn, more or less: nothing is received meanwhile.
 const RELIEF_PATIENCE: Duration = Duration::from_millis(2);
 /// A turn that took so long waited for room, or there is more to do than it looks.
 const TURN_LONG: Duration = Duration::from_millis(1);
@@ -136,8 +136,10 @@ enum Patience {
 pub struct Relief {
     /// Bytes that left.
     pub bytes: usize,
-    /// There is more to do than one thread should.
-    pub has_more: bool,
+    /// Nothing more lay in the device, or waits in the queue.
+    pub is_all: bool,
+    /// It had to wait for room, or took as long.
+    pub was_long: bool,
 }
 
 /// A packet or super-packet that waits for its turn.
@@ -220,20 +222,21 @@ impl Sender {
 }
 
 impl SharedWork {
-    /// For a receiver that has just written something: sends what came back at once, unless the sender
-    /// is at it. Waits for nobody, and no longer than [`RELIEF_PATIENCE`] for room.
-    pub fn answer(&self) -> io::Result<()> {
-        match self.try_lock() {
-            Some(mut work) => work.turn(ANSWER_READS_MAX).map(drop),
-            None => Ok(()),
-        }
+    /// For a receiver that has just written something: sends what came back at once; `None` while somebody
+    /// else is at it. Waits for nobody, and about [`RELIEF_PATIENCE`] for room. Leaves nothing waiting in the
+    /// queue: the sender may sleep.
+    pub fn answer(&self) -> io::Result<Option<Relief>> {
+        let work = self.try_lock();
+        work.map(|mut work| work.turn(ANSWER_READS_MAX, Duration::MAX))
+            .transpose()
     }
 
-    /// For the receiver that stands in: a small turn, and what came of it; `None` while somebody else is at
-    /// it. Waits as [`answer`](Self::answer) does.
+    /// For the receiver that stands in: a small turn. As [`answer`](Self::answer); but what is left waiting
+    /// is the sender's, who is to be called back unless that was all.
     pub fn relieve(&self) -> io::Result<Option<Relief>> {
         let work = self.try_lock();
-        work.map(|mut work| work.turn(RELIEF_READS_MAX)).transpose()
+        work.map(|mut work| work.turn(RELIEF_READS_MAX, TURN_LONG))
+            .transpose()
     }
 
     /// What is to be watched for packets.
@@ -280,31 +283,37 @@ impl Work {
             let start = Instant::now();
             let is_drained = self.read_device(TURN_READS_MAX)?;
             let turn = self.serve();
-            placement.worked(turn.bytes, start.elapsed() >= TURN_LONG);
-            served += turn;
-            if self.queue.is_empty() {
+            let is_all = self.queue.is_empty();
+            if is_all {
                 self.finish();
-                if is_drained {
-                    break;
-                }
+            }
+            placement.worked(Turn {
+                direction: Direction::Out,
+                bytes: turn.bytes,
+                has_more: start.elapsed() >= TURN_LONG,
+            });
+            served += turn;
+            if is_all && is_drained {
+                break;
             }
         }
         Ok(served)
     }
 
-    /// Some of what the device holds, for a receiver. Leaves nothing waiting: nobody might come for it.
-    fn turn(&mut self, reads_max: usize) -> io::Result<Relief> {
+    /// Some of what the device holds, for a receiver, which serves no longer than that.
+    fn turn(&mut self, reads_max: usize, serve_max: Duration) -> io::Result<Relief> {
         let start = Instant::now();
         self.patience = Patience::Until(start + RELIEF_PATIENCE);
         let is_drained = self.read_device(reads_max)?;
         let mut bytes = 0;
-        while !self.queue.is_empty() {
+        while !self.queue.is_empty() && start.elapsed() < serve_max {
             bytes += self.serve().bytes;
         }
         self.finish();
         Ok(Relief {
             bytes,
-            has_more: !is_drained || start.elapsed() >= TURN_LONG,
+            is_all: is_drained && self.queue.is_empty(),
+            was_long: start.elapsed() >= TURN_LONG,
         })
     }
 

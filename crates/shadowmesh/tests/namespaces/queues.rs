@@ -122,8 +122,8 @@ fn pings_leave_the_sender_asleep_until_there_is_more_to_do_and_afterwards_again(
             }
             let before = sleeps_of_sender(from);
             flood(&from.netns, target);
-            assert!(sleeps_of_sender(from) > before, "the sender never worked");
             thread::sleep(CALM);
+            assert!(sleeps_of_sender(from) > before, "the sender never worked");
         }
     });
 }
