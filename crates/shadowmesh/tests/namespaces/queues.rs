@@ -109,7 +109,7 @@ fn pings_leave_the_sender_asleep_until_there_is_more_to_do_and_afterwards_again(
         lab.bring_up_full_mesh(Family::V4);
         let [from, to] = [&lab.nodes[0], &lab.nodes[1]];
         let target: IpAddr = to.overlay_v4().into();
-        let sleeps = || [from, to].map(|node| sleeps_of_sender(node));
+        let sleeps = || [from, to].map(sleeps_of_sender);
         for _ in 0..2 {
             // The first of them find the sender on duty.
             from.ping(target, FEW, PING_INTERVAL).unwrap();
