@@ -14,7 +14,7 @@ use super::streams::{Kind, StreamTable};
 
 /// How long a sender waits for room in a socket's buffer before it drops a run. Longer than the
 /// buffer takes to drain at 1 Gbit/s: a wait is back-pressure on the device, a drop is a lost packet.
-const FULL_WAIT: Duration = Duration::from_millis(100);
+pub const FULL_WAIT: Duration = Duration::from_millis(100);
 
 /// The number of the sockets at which we listen.
 const LISTENING: u16 = 0;
@@ -98,15 +98,8 @@ impl Links {
             .or_else(|| family().next())
     }
 
-    /// Sends a run, waiting a little for room if the socket's buffer is full. For a sender thread,
-    /// which has nothing better to do: the device's queue then fills and slows the applications down. A
-    /// stream may be far slower than the other peers' ways, so nobody waits for one.
-    /// HOT PATH.
-    pub fn send_patiently(&self, socket: u16, transmit: Transmit<'_>) -> Result<(), SendFault> {
-        self.send_within(socket, transmit, FULL_WAIT)
-    }
-
-    /// As [`send_patiently`](Self::send_patiently), waiting for room no longer than `patience`. HOT PATH.
+    /// Sends a run, waiting for room no longer than `patience` if the socket's buffer is full. A stream may be
+    /// far slower than the other peers' ways, so nobody waits for one. HOT PATH.
     pub fn send_within(
         &self,
         socket: u16,
@@ -234,17 +227,18 @@ mod tests {
     #[test]
     fn control_opens_a_further_socket_and_data_threads_send_from_it_until_it_is_closed() {
         let (from, to) = (on_loopback(), on_loopback());
-        let unopened = from.send_patiently(5, datagram(&to, None));
+        let unopened = from.send_within(5, datagram(&to, None), FULL_WAIT);
         assert_eq!(unopened, Err(SendFault::Unreachable));
         from.send_now(5, &datagram(&to, None)).unwrap();
         let opened = source(&to);
         assert_ne!(opened, from.addresses()[0]);
-        from.send_patiently(5, datagram(&to, None)).unwrap();
+        from.send_within(5, datagram(&to, None), FULL_WAIT).unwrap();
         assert_eq!(source(&to), opened);
-        from.send_patiently(LISTENING, datagram(&to, None)).unwrap();
+        from.send_within(LISTENING, datagram(&to, None), FULL_WAIT)
+            .unwrap();
         assert_eq!(source(&to), from.addresses()[0]);
         from.extra().close_all_but(&[]).unwrap();
-        let closed = from.send_patiently(5, datagram(&to, None));
+        let closed = from.send_within(5, datagram(&to, None), FULL_WAIT);
         assert_eq!(closed, Err(SendFault::Unreachable));
     }
 
@@ -254,7 +248,8 @@ mod tests {
         let gone = Some("203.0.113.77".parse().unwrap());
         from.send_now(LISTENING, &datagram(&to, gone)).unwrap();
         assert_eq!(source(&to), from.addresses()[0]);
-        from.send_patiently(LISTENING, datagram(&to, gone)).unwrap();
+        from.send_within(LISTENING, datagram(&to, gone), FULL_WAIT)
+            .unwrap();
         assert_eq!(source(&to), from.addresses()[0]);
     }
 

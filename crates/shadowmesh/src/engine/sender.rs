@@ -44,6 +44,7 @@ use super::buffers::{Buffer, Buffers};
 use super::by_quic::{ROOM_WAIT_MAX, ToQuic};
 use super::duty::Duty;
 use super::envelopes::Envelopes;
+use super::links::FULL_WAIT;
 use super::oversize::Oversize;
 use super::placement::{Direction, Placement, Turn};
 use super::priority;
@@ -322,7 +323,7 @@ impl Work {
         let (shared, patience) = (&self.shared, self.patience);
         self.runs
             .send_all(&mut |peer, run| send(shared, patience, peer, run));
-        self.to_quic.flush(|| patience.for_quic());
+        self.to_quic.flush(|| patience.of(ROOM_WAIT_MAX));
     }
 
     /// Moves what the device holds into the fair queue; whether that was all.
@@ -411,7 +412,8 @@ impl Work {
             Plane::Sealed => self.seal(peer, class, packets),
             Plane::Quic => {
                 let patience = self.patience;
-                self.to_quic.push(peer, packets, || patience.for_quic())
+                self.to_quic
+                    .push(peer, packets, || patience.of(ROOM_WAIT_MAX))
             }
         }
     }
@@ -546,9 +548,10 @@ fn lose(
 }
 
 impl Patience {
-    fn for_quic(self) -> Duration {
+    /// How long to wait for room now, where a sender waits `of_sender`.
+    fn of(self, of_sender: Duration) -> Duration {
         match self {
-            Self::OfSender => ROOM_WAIT_MAX,
+            Self::OfSender => of_sender,
             Self::Until(end) => end.saturating_duration_since(Instant::now()),
         }
     }
@@ -556,13 +559,8 @@ impl Patience {
 
 fn send(shared: &Shared, patience: Patience, peer: &Outbound, run: &Run) {
     let (socket, transmit) = (Run::socket(peer), run.transmit(peer));
-    let sent = match patience {
-        Patience::OfSender => shared.links.send_patiently(socket, transmit),
-        Patience::Until(end) => {
-            let patience = end.saturating_duration_since(Instant::now());
-            shared.links.send_within(socket, transmit, patience)
-        }
-    };
+    let patience = patience.of(FULL_WAIT);
+    let sent = shared.links.send_within(socket, transmit, patience);
     if let Err(fault) = sent {
         let reason = match fault {
             SendFault::Full | SendFault::Overrun => DropReason::TransmitBacklog,

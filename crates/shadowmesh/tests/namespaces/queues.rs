@@ -1,5 +1,5 @@
-//! Several sender and receiver threads, and the device without offload: nothing that a program can see
-//! is different, the order of its packets least of all.
+//! Several sender and receiver threads, one for both ways while there is little to do, and the device without
+//! offload: nothing that a program can see is different, the order of its packets least of all.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
