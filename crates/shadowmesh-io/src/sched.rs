@@ -59,7 +59,7 @@ impl Cores {
 
     /// The first of them alone.
     pub fn first(&self) -> Option<Self> {
-        let first = (0..libc::CPU_SETSIZE as usize).find(|&core| self.contains(core))?;
+        let first = self.iter().next()?;
         // SAFETY: a `cpu_set_t` is an array of integers.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
         // SAFETY: `first` is below CPU_SETSIZE, the number of bits of a set.
@@ -67,11 +67,20 @@ impl Cores {
         Some(Self(set))
     }
 
+    /// Every second of them from the first on, and the others.
+    pub fn halves(&self) -> [Self; 2] {
+        // SAFETY: a `cpu_set_t` is an array of integers.
+        let mut halves: [libc::cpu_set_t; 2] = unsafe { std::mem::zeroed() };
+        for (number, core) in self.iter().enumerate() {
+            // SAFETY: `core` is below CPU_SETSIZE, the number of bits of a set.
+            unsafe { libc::CPU_SET(core, &mut halves[number % 2]) };
+        }
+        halves.map(Self)
+    }
+
     /// How many.
     pub fn count(&self) -> usize {
-        (0..libc::CPU_SETSIZE as usize)
-            .filter(|&core| self.contains(core))
-            .count()
+        self.iter().count()
     }
 
     /// Restricts the calling thread to them.
@@ -83,9 +92,12 @@ impl Cores {
         .map(drop)
     }
 
-    fn contains(&self, core: usize) -> bool {
-        // SAFETY: every caller counts below CPU_SETSIZE, the number of bits of a set.
-        unsafe { libc::CPU_ISSET(core, &self.0) }
+    /// Their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        (0..libc::CPU_SETSIZE as usize).filter(|&core| {
+            // SAFETY: `core` is below CPU_SETSIZE, the number of bits of a set.
+            unsafe { libc::CPU_ISSET(core, &self.0) }
+        })
     }
 }
 
@@ -104,6 +116,16 @@ impl Cores {
     /// The first of them alone.
     pub fn first(&self) -> Option<Self> {
         None
+    }
+
+    /// Every second of them from the first on, and the others.
+    pub fn halves(&self) -> [Self; 2] {
+        [*self; 2]
+    }
+
+    /// Their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        std::iter::empty()
     }
 
     /// How many.
@@ -150,6 +172,20 @@ mod tests {
         });
         let (before, restricted, after) = other.join().unwrap();
         assert_eq!((restricted, after), (1, before));
+    }
+
+    #[test]
+    fn the_halves_share_no_core_and_leave_none_out() {
+        let all = Cores::of_thread().unwrap();
+        let [one, other] = all.halves();
+        assert_eq!(one.iter().next(), all.iter().next());
+        assert!(
+            other
+                .iter()
+                .all(|core| !one.iter().any(|same| same == core))
+        );
+        assert_eq!(one.count(), all.count().div_ceil(2));
+        assert_eq!(one.count() + other.count(), all.count());
     }
 
     #[test]

@@ -37,12 +37,15 @@ pub struct Served {
     pub items: usize,
     /// Bytes of these.
     pub bytes: usize,
+    /// Packets of unresponsive flows, as [`Turn`](super::placement::Turn) counts them.
+    pub unresponsive: u64,
 }
 
 impl AddAssign for Served {
     fn add_assign(&mut self, other: Self) {
         self.items += other.items;
         self.bytes += other.bytes;
+        self.unresponsive += other.unresponsive;
     }
 }
 
@@ -104,7 +107,11 @@ mod tests {
         slept: Duration,
     ) -> Option<Duration> {
         let bytes = items * len;
-        arrivals.served(Served { items, bytes });
+        arrivals.served(Served {
+            items,
+            bytes,
+            unresponsive: 0,
+        });
         let pause = arrivals.pause();
         if pause.is_none() {
             arrivals.woken_after(slept);

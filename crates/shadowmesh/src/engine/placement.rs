@@ -1,11 +1,17 @@
-//! Where a data thread runs: on one core with the others while there is little to do, and wherever the
-//! kernel likes when there is more.
+//! Where a data thread runs: on one core with the others while there is little to do, wherever the kernel
+//! likes when there is more, and in a flood on two cores apart from those of the other direction.
 //!
 //! A lone packet passes from the application to a data thread, and its answer from one to the application.
 //! The kernel likes to wake each of these on a core that is idle, and on a machine that sleeps that
 //! costs 20 to 30 us each, more than all the work on the packet. So the data threads of a calm node stay
 //! on the first core that they may use, where a wake-up is a change of threads; at the first sign of
 //! real work each leaves it, within a millisecond, and comes back when it has been calm for a while.
+//!
+//! In a flood, of UDP mostly, nothing slows the source when we are behind: it takes a whole core. A kernel
+//! that finds no core idle wakes a receiver where the packet was sent from, so that of two cores senders and
+//! receivers share the other, in turn, and the flood is lost in front of them. Apart, each has the better
+//! part of a core, and the source what is left. TCP slows down by itself, and pings beside it wait less where
+//! the kernel chooses. With more cores it finds an idle one.
 //!
 //! Only where the threads were given their priority: on one core they must not wait for a program that
 //! uses it.
@@ -23,10 +29,17 @@ const AWAY_MIN: Duration = Duration::from_millis(100);
 /// Bytes that count as another unit.
 const UNIT_BYTES: usize = 16 * 1024;
 
+/// A flood is looked for so often. Its end is looked for as often as [`AWAY_MIN`]: a thread that is held up
+/// handles little of it.
+const FLOOD_WINDOW: Duration = Duration::from_millis(20);
+/// So many packets of unresponsive flows in a second are a flood, for each thread; half as many still are.
+const FLOOD_MIN: f64 = 50_000.0;
+
 /// Decides for one data thread, and tells the kernel.
 pub struct Placement {
     /// `None` where there is nothing to choose.
     cores: Option<Choice>,
+    flood: Flood,
     /// One for each [`Direction`]: who answers does as much in both as others in one.
     loads: [Load; 2],
 }
@@ -49,19 +62,34 @@ pub struct Turn {
     pub bytes: usize,
     /// It knows that it has more to do than it can, however much that was.
     pub has_more: bool,
+    /// Packets that are no TCP, as far as the IP header tells: it may be that nothing slows their source when
+    /// they are lost. What QUIC carries for us is not counted.
+    pub unresponsive: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Home,
+    Anywhere,
+    Apart,
 }
 
 struct Choice {
     all: Cores,
     home: Cores,
+    /// In a flood only threads of its own direction are kept here.
+    apart: Cores,
 }
 
 impl Placement {
-    /// For the calling thread; it is calm. `is_preferred`: it has its priority.
-    pub fn new(is_preferred: bool) -> Self {
+    /// For the calling thread, a sender or a receiver; it is calm. `is_preferred`: it has its priority.
+    pub fn new(is_preferred: bool, direction: Direction) -> Self {
+        let choice = || Choice::of_thread(direction);
+        let now = Instant::now();
         let placement = Self {
-            cores: is_preferred.then(Choice::of_thread).flatten(),
-            loads: [(); 2].map(|()| Load::new(Instant::now())),
+            cores: is_preferred.then(choice).flatten(),
+            flood: Flood::new(now),
+            loads: [(); 2].map(|()| Load::new(now)),
         };
         placement.apply();
         placement
@@ -69,8 +97,9 @@ impl Placement {
 
     /// The thread was woken, or found more to do. HOT PATH, once for each batch.
     pub fn worked(&mut self, turn: Turn) {
-        let before = self.is_calm();
+        let before = self.place();
         let now = Instant::now();
+        self.flood.add(turn.unresponsive, now);
         for (load, direction) in self.loads.iter_mut().zip([Direction::Out, Direction::In]) {
             // The other one is told as well that time has passed.
             load.add(
@@ -82,20 +111,33 @@ impl Placement {
                 now,
             );
         }
-        if self.is_calm() != before {
+        if self.place() != before {
             self.apply();
         }
     }
 
-    /// Whether there is little to do.
+    /// Whether there is little to do. Small packets are soon handled, but a flood of them is no calm.
     pub fn is_calm(&self) -> bool {
-        self.loads.iter().all(|load| !load.is_busy)
+        !self.flood.is_on && self.loads.iter().all(|load| !load.is_busy)
+    }
+
+    fn place(&self) -> Place {
+        match (self.flood.is_on, self.is_calm()) {
+            (true, _) => Place::Apart,
+            (false, true) => Place::Home,
+            (false, false) => Place::Anywhere,
+        }
     }
 
     fn apply(&self) {
-        if let Some(Choice { all, home }) = &self.cores {
-            let cores = if self.is_calm() { home } else { all };
-            if let Err(error) = cores.apply() {
+        if let Some(choice) = &self.cores {
+            let cores = match self.place() {
+                Place::Home => &choice.home,
+                Place::Anywhere => &choice.all,
+                Place::Apart => &choice.apart,
+            };
+            // The administrator may have taken some away: better anywhere than where it was.
+            if let Err(error) = cores.apply().or_else(|_| choice.all.apply()) {
                 tracing::debug!(%error, "a data thread stays on its cores");
             }
         }
@@ -110,10 +152,46 @@ impl Turn {
 }
 
 impl Choice {
-    fn of_thread() -> Option<Self> {
+    fn of_thread(direction: Direction) -> Option<Self> {
         let all = Cores::of_thread().ok()?;
         let home = all.first()?;
-        (all.count() > 1).then_some(Self { all, home })
+        let [first, second] = all.halves();
+        let apart = match direction {
+            _ if all.count() > 2 => all,
+            Direction::Out => first,
+            Direction::In => second,
+        };
+        (all.count() > 1).then_some(Self { all, home, apart })
+    }
+}
+
+/// How many packets of unresponsive flows there were of late.
+struct Flood {
+    packets: u64,
+    since: Instant,
+    is_on: bool,
+}
+
+impl Flood {
+    fn new(now: Instant) -> Self {
+        Self {
+            packets: 0,
+            since: now,
+            is_on: false,
+        }
+    }
+
+    fn add(&mut self, packets: u64, now: Instant) {
+        self.packets += packets;
+        let passed = now.saturating_duration_since(self.since);
+        let (window, least) = match self.is_on {
+            true => (AWAY_MIN, FLOOD_MIN / 2.0),
+            false => (FLOOD_WINDOW, FLOOD_MIN),
+        };
+        if passed >= window {
+            self.is_on = self.packets as f64 >= least * passed.as_secs_f64();
+            (self.packets, self.since) = (0, now);
+        }
     }
 }
 
@@ -190,6 +268,7 @@ mod tests {
         direction: Direction::Out,
         bytes: 0,
         has_more: true,
+        unresponsive: 0,
     };
 
     #[test]
@@ -206,7 +285,7 @@ mod tests {
 
     #[test]
     fn work_one_way_makes_a_thread_busy_and_a_calm_time_of_the_other_calms_it() {
-        let mut placement = Placement::new(false);
+        let mut placement = Placement::new(false, Direction::In);
         placement.worked(BEHIND);
         assert!(!placement.is_calm());
         std::thread::sleep(AWAY_MIN + Duration::from_millis(10));
@@ -214,8 +293,60 @@ mod tests {
             direction: Direction::In,
             bytes: 100,
             has_more: false,
+            unresponsive: 0,
         });
         assert!(placement.is_calm());
+    }
+
+    #[test]
+    fn a_flood_is_told_from_a_call_by_its_packets_in_a_second() {
+        let start = Instant::now();
+        for (packets, is_flood) in [(5, false), (45, false), (55, true), (500, true)] {
+            let mut flood = Flood::new(start);
+            for ms in 1..100 {
+                flood.add(packets, start + ms * Duration::from_millis(1));
+            }
+            assert_eq!(flood.is_on, is_flood, "{packets} in a millisecond");
+        }
+    }
+
+    #[test]
+    fn a_flood_that_hovers_about_the_limit_stays_one_and_one_that_stops_does_not() {
+        let start = Instant::now();
+        let mut flood = Flood::new(start);
+        let mut now = start;
+        // The fourth finds a thread that was held up.
+        for packets in [1500, 900, 600, 0, 1500, 1100] {
+            now += FLOOD_WINDOW;
+            flood.add(packets, now);
+            assert!(flood.is_on, "{packets} packets at {:?}", now - start);
+        }
+        flood.add(1, now + Duration::from_secs(10));
+        assert!(!flood.is_on);
+    }
+
+    #[test]
+    fn a_flood_of_packets_that_are_soon_handled_is_no_calm_and_keeps_a_thread_apart() {
+        let mut placement = Placement::new(false, Direction::In);
+        let start = Instant::now();
+        assert_eq!(placement.place(), Place::Home);
+        placement.flood.add(10_000, start + 2 * FLOOD_WINDOW);
+        assert_eq!(placement.place(), Place::Apart);
+        assert!(!placement.is_calm());
+    }
+
+    #[test]
+    fn on_two_cores_threads_that_are_apart_meet_on_none_and_on_more_they_are_free() {
+        let [out, back] = [Direction::Out, Direction::In].map(Choice::of_thread);
+        let (Some(out), Some(back)) = (out, back) else {
+            return assert_eq!(Cores::of_thread().map_or(1, |cores| cores.count()), 1);
+        };
+        let [out, back, all]: [Vec<usize>; 3] =
+            [out.apart, back.apart, out.all].map(|cores| cores.iter().collect());
+        match &all[..] {
+            [first, second] => assert_eq!((out, back), (vec![*first], vec![*second])),
+            all => assert_eq!((&out[..], &back[..]), (all, all)),
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ use super::placement::{Direction, Placement, Turn};
 use super::priority::{self, Standing};
 use super::relayed::Relayed;
 use super::runs::SEGMENTS_MAX;
-use super::sender::{Relief, SharedWork};
+use super::sender::{Relief, SharedWork, is_unresponsive};
 use super::stop::Stop;
 use super::turnstile::{Entrance, Ticket};
 
@@ -82,6 +82,8 @@ fn turn_out(relief: Relief, has_more: bool) -> Turn {
         direction: Direction::Out,
         bytes: relief.bytes,
         has_more,
+        // Who relieves is calm.
+        unresponsive: 0,
     }
 }
 
@@ -106,6 +108,8 @@ pub(super) struct Delivery {
     relayed: Relayed,
     /// Datagrams of peers, as far as can be told.
     of_peers: u32,
+    /// As [`Turn::unresponsive`] counts them, since a receiver asked last.
+    unresponsive: u64,
     /// Packets that came in fragments, and whatever came behind the first of these, or it would overtake.
     /// Limit: the datagrams of a batch.
     whole: Vec<Vec<u8>>,
@@ -138,7 +142,7 @@ impl Receiver {
 
     /// Works until it is stopped or the device fails.
     pub fn run(mut self) -> io::Result<()> {
-        let mut placement = Placement::new(priority::receiver());
+        let mut placement = Placement::new(priority::receiver(), Direction::In);
         let shared = self.shared.clone();
         let links: Vec<&UdpLink> = shared.links.iter().collect();
         self.serve(&links, &[], &mut placement)
@@ -146,7 +150,7 @@ impl Receiver {
 
     /// As [`run`](Self::run), on the further sockets, of which there are none at first.
     pub fn run_extra(mut self) -> io::Result<()> {
-        let mut placement = Placement::new(priority::receiver());
+        let mut placement = Placement::new(priority::receiver(), Direction::In);
         let shared = self.shared.clone();
         while !self.stop.is_set() {
             let set = shared.links.extra().current();
@@ -181,6 +185,8 @@ impl Receiver {
                 direction: Direction::In,
                 bytes,
                 has_more: buffers == RecvBatch::BUFFERS,
+                // Of the batch before: this one is not opened yet.
+                unresponsive: std::mem::take(&mut self.delivery.unresponsive),
             };
             self.worked(turn, placement, &mut watches);
             let is_small = buffers <= SMALL_BUFFERS_MAX && bytes <= SMALL_BYTES_MAX;
@@ -374,6 +380,7 @@ impl Delivery {
             passing: Passing::new(gap),
             relayed: Relayed::default(),
             of_peers: 0,
+            unresponsive: 0,
             whole: Vec::new(),
         }
     }
@@ -500,6 +507,7 @@ fn judge(
         Inbound::Packet { range, .. } => {
             let at = at + range.start;
             let packet = &mut datagram[range];
+            delivery.unresponsive += u64::from(is_unresponsive(packet));
             match traffic_class::decapsulate(packet, control.received.ecn.unwrap_or(0)) {
                 Ok(()) if delivery.whole.is_empty() => delivery.coalescer.push(at, packet),
                 // PROTOCOL SM-DV-3
@@ -515,6 +523,8 @@ fn judge(
             let drops = &shared.drops;
             let snapshot = control.snapshot;
             let whole = snapshot.reassemble(datagram, range, Instant::now(), drops);
+            let is_counted = whole.as_deref().is_some_and(is_unresponsive);
+            delivery.unresponsive += u64::from(is_counted);
             delivery.whole.extend(whole);
         }
         Inbound::Envelope { remote, range, .. } => {

@@ -32,7 +32,7 @@ use shadowmesh_vpn::Snapshot;
 use shadowmesh_vpn::fair_queue::{FairQueue, FlowHasher, Limits, Signal, Size};
 use shadowmesh_wire::envelope::ENVELOPE_OVERHEAD;
 use shadowmesh_wire::inner::InnerType;
-use shadowmesh_wire::ip::IpPacket;
+use shadowmesh_wire::ip::{IpPacket, PROTOCOL_TCP};
 use shadowmesh_wire::mss;
 use shadowmesh_wire::offload::{GsoType, Split, VNET_HDR_LEN, VnetHdr};
 use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD, TAG_LEN};
@@ -149,6 +149,8 @@ struct Waiting {
     peer: Arc<Outbound>,
     /// Virtio header and packet.
     buffer: Buffer,
+    /// It is no TCP.
+    is_unresponsive: bool,
 }
 
 impl Sender {
@@ -173,7 +175,7 @@ impl Sender {
 
     /// Works until it is stopped or the device fails.
     pub fn run(self) -> io::Result<()> {
-        let mut placement = Placement::new(priority::sender());
+        let mut placement = Placement::new(priority::sender(), Direction::Out);
         let mut arrivals = Arrivals::default();
         let duty = &self.work.duty;
         while !self.stop.is_set() {
@@ -292,6 +294,7 @@ impl Work {
                 direction: Direction::Out,
                 bytes: turn.bytes,
                 has_more: start.elapsed() >= TURN_LONG,
+                unresponsive: turn.unresponsive,
             });
             served += turn;
             if is_all && is_drained {
@@ -354,12 +357,20 @@ impl Work {
     /// One read of the device, on its way to wherever it may go.
     fn admit(&mut self, snapshot: &Snapshot, mut buffer: Buffer, now: Instant) {
         match judge(snapshot, &self.hasher, &mut buffer) {
-            Ok((peer, hash, size)) => {
-                let peer = Arc::clone(peer);
+            Ok(Judged {
+                peer,
+                hash,
+                size,
+                is_unresponsive,
+            }) => {
+                let item = Waiting {
+                    peer: Arc::clone(peer),
+                    buffer,
+                    is_unresponsive,
+                };
                 let (drops, buffers) = (&self.shared.drops, &mut self.buffers);
                 let lost = &mut |item, size, reason| lose(drops, buffers, item, size, reason);
-                self.queue
-                    .push(hash, Waiting { peer, buffer }, size, now, lost);
+                self.queue.push(hash, item, size, now, lost);
                 return;
             }
             Err(DropReason::NoSession) => self.hand_over(&mut buffer),
@@ -382,8 +393,14 @@ impl Work {
                 self.shared.drops.add(reason, size.segments.into());
             }
             self.buffers.free(item.buffer);
-            served.items += 1;
-            served.bytes += size.bytes as usize;
+            served += Served {
+                items: 1,
+                bytes: size.bytes as usize,
+                unresponsive: match item.is_unresponsive {
+                    true => size.segments.into(),
+                    false => 0,
+                },
+            };
         }
         served
     }
@@ -505,12 +522,20 @@ fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// Whose a read is, which flow it belongs to, and how large it is.
+/// What a look at a read tells.
+struct Judged<'s> {
+    peer: &'s Arc<Outbound>,
+    /// Of its flow.
+    hash: u64,
+    size: Size,
+    is_unresponsive: bool,
+}
+
 fn judge<'s>(
     snapshot: &'s Snapshot,
     hasher: &FlowHasher,
     buffer: &mut Buffer,
-) -> Result<(&'s Arc<Outbound>, u64, Size), DropReason> {
+) -> Result<Judged<'s>, DropReason> {
     let memory = buffer.memory() as u32;
     let read = &*buffer.filled();
     let header = VnetHdr::parse(read).ok_or(DropReason::BadOffload)?;
@@ -523,7 +548,17 @@ fn judge<'s>(
         segments: segments(&header, packet.len()),
         ecn_capable: Ecn::of(traffic_class::of(packet)).is_capable(),
     };
-    Ok((peer, hasher.hash(&view), size))
+    Ok(Judged {
+        peer,
+        hash: hasher.hash(&view),
+        size,
+        is_unresponsive: is_unresponsive(packet),
+    })
+}
+
+/// As [`Turn::unresponsive`] counts them.
+pub fn is_unresponsive(packet: &[u8]) -> bool {
+    !IpPacket::parse(packet).is_ok_and(|packet| packet.protocol() == PROTOCOL_TCP)
 }
 
 /// How many packets a read will be cut into, near enough to count losses by before it is cut: its

@@ -8,8 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use shadowmesh::lab::bulk::{self, Amount};
+use shadowmesh::lab::datagrams::{self, Batching, Series};
 use shadowmesh::lab::{Family, LabNode};
 use shadowmesh_io::netns::Netns;
+use shadowmesh_io::sched::Cores;
 
 use crate::support::{PING_INTERVAL, TestLab, drops, in_lab};
 
@@ -25,6 +27,8 @@ const BURST_INTERVAL: Duration = Duration::from_millis(4);
 const FLOW_TIMEOUT: Duration = Duration::from_secs(2);
 const PINGS: u32 = 150;
 const FEW: u32 = 15;
+/// Seconds of a flood, and looks at a node that is to be calm: on a busy machine it may take a while.
+const TRIES_MAX: u32 = 10;
 /// Until a node that was busy is calm.
 const CALM: Duration = Duration::from_millis(300);
 
@@ -125,6 +129,61 @@ fn pings_leave_the_sender_asleep_until_there_is_more_to_do_and_afterwards_again(
             thread::sleep(CALM);
             assert!(sleeps_of_sender(from) > before, "the sender never worked");
         }
+    });
+}
+
+// A flood takes a core from everybody else: threads of both directions on the other would share that.
+#[test]
+fn in_a_flood_sender_and_receiver_are_on_cores_of_their_own_and_afterwards_at_home_again() {
+    let name = "queues::in_a_flood_sender_and_receiver_are_on_cores_of_their_own_and_afterwards_at_home_again";
+    in_lab(name, 2, |lab| {
+        for node in &mut lab.nodes {
+            node.settings.queues = Some(1);
+        }
+        lab.bring_up_full_mesh(Family::V4);
+        let [from, to] = [&lab.nodes[0], &lab.nodes[1]];
+        let target: IpAddr = to.overlay_v4().into();
+        let all: Vec<usize> = Cores::of_thread().unwrap().iter().collect();
+        let [first, second] = all[..] else {
+            // Nowhere to be apart, or no need.
+            return;
+        };
+        let apart = [first, second].map(|core| core.to_string());
+        let is_home = |_| {
+            thread::sleep(CALM);
+            from.ping(target, FEW, PING_INTERVAL).unwrap();
+            cores(to, "receiver") == first.to_string()
+        };
+        let comes_home = || assert!((0..TRIES_MAX).any(is_home), "{}", cores(to, "receiver"));
+        comes_home();
+        let plan = Series {
+            payload_len: 64,
+            rate: None,
+            duration: Duration::from_secs(1),
+            batching: Batching::Together,
+        };
+        let mut seen: Vec<[String; 2]> = Vec::new();
+        // At three looks in a row.
+        let stay_apart = |seen: &[[String; 2]]| {
+            let mut rows = seen.windows(3);
+            rows.any(|row| row.iter().all(|cores| *cores == apart))
+        };
+        for _ in 0..TRIES_MAX {
+            let flood = || datagrams::series(&from.netns, &to.netns, target, plan).map(|_| ());
+            thread::scope(|scope| {
+                let flood = scope.spawn(flood);
+                while !flood.is_finished() {
+                    seen.push([cores(from, "sender"), cores(to, "receiver")]);
+                    thread::sleep(PING_INTERVAL);
+                }
+                flood.join().unwrap().unwrap();
+            });
+            if stay_apart(&seen) {
+                break;
+            }
+        }
+        assert!(stay_apart(&seen), "{seen:?}");
+        comes_home();
     });
 }
 
@@ -242,13 +301,22 @@ fn tasks(node: &LabNode, name: &str) -> impl Iterator<Item = PathBuf> {
 
 /// How often the only sender has gone to sleep.
 fn sleeps_of_sender(node: &LabNode) -> u64 {
-    let task = tasks(node, "sender").next().expect("a sender");
-    let status = std::fs::read_to_string(task.join("status")).expect("its counters");
-    let mut counters = status
-        .lines()
-        .filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    let counter = counters.next().expect("voluntary_ctxt_switches");
-    counter.trim().parse().expect("a number")
+    let counter = status(node, "sender", "voluntary_ctxt_switches:");
+    counter.parse().expect("a number")
+}
+
+/// On which cores the only thread of that name may be.
+fn cores(node: &LabNode, name: &str) -> String {
+    status(node, name, "Cpus_allowed_list:")
+}
+
+/// What the kernel says of the only thread of that name.
+fn status(node: &LabNode, name: &str, field: &str) -> String {
+    let task = tasks(node, name).next().expect("a thread of that name");
+    let status = std::fs::read_to_string(task.join("status")).expect("its status");
+    let mut values = status.lines().filter_map(|line| line.strip_prefix(field));
+    let value = values.next().expect("the kernel knows the field");
+    value.trim().to_owned()
 }
 
 /// How often TCP in this namespace found that segments had overtaken each other, by its own count.
