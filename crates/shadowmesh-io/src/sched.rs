@@ -57,30 +57,14 @@ impl Cores {
         Ok(Self(set))
     }
 
-    /// The first of them alone.
-    pub fn first(&self) -> Option<Self> {
-        let first = self.iter().next()?;
+    /// One of them alone; the first is 0.
+    pub fn nth(&self, number: usize) -> Option<Self> {
+        let core = self.iter().nth(number)?;
         // SAFETY: a `cpu_set_t` is an array of integers.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `first` is below CPU_SETSIZE, the number of bits of a set.
-        unsafe { libc::CPU_SET(first, &mut set) };
+        // SAFETY: `core` is below CPU_SETSIZE, the number of bits of a set.
+        unsafe { libc::CPU_SET(core, &mut set) };
         Some(Self(set))
-    }
-
-    /// Every second of them from the first on, and the others.
-    pub fn halves(&self) -> [Self; 2] {
-        // SAFETY: a `cpu_set_t` is an array of integers.
-        let mut halves: [libc::cpu_set_t; 2] = unsafe { std::mem::zeroed() };
-        for (number, core) in self.iter().enumerate() {
-            // SAFETY: `core` is below CPU_SETSIZE, the number of bits of a set.
-            unsafe { libc::CPU_SET(core, &mut halves[number % 2]) };
-        }
-        halves.map(Self)
-    }
-
-    /// How many.
-    pub fn count(&self) -> usize {
-        self.iter().count()
     }
 
     /// Restricts the calling thread to them.
@@ -113,24 +97,14 @@ impl Cores {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// The first of them alone.
-    pub fn first(&self) -> Option<Self> {
+    /// One of them alone; the first is 0.
+    pub fn nth(&self, _number: usize) -> Option<Self> {
         None
-    }
-
-    /// Every second of them from the first on, and the others.
-    pub fn halves(&self) -> [Self; 2] {
-        [*self; 2]
     }
 
     /// Their numbers.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         std::iter::empty()
-    }
-
-    /// How many.
-    pub fn count(&self) -> usize {
-        0
     }
 
     /// Restricts the calling thread to them.
@@ -165,27 +139,24 @@ mod tests {
     fn a_thread_stays_on_the_first_core_until_it_is_given_all_again() {
         let other = std::thread::spawn(|| {
             let all = Cores::of_thread().unwrap();
-            all.first().unwrap().apply().unwrap();
-            let one = Cores::of_thread().unwrap().count();
+            all.nth(0).unwrap().apply().unwrap();
+            let one = Cores::of_thread().unwrap().iter().count();
             all.apply().unwrap();
-            (all.count(), one, Cores::of_thread().unwrap().count())
+            let after = Cores::of_thread().unwrap();
+            (all.iter().count(), one, after.iter().count())
         });
         let (before, restricted, after) = other.join().unwrap();
         assert_eq!((restricted, after), (1, before));
     }
 
     #[test]
-    fn the_halves_share_no_core_and_leave_none_out() {
+    fn each_core_can_be_had_alone_and_none_behind_the_last() {
         let all = Cores::of_thread().unwrap();
-        let [one, other] = all.halves();
-        assert_eq!(one.iter().next(), all.iter().next());
-        assert!(
-            other
-                .iter()
-                .all(|core| !one.iter().any(|same| same == core))
-        );
-        assert_eq!(one.count(), all.count().div_ceil(2));
-        assert_eq!(one.count() + other.count(), all.count());
+        let alone = |number| Some(all.nth(number)?.iter().collect::<Vec<_>>());
+        for (number, core) in all.iter().enumerate() {
+            assert_eq!(alone(number), Some(vec![core]));
+        }
+        assert_eq!(alone(all.iter().count()), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! that finds no core idle wakes a receiver where the packet was sent from, so that of two cores senders and
 //! receivers share the other, in turn, and the flood is lost in front of them. Apart, each has the better
 //! part of a core, and the source what is left. TCP slows down by itself, and pings beside it wait less where
-//! the kernel chooses. With more cores it finds an idle one.
+//! the kernel chooses. With more cores there is one for each.
 //!
 //! Only where the threads were given their priority: on one core they must not wait for a program that
 //! uses it.
@@ -19,6 +19,7 @@
 use std::time::{Duration, Instant};
 
 use shadowmesh_io::sched::Cores;
+use shadowmesh_wire::ip::{IpPacket, PROTOCOL_TCP};
 
 /// One unit of work is forgotten in this time. A ping in a millisecond leaves nothing behind.
 const FORGET_UNIT: Duration = Duration::from_micros(100);
@@ -62,11 +63,18 @@ pub struct Turn {
     pub bytes: usize,
     /// It knows that it has more to do than it can, however much that was.
     pub has_more: bool,
-    /// Packets that are no TCP, as far as the IP header tells: it may be that nothing slows their source when
-    /// they are lost. What QUIC carries for us is not counted.
+    /// Packets whose source may not slow down when they are lost ([`is_unresponsive`]). A receiver counts
+    /// those that come in sealed frames by its sockets.
     pub unresponsive: u64,
 }
 
+/// Whether a packet is no TCP, as far as the IP header tells. What slows down by itself in UDP, such as QUIC,
+/// cannot be told from what does not.
+pub fn is_unresponsive(packet: &IpPacket<'_>) -> bool {
+    packet.protocol() != PROTOCOL_TCP
+}
+
+/// Where a thread may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Home,
@@ -77,7 +85,7 @@ enum Place {
 struct Choice {
     all: Cores,
     home: Cores,
-    /// In a flood only threads of its own direction are kept here.
+    /// In a flood: of two cores one, where no thread of the other direction is kept then.
     apart: Cores,
 }
 
@@ -154,14 +162,13 @@ impl Turn {
 impl Choice {
     fn of_thread(direction: Direction) -> Option<Self> {
         let all = Cores::of_thread().ok()?;
-        let home = all.first()?;
-        let [first, second] = all.halves();
+        let (home, second) = (all.nth(0)?, all.nth(1)?);
         let apart = match direction {
-            _ if all.count() > 2 => all,
-            Direction::Out => first,
+            _ if all.iter().count() > 2 => all,
+            Direction::Out => home,
             Direction::In => second,
         };
-        (all.count() > 1).then_some(Self { all, home, apart })
+        Some(Self { all, home, apart })
     }
 }
 
@@ -339,7 +346,10 @@ mod tests {
     fn on_two_cores_threads_that_are_apart_meet_on_none_and_on_more_they_are_free() {
         let [out, back] = [Direction::Out, Direction::In].map(Choice::of_thread);
         let (Some(out), Some(back)) = (out, back) else {
-            return assert_eq!(Cores::of_thread().map_or(1, |cores| cores.count()), 1);
+            return assert_eq!(
+                Cores::of_thread().map_or(1, |cores| cores.iter().count()),
+                1
+            );
         };
         let [out, back, all]: [Vec<usize>; 3] =
             [out.apart, back.apart, out.all].map(|cores| cores.iter().collect());

@@ -26,6 +26,7 @@ use shadowmesh_io::tun::{Offloads, QUEUES_MAX, TunQueue};
 use shadowmesh_io::udp::{self, RecvBatch, UdpLink};
 use shadowmesh_net::{DropReason, Received};
 use shadowmesh_vpn::{Inbound, Snapshot};
+use shadowmesh_wire::ip::IpPacket;
 use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
 use shadowmesh_wire::sealed;
 use shadowmesh_wire::traffic_class::{self, MarkedNotEct};
@@ -34,11 +35,11 @@ use shadowmesh_wire::way::Way;
 use super::Shared;
 use super::inbox::Outbox;
 use super::passing::Passing;
-use super::placement::{Direction, Placement, Turn};
+use super::placement::{self, Direction, Placement, Turn};
 use super::priority::{self, Standing};
 use super::relayed::Relayed;
 use super::runs::SEGMENTS_MAX;
-use super::sender::{Relief, SharedWork, is_unresponsive};
+use super::sender::{Relief, SharedWork};
 use super::stop::Stop;
 use super::turnstile::{Entrance, Ticket};
 
@@ -414,6 +415,12 @@ impl Delivery {
         std::mem::take(&mut self.of_peers)
     }
 
+    fn count_unresponsive(&mut self, packet: &[u8]) {
+        let view = IpPacket::parse(packet);
+        let is_counted = view.is_ok_and(|view| placement::is_unresponsive(&view));
+        self.unresponsive += u64::from(is_counted);
+    }
+
     /// Sends and writes what was opened, after `turn` has come; `bytes` is what the datagrams lie in.
     pub(super) fn send(
         &mut self,
@@ -507,7 +514,7 @@ fn judge(
         Inbound::Packet { range, .. } => {
             let at = at + range.start;
             let packet = &mut datagram[range];
-            delivery.unresponsive += u64::from(is_unresponsive(packet));
+            delivery.count_unresponsive(packet);
             match traffic_class::decapsulate(packet, control.received.ecn.unwrap_or(0)) {
                 Ok(()) if delivery.whole.is_empty() => delivery.coalescer.push(at, packet),
                 // PROTOCOL SM-DV-3
@@ -523,9 +530,10 @@ fn judge(
             let drops = &shared.drops;
             let snapshot = control.snapshot;
             let whole = snapshot.reassemble(datagram, range, Instant::now(), drops);
-            let is_counted = whole.as_deref().is_some_and(is_unresponsive);
-            delivery.unresponsive += u64::from(is_counted);
-            delivery.whole.extend(whole);
+            if let Some(packet) = whole {
+                delivery.count_unresponsive(&packet);
+                delivery.whole.push(packet);
+            }
         }
         Inbound::Envelope { remote, range, .. } => {
             let range = at + range.start..at + range.end;

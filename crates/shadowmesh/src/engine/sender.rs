@@ -32,7 +32,7 @@ use shadowmesh_vpn::Snapshot;
 use shadowmesh_vpn::fair_queue::{FairQueue, FlowHasher, Limits, Signal, Size};
 use shadowmesh_wire::envelope::ENVELOPE_OVERHEAD;
 use shadowmesh_wire::inner::InnerType;
-use shadowmesh_wire::ip::{IpPacket, PROTOCOL_TCP};
+use shadowmesh_wire::ip::IpPacket;
 use shadowmesh_wire::mss;
 use shadowmesh_wire::offload::{GsoType, Split, VNET_HDR_LEN, VnetHdr};
 use shadowmesh_wire::sealed::{HEADER_LEN, OVERHEAD, TAG_LEN};
@@ -46,7 +46,7 @@ use super::duty::Duty;
 use super::envelopes::Envelopes;
 use super::links::FULL_WAIT;
 use super::oversize::Oversize;
-use super::placement::{Direction, Placement, Turn};
+use super::placement::{self, Direction, Placement, Turn};
 use super::priority;
 use super::runs::{Run, Runs};
 use super::stop::Stop;
@@ -149,7 +149,7 @@ struct Waiting {
     peer: Arc<Outbound>,
     /// Virtio header and packet.
     buffer: Buffer,
-    /// It is no TCP.
+    /// As [`Turn::unresponsive`] counts it.
     is_unresponsive: bool,
 }
 
@@ -552,13 +552,8 @@ fn judge<'s>(
         peer,
         hash: hasher.hash(&view),
         size,
-        is_unresponsive: is_unresponsive(packet),
+        is_unresponsive: placement::is_unresponsive(&view),
     })
-}
-
-/// As [`Turn::unresponsive`] counts them.
-pub fn is_unresponsive(packet: &[u8]) -> bool {
-    !IpPacket::parse(packet).is_ok_and(|packet| packet.protocol() == PROTOCOL_TCP)
 }
 
 /// How many packets a read will be cut into, near enough to count losses by before it is cut: its

@@ -106,13 +106,7 @@ fn what_comes_by_quic_is_not_merged_for_a_device_without_offload() {
 fn pings_leave_the_sender_asleep_until_there_is_more_to_do_and_afterwards_again() {
     let name =
         "queues::pings_leave_the_sender_asleep_until_there_is_more_to_do_and_afterwards_again";
-    in_lab(name, 2, |lab| {
-        for node in &mut lab.nodes {
-            node.settings.queues = Some(1);
-        }
-        lab.bring_up_full_mesh(Family::V4);
-        let [from, to] = [&lab.nodes[0], &lab.nodes[1]];
-        let target: IpAddr = to.overlay_v4().into();
+    between_two_of_one_queue(name, |from, to, target| {
         let sleeps = || [from, to].map(sleeps_of_sender);
         for _ in 0..2 {
             // The first of them find the sender on duty.
@@ -136,13 +130,7 @@ fn pings_leave_the_sender_asleep_until_there_is_more_to_do_and_afterwards_again(
 #[test]
 fn in_a_flood_sender_and_receiver_are_on_cores_of_their_own_and_afterwards_at_home_again() {
     let name = "queues::in_a_flood_sender_and_receiver_are_on_cores_of_their_own_and_afterwards_at_home_again";
-    in_lab(name, 2, |lab| {
-        for node in &mut lab.nodes {
-            node.settings.queues = Some(1);
-        }
-        lab.bring_up_full_mesh(Family::V4);
-        let [from, to] = [&lab.nodes[0], &lab.nodes[1]];
-        let target: IpAddr = to.overlay_v4().into();
+    between_two_of_one_queue(name, |from, to, target| {
         let all: Vec<usize> = Cores::of_thread().unwrap().iter().collect();
         let [first, second] = all[..] else {
             // Nowhere to be apart, or no need.
@@ -184,6 +172,18 @@ fn in_a_flood_sender_and_receiver_are_on_cores_of_their_own_and_afterwards_at_ho
         }
         assert!(stay_apart(&seen), "{seen:?}");
         comes_home();
+    });
+}
+
+/// Two nodes of one sender and one receiver each, and the address of the second.
+fn between_two_of_one_queue(name: &str, test: impl FnOnce(&LabNode, &LabNode, IpAddr)) {
+    in_lab(name, 2, |lab| {
+        for node in &mut lab.nodes {
+            node.settings.queues = Some(1);
+        }
+        lab.bring_up_full_mesh(Family::V4);
+        let [from, to] = [&lab.nodes[0], &lab.nodes[1]];
+        test(from, to, to.overlay_v4().into());
     });
 }
 
