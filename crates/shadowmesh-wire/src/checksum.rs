@@ -2,38 +2,66 @@
 //!
 //! HOT PATH: every byte that passes the tunnel passes here once. Sixteen-bit words may be added in
 //! either byte order and in any width, as long as carries come back in (RFC 1071 §2); so the loop
-//! adds 32-bit words in the machine's order into eight 64-bit lanes, which the compiler turns into
-//! vector instructions, and only the result is swapped. Measured 55 GB/s on 1408 bytes in cache,
-//! against 25 GB/s for a chain of 64-bit additions with carry.
+//! adds the halves of 32-bit words in the machine's order, with the widest vector instructions that
+//! this processor has, and only the result is swapped. Measured on 64 KB in cache (Intel, AVX-512):
+//! 44 to 49 GB/s, against 22 to 25 for the best that the baseline's SSE2 can do.
+
+use fearless_simd::{Level, Simd, dispatch, prelude::*};
 
 use crate::ip::IpVersion;
+
+/// Below this length to find out which instructions there are costs more than they save.
+const WIDE_LEN_MIN: usize = 128;
+/// So many bytes can be added to one 32-bit lane, four at a time, before it may overflow.
+const LANE_LEN_MAX: usize = 4 * (1 << 16);
 
 /// The sum of `bytes` as big endian 16-bit words, folded to 16 bits, not inverted. An odd byte at
 /// the end counts as the high half of a word.
 #[inline]
 pub(crate) fn sum(bytes: &[u8]) -> u16 {
-    const LANES: usize = 8;
-    let mut lanes = [0u64; LANES];
-    let (blocks, rest) = bytes.as_chunks::<{ LANES * 4 }>();
-    for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
-        }
-    }
-    let mut total: u64 = lanes.iter().sum();
-    let (words, rest) = rest.as_chunks::<4>();
-    for word in words {
-        total += u64::from(u32::from_ne_bytes(*word));
-    }
-    let (pairs, odd) = rest.as_chunks::<2>();
-    for pair in pairs {
-        total += u64::from(u16::from_ne_bytes(*pair));
-    }
-    if let [last] = odd {
-        total += u64::from(u16::from_ne_bytes([*last, 0]));
-    }
+    let total = match bytes.len() < WIDE_LEN_MIN {
+        true => sum_words(bytes),
+        false => bytes.chunks(LANE_LEN_MAX).map(sum_wide).sum(),
+    };
     u16::from_be(fold(total))
+}
+
+/// The sum of no more than [`LANE_LEN_MAX`] bytes as words in the machine's order, not folded.
+#[inline]
+fn sum_wide(bytes: &[u8]) -> u64 {
+    dispatch!(Level::new(), simd => sum_lanes(simd, bytes))
+}
+
+#[inline(always)] // Or it would not be compiled for the instructions that `simd` stands for.
+fn sum_lanes<S: Simd>(simd: S, bytes: &[u8]) -> u64 {
+    let mut low = S::u32s::splat(simd, 0);
+    let mut high = low;
+    let blocks = bytes.chunks_exact(S::u8s::LEN);
+    let rest = sum_words(blocks.remainder());
+    for block in blocks {
+        let words: S::u32s = S::u8s::from_slice(simd, block).bitcast();
+        low += words & 0xffff;
+        high += words >> 16;
+    }
+    let lanes = low.as_slice().iter().chain(high.as_slice());
+    rest + lanes.map(|lane| u64::from(*lane)).sum::<u64>()
+}
+
+/// The same, word by word.
+#[inline]
+fn sum_words(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let (pairs, odd) = rest.as_chunks::<2>();
+    let words = words
+        .iter()
+        .map(|word| u64::from(u32::from_ne_bytes(*word)));
+    let pairs = pairs
+        .iter()
+        .map(|pair| u64::from(u16::from_ne_bytes(*pair)));
+    let odd = odd
+        .iter()
+        .map(|odd| u64::from(u16::from_ne_bytes([*odd, 0])));
+    words.chain(pairs).chain(odd).sum()
 }
 
 /// Adds the halves until 16 bits are left.
