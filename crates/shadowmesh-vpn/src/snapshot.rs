@@ -52,8 +52,6 @@ pub struct Snapshot {
 pub enum Inbound {
     /// An IP packet that may go to the device; `range` is where it lies in the datagram.
     Packet {
-        /// Who sealed it.
-        peer: PeerId,
         /// The IP packet, without the inner type byte.
         range: Range<usize>,
     },
@@ -66,8 +64,6 @@ pub enum Inbound {
     },
     /// A piece of a packet, for [`Snapshot::reassemble`].
     Fragment {
-        /// Who sealed it.
-        peer: PeerId,
         /// The body of the inner frame, without its type byte.
         range: Range<usize>,
     },
@@ -258,11 +254,11 @@ impl Snapshot {
             Opened::Authentic(_) => unreachable!("the window was asked about every frame"),
         };
         let session = opening.session.expect("a frame opens in a session");
-        let (peer, datagram) = (session.peer, &mut *opening.datagram);
+        let datagram = &mut *opening.datagram;
         let kind = datagram.get(range.start).copied();
         let body = range.start + 1..range.end;
         if kind == Some(InnerType::Fragment as u8) {
-            return Inbound::Fragment { peer, range: body };
+            return Inbound::Fragment { range: body };
         }
         if kind == Some(InnerType::Relayed as u8) {
             return passed_on(session, datagram, body);
@@ -271,10 +267,11 @@ impl Snapshot {
             return to_be_passed_on(session, datagram, range);
         }
         if kind != Some(InnerType::IpPacket as u8) {
+            let peer = session.peer;
             return Inbound::Inner { peer, range };
         }
         match self.admit(session, &mut datagram[body.clone()]) {
-            Ok(()) => Inbound::Packet { peer, range: body },
+            Ok(()) => Inbound::Packet { range: body },
             Err(reason) => Inbound::Dropped(reason),
         }
     }

@@ -29,11 +29,11 @@ impl Node {
             verdict
         };
         match verdict {
-            Inbound::Packet { range, .. } => self.to_device.push_back(data.freeze().slice(range)),
+            Inbound::Packet { range } => self.to_device.push_back(data.freeze().slice(range)),
             Inbound::Inner { peer, range } => {
                 self.net.handle_inner(&peer, received, &data[range], now)
             }
-            Inbound::Fragment { range, .. } => {
+            Inbound::Fragment { range } => {
                 let drops = self.net.drops().clone();
                 let packet = self.snapshot.reassemble(&data, range, now, &drops);
                 self.to_device.extend(packet.map(Bytes::from));

@@ -511,7 +511,7 @@ fn judge(
         Inbound::Dropped(_) => false,
     });
     match inbound {
-        Inbound::Packet { range, .. } => {
+        Inbound::Packet { range } => {
             let at = at + range.start;
             let packet = &mut datagram[range];
             delivery.count_unresponsive(packet);
@@ -526,7 +526,7 @@ fn judge(
             let inner = &datagram[range];
             shared.outbox.inner(peer, control.received, inner);
         }
-        Inbound::Fragment { range, .. } => {
+        Inbound::Fragment { range } => {
             let drops = &shared.drops;
             let snapshot = control.snapshot;
             let whole = snapshot.reassemble(datagram, range, Instant::now(), drops);

@@ -32,9 +32,10 @@ pub(super) enum Judged<'a> {
 pub(super) struct FlowKey {
     protocol: u8,
     version: IpVersion,
-    ports: [u8; 4],
-    /// Source and destination; of IPv4 in the first eight bytes.
-    addresses: [u8; 32],
+    ports: u32,
+    /// Of IPv4 in the low bits. Numbers, as these are compared and copied for every packet.
+    source: u128,
+    destination: u128,
 }
 
 /// A packet that is whole, has data, and carries no sign that must arrive alone. Its checksums are
@@ -114,21 +115,27 @@ fn udp_header_len(datagram: &[u8]) -> Option<usize> {
     (true_len && has_checksum && datagram.len() > UDP_HEADER_LEN).then_some(UDP_HEADER_LEN)
 }
 
+/// Reads an IPv6 address.
+#[inline]
+fn get_u128(packet: &[u8], at: usize) -> u128 {
+    let mut address = [0; 16];
+    address.copy_from_slice(&packet[at..at + 16]);
+    u128::from_be_bytes(address)
+}
+
 impl FlowKey {
     #[inline]
     fn read(version: IpVersion, protocol: u8, packet: &[u8], transport_at: usize) -> Self {
-        let mut addresses = [0; 32];
-        match version {
-            IpVersion::V4 => addresses[..8].copy_from_slice(&packet[12..20]),
-            IpVersion::V6 => addresses.copy_from_slice(&packet[8..40]),
-        }
-        let mut ports = [0; 4];
-        ports.copy_from_slice(&packet[transport_at..transport_at + 4]);
+        let (source, destination) = match version {
+            IpVersion::V4 => (get_u32(packet, 12).into(), get_u32(packet, 16).into()),
+            IpVersion::V6 => (get_u128(packet, 8), get_u128(packet, 24)),
+        };
         Self {
             protocol,
             version,
-            ports,
-            addresses,
+            ports: get_u32(packet, transport_at),
+            source,
+            destination,
         }
     }
 
