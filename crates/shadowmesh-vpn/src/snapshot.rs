@@ -267,8 +267,10 @@ impl Snapshot {
             return to_be_passed_on(session, datagram, range);
         }
         if kind != Some(InnerType::IpPacket as u8) {
-            let peer = session.peer;
-            return Inbound::Inner { peer, range };
+            return Inbound::Inner {
+                peer: session.peer,
+                range,
+            };
         }
         match self.admit(session, &mut datagram[body.clone()]) {
             Ok(()) => Inbound::Packet { range: body },

@@ -4,7 +4,7 @@
 //! sealing, opening, splitting, merging, a lookup or a verdict dearer shows here before any benchmark
 //! could tell. The program is the example `instructions` of shadowmesh-sim, run once for each case
 //! under valgrind's callgrind, which counts only inside the case. Valgrind shows every program the same
-//! processor, without AVX-512, so AWS-LC chooses the same code on every machine with AVX2.
+//! processor, without AVX-512, so AWS-LC and fearless_simd choose the same code on every machine with AVX2.
 //!
 //! The counts are held against `baseline.json` beside this file. One that grew by more than its
 //! tolerance fails; `--bless` writes the counts of today.

@@ -69,3 +69,11 @@ fn get_u16(bytes: &[u8], at: usize) -> u16 {
 fn get_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
+
+/// Reads a big endian field of sixteen bytes.
+#[inline]
+fn get_u128(bytes: &[u8], at: usize) -> u128 {
+    let mut field = [0; 16];
+    field.copy_from_slice(&bytes[at..at + 16]);
+    u128::from_be_bytes(field)
+}

@@ -4,7 +4,7 @@ use crate::{
     ip::{IPV4_HEADER_LEN_MIN, IPV6_HEADER_LEN, IpVersion, PROTOCOL_TCP, PROTOCOL_UDP},
     offload::{
         TCP_CHECKSUM_AT, TCP_HEADER_LEN_MIN, UDP_CHECKSUM_AT, UDP_HEADER_LEN, checksum, get_u16,
-        get_u32, tcp_flag,
+        get_u32, get_u128, tcp_flag,
     },
 };
 
@@ -27,13 +27,13 @@ pub(super) enum Judged<'a> {
     Barrier,
 }
 
-/// Whose order must be kept.
+/// Whose order must be kept. Of numbers and not of bytes, as it is copied and compared for every packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FlowKey {
     protocol: u8,
     version: IpVersion,
     ports: u32,
-    /// Of IPv4 in the low bits. Numbers, as these are compared and copied for every packet.
+    /// Addresses; of IPv4 in the low bits.
     source: u128,
     destination: u128,
 }
@@ -113,14 +113,6 @@ fn udp_header_len(datagram: &[u8]) -> Option<usize> {
     let true_len = usize::from(get_u16(datagram, 4)) == datagram.len();
     let has_checksum = get_u16(datagram, UDP_CHECKSUM_AT) != 0;
     (true_len && has_checksum && datagram.len() > UDP_HEADER_LEN).then_some(UDP_HEADER_LEN)
-}
-
-/// Reads an IPv6 address.
-#[inline]
-fn get_u128(packet: &[u8], at: usize) -> u128 {
-    let mut address = [0; 16];
-    address.copy_from_slice(&packet[at..at + 16]);
-    u128::from_be_bytes(address)
 }
 
 impl FlowKey {
