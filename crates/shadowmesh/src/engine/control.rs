@@ -122,11 +122,8 @@ impl Control {
         mut commands: mpsc::Receiver<Command>,
         mut network: Network,
         threads: &mut DataThreads,
+        mut signals: Signals,
     ) -> Ended {
-        let mut signals = match Signals::new() {
-            Ok(signals) => signals,
-            Err(error) => return Ended::failed(EngineError::Threads(error)),
-        };
         // A peer that waits between two attempts of its own learns at once that we are back.
         self.node.connect_all(Instant::now());
         let end = loop {
@@ -504,14 +501,15 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// What a service manager or a person at a terminal ends a program with.
-struct Signals {
+/// What a service manager or a person at a terminal ends a program with. From when this is made: whoever is
+/// to take something away at the end makes it before there is anything.
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

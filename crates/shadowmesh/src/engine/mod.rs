@@ -89,7 +89,7 @@ use tokio::sync::mpsc;
 
 use crate::admin::Command;
 use cell::SnapshotCell;
-use control::Control;
+use control::{Control, Signals};
 use host::{Host, HostError};
 use inbox::Outbox;
 use links::Links;
@@ -199,6 +199,7 @@ pub async fn run(
     let peer_ids = peer_ids(&config.node);
     let relaying = config.node.net.relay.enabled;
     let node = Node::new(config.node, Instant::now())?;
+    let signals = Signals::new().map_err(EngineError::Threads)?;
     let links =
         Arc::new(Links::bind(&config.listen, !config.streams.only).map_err(EngineError::Listen)?);
     let wanted = TunOptions {
@@ -247,7 +248,9 @@ pub async fn run(
     })
     .map_err(EngineError::Threads)?;
     let control = Control::new(node, shared, streams, started, config.hooks);
-    let ended = control.run(inbox, commands, network, &mut threads).await;
+    let ended = control
+        .run(inbox, commands, network, &mut threads, signals)
+        .await;
     threads.stop();
     if let Some(host) = &mut host {
         host.undo();

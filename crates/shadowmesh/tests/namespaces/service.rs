@@ -3,14 +3,42 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use shadowmesh::lab::{DEVICE, Family, Lab, wait_until};
+use shadowmesh::lab::{DEVICE, Family, Lab, LabNode, wait_until};
 use shadowmesh_io::lab::privileged;
 use shadowmesh_io::netlink::Handle;
+use shadowmesh_io::process;
 
 use crate::support::{PING_INTERVAL, REACHABLE_MAX, drops, in_lab};
+
+/// A service manager, as far as it is told of a node.
+struct Manager {
+    socket: UnixDatagram,
+    directory: tempfile::TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(REACHABLE_MAX)).unwrap();
+        Self { socket, directory }
+    }
+
+    fn start(&self, node: &LabNode) -> Child {
+        let mut command = node.command("up");
+        command.env("NOTIFY_SOCKET", self.directory.path().join("notify"));
+        node.netns.spawn(&mut command).unwrap()
+    }
+
+    fn told(&self) -> String {
+        let mut buffer = [0; 64];
+        let len = self.socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..len]).into_owned()
+    }
+}
 
 #[test]
 fn a_service_manager_is_told_when_the_node_is_up_and_when_it_ends() {
@@ -18,25 +46,31 @@ fn a_service_manager_is_told_when_the_node_is_up_and_when_it_ends() {
     in_lab(name, 1, |lab| {
         let node = &lab.nodes[0];
         node.configure(&[]).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("notify");
-        let manager = UnixDatagram::bind(&path).unwrap();
-        manager.set_read_timeout(Some(REACHABLE_MAX)).unwrap();
-        let told = || {
-            let mut buffer = [0; 64];
-            let len = manager.recv(&mut buffer).unwrap();
-            String::from_utf8_lossy(&buffer[..len]).into_owned()
-        };
-        let mut command = node.command("up");
-        let mut process = node
-            .netns
-            .spawn(command.env("NOTIFY_SOCKET", &path))
-            .unwrap();
-        assert_eq!(told(), "READY=1");
+        let manager = Manager::new();
+        let mut process = manager.start(node);
+        assert_eq!(manager.told(), "READY=1");
         assert!(node.query("status", &[]).is_ok());
         assert!(node.command("down").status().unwrap().success());
-        assert_eq!(told(), "STOPPING=1");
+        assert_eq!(manager.told(), "STOPPING=1");
         assert!(process.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn a_node_that_is_ended_the_moment_it_is_up_ends_in_order() {
+    let name = "service::a_node_that_is_ended_the_moment_it_is_up_ends_in_order";
+    in_lab(name, 1, |lab| {
+        let node = &lab.nodes[0];
+        node.configure(&[]).unwrap();
+        let manager = Manager::new();
+        // The moment is short.
+        for _ in 0..5 {
+            let mut process = manager.start(node);
+            assert_eq!(manager.told(), "READY=1");
+            process::terminate(&process).unwrap();
+            assert_eq!(manager.told(), "STOPPING=1");
+            assert!(process.wait().unwrap().success());
+        }
     });
 }
 
