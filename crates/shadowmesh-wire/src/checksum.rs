@@ -124,10 +124,12 @@ mod tests {
         let mut levels = vec![best, Level::baseline()];
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
         levels.extend(
-            best.as_avx2()
-                .map(Level::Avx2)
-                .into_iter()
-                .chain(best.as_sse4_2().map(Level::Sse4_2)),
+            [
+                best.as_avx2().map(Level::Avx2),
+                best.as_sse4_2().map(Level::Sse4_2),
+            ]
+            .into_iter()
+            .flatten(),
         );
         levels
     }

@@ -501,8 +501,8 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// What a service manager or a person at a terminal ends a program with. From when this is made: whoever is
-/// to take something away at the end makes it before there is anything.
+/// What a service manager or a person at a terminal ends a program with. It hears from the moment it is made,
+/// which is before anything is set on the host: nothing is left behind by a signal that comes early.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,

@@ -27,10 +27,19 @@ impl Manager {
         Self { socket, directory }
     }
 
+    /// Starts a node and waits until it says that it is up.
     fn start(&self, node: &LabNode) -> Child {
         let mut command = node.command("up");
         command.env("NOTIFY_SOCKET", self.directory.path().join("notify"));
-        node.netns.spawn(&mut command).unwrap()
+        let process = node.netns.spawn(&mut command).unwrap();
+        assert_eq!(self.told(), "READY=1");
+        process
+    }
+
+    /// Waits until a node that was asked to end has ended in order.
+    fn ends(&self, mut process: Child) {
+        assert_eq!(self.told(), "STOPPING=1");
+        assert!(process.wait().unwrap().success());
     }
 
     fn told(&self) -> String {
@@ -47,12 +56,10 @@ fn a_service_manager_is_told_when_the_node_is_up_and_when_it_ends() {
         let node = &lab.nodes[0];
         node.configure(&[]).unwrap();
         let manager = Manager::new();
-        let mut process = manager.start(node);
-        assert_eq!(manager.told(), "READY=1");
+        let process = manager.start(node);
         assert!(node.query("status", &[]).is_ok());
         assert!(node.command("down").status().unwrap().success());
-        assert_eq!(manager.told(), "STOPPING=1");
-        assert!(process.wait().unwrap().success());
+        manager.ends(process);
     });
 }
 
@@ -65,11 +72,9 @@ fn a_node_that_is_ended_the_moment_it_is_up_ends_in_order() {
         let manager = Manager::new();
         // The moment is short.
         for _ in 0..5 {
-            let mut process = manager.start(node);
-            assert_eq!(manager.told(), "READY=1");
+            let process = manager.start(node);
             process::terminate(&process).unwrap();
-            assert_eq!(manager.told(), "STOPPING=1");
-            assert!(process.wait().unwrap().success());
+            manager.ends(process);
         }
     });
 }
