@@ -287,7 +287,7 @@ impl DownReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerState {
-    /// No session, and nobody asks for one.
+    /// No session, and nowhere to call, or no call so far.
     Idle,
     /// An attempt is under way.
     Connecting,

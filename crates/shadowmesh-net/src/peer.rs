@@ -197,8 +197,14 @@ impl Peer {
 
 /// First wait between attempts; the first attempt itself waits for nothing.
 const WAIT_MIN: Duration = Duration::from_millis(100);
-/// Longest wait between attempts.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Up to here each wait is twice the one before, from here on a quarter longer: so a peer that was away for a
+/// while is found again after a quarter of that time.
+const WAIT_DOUBLED_MAX: Duration = Duration::from_secs(5);
+/// Longest wait between attempts. With the jitter, and the time in which an attempt finds nobody, less than a
+/// minute: after that people take a machine for lost.
+const WAIT_MAX: Duration = Duration::from_secs(45);
+/// Failures that a goodbye counts for: the next attempt comes after 1.6 s. Who leaves is hardly back before.
+const LEFT_FAILURES: u32 = 4;
 /// While somebody wants to send, a peer that comes back must be found at once.
 const WAIT_MAX_WANTED: Duration = Duration::from_millis(200);
 /// How long one demand counts.
@@ -209,6 +215,9 @@ const LASTING: Duration = Duration::from_secs(5);
 /// Sessions in a row that may break before that without a wait: a restart has no effect on when the
 /// next one is up.
 const BRIEF_MAX: u32 = 2;
+
+/// Failures that they count for at most: the peer is there, so the wait grows no longer than to 5 s.
+const BRIEF_FAILURES_MAX: u32 = 6;
 
 /// Decides when the next attempt is due.
 // PROTOCOL SM-PA-4
@@ -222,15 +231,16 @@ pub(crate) struct Retry {
     wanted_at: Option<Instant>,
     /// The last attempt was answered, by a no.
     refused: bool,
-    /// Whether we try again after a failure without being asked: after a session broke, until the
-    /// peer says goodbye.
-    pub(crate) persistent: bool,
+    /// Whether we go on trying without being asked: from the first call on, for as long as it is a peer. Not for
+    /// a relay that is not needed.
+    pub(crate) kept: bool,
 }
 
 impl Retry {
     /// Somebody wants to reach the peer.
     pub(crate) fn want(&mut self, now: Instant) {
         self.wanted_at = Some(now);
+        self.kept = true;
     }
 
     /// Whether somebody wanted to reach the peer just now.
@@ -258,7 +268,19 @@ impl Retry {
     pub(crate) fn succeeded(&mut self, now: Instant) {
         self.failures = 0;
         self.up_at = Some(now);
-        self.persistent = true;
+        self.kept = true;
+    }
+
+    /// Waits that failures led to have no reason any more.
+    pub(crate) fn begin_anew(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The peer said goodbye. It may be back at any time, but not at once; and what wanted it so far did so
+    /// before it left.
+    pub(crate) fn left(&mut self) {
+        self.wanted_at = None;
+        self.failures = self.failures.max(LEFT_FAILURES);
     }
 
     /// The session is gone. True: the next attempt may be made at once; else it has to wait like one
@@ -270,18 +292,17 @@ impl Retry {
             return true;
         }
         self.brief = self.brief.saturating_add(1);
-        self.failures = self.brief.saturating_sub(BRIEF_MAX);
+        self.failures = self.brief.saturating_sub(BRIEF_MAX).min(BRIEF_FAILURES_MAX);
         self.brief <= BRIEF_MAX
     }
 
-    /// An attempt failed: how long to wait for the next. `None`: nobody asks for one.
+    /// An attempt failed: how long to wait for the next. `None`: none is to follow.
     pub(crate) fn failed(&mut self, now: Instant, rng: &mut StdRng) -> Option<Duration> {
-        if !self.persistent && !self.is_wanted(now) {
+        if !self.kept && !self.is_wanted(now) {
             return None;
         }
-        let exponent = self.failures.min(16);
+        let wait = wait_after(self.failures);
         self.failures = self.failures.saturating_add(1);
-        let wait = WAIT_MIN.saturating_mul(1 << exponent).min(WAIT_MAX);
         // Jitter of a quarter: two nodes that lost each other do not keep meeting in the middle.
         let wait = wait.mul_f64(rng.random_range(0.75..1.25));
         Some(self.cap(wait, now))
@@ -297,6 +318,21 @@ impl Retry {
     }
 }
 
+/// The wait after so many failures in a row and one more, without jitter.
+fn wait_after(failures: u32) -> Duration {
+    let mut wait = WAIT_MIN;
+    for _ in 0..failures {
+        if wait >= WAIT_MAX {
+            break;
+        }
+        wait = match wait < WAIT_DOUBLED_MAX {
+            true => (2 * wait).min(WAIT_DOUBLED_MAX),
+            false => wait + wait / 4,
+        };
+    }
+    wait.min(WAIT_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,18 +341,21 @@ mod tests {
 
     // PROTOCOL SM-PA-4
     #[test]
-    fn waits_double_up_to_five_seconds_and_stay_short_while_wanted() {
+    fn waits_grow_to_less_than_a_minute_and_stay_short_while_wanted() {
         let now = start();
         let mut rng = StdRng::from_seed([7; 32]);
         let mut retry = Retry::default();
         assert_eq!(retry.failed(now, &mut rng), None);
         retry.succeeded(now);
-        let waits: Vec<_> = (0..10)
+        let waits: Vec<_> = (0..100)
             .map(|_| retry.failed(now, &mut rng).unwrap())
             .collect();
         assert!(waits[0] >= WAIT_MIN.mul_f64(0.75) && waits[0] <= WAIT_MIN.mul_f64(1.25));
-        assert!(waits[2] > waits[0] && waits[9] >= WAIT_MAX.mul_f64(0.75));
-        assert!(waits.iter().all(|wait| *wait <= WAIT_MAX.mul_f64(1.25)));
+        assert!(waits[2] > waits[0] && waits[99] >= WAIT_MAX.mul_f64(0.75));
+        let minute = Duration::from_secs(58);
+        assert!(waits.iter().all(|wait| *wait < minute));
+        let away = |n: usize| waits[..n].iter().sum::<Duration>();
+        assert!((8..16).all(|n| waits[n] < away(n)), "{waits:?}");
         retry.want(now);
         assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
         assert!(retry.failed(now + WANTED, &mut rng).unwrap() > WAIT_MAX_WANTED);
@@ -333,9 +372,23 @@ mod tests {
         let waits: Vec<_> = (0..10)
             .map(|_| retry.failed(now, &mut rng).unwrap())
             .collect();
-        assert!(waits[9] >= WAIT_MAX.mul_f64(0.75));
+        assert!(waits[9] >= WAIT_DOUBLED_MAX);
         retry.begun();
         assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
+    }
+
+    // PROTOCOL SM-PA-4
+    #[test]
+    fn after_a_goodbye_the_next_call_comes_in_seconds_and_the_first_again_if_the_network_changed() {
+        let now = start();
+        let mut rng = StdRng::from_seed([7; 32]);
+        let mut retry = Retry::default();
+        retry.succeeded(now);
+        retry.left();
+        let wait = retry.failed(now, &mut rng).unwrap();
+        assert!(wait > Duration::from_secs(1) && wait <= Duration::from_secs(2));
+        retry.begin_anew();
+        assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MIN.mul_f64(1.25));
     }
 
     // PROTOCOL SM-PA-4
@@ -355,7 +408,7 @@ mod tests {
                 retry.failed(now, &mut rng).unwrap()
             })
             .collect();
-        assert!(waits[3] > waits[0] && waits[9] >= WAIT_MAX.mul_f64(0.75));
+        assert!(waits[3] > waits[0] && waits[9] >= WAIT_DOUBLED_MAX);
         retry.succeeded(now);
         assert!(retry.lost(now + LASTING));
         retry.succeeded(now);

@@ -35,7 +35,7 @@ const SECOND_CALLER_WAIT: Duration = Duration::from_millis(200);
 const SECOND_CALLER_RTT_MAX: Duration = Duration::from_millis(250);
 /// A relay that will not serve us is asked again after this: a thousand that it has no room for may ask.
 // PROTOCOL SM-RL-6
-const RELAY_REFUSED_WAIT: Duration = Duration::from_secs(60);
+const RELAY_REFUSED_WAIT: Duration = Duration::from_secs(45);
 /// How long a replaced session is still received on: what was under way when it was replaced, and what the
 /// peer's side seals in it until it has heard us by the other.
 const LINGER: Duration = Duration::from_secs(1);
@@ -141,6 +141,8 @@ impl Net {
             Err(error) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.last_error = Some(error.to_string());
+                    // PROTOCOL SM-PA-4
+                    peer.retry.refused();
                 }
                 let code = match error {
                     EstablishError::NoCipher(_) => Close::NoCipher,
@@ -418,12 +420,13 @@ impl Net {
         now: Instant,
     ) {
         let is_relay = self.relays.contains(&id);
-        let final_end = match reason {
-            DownReason::Removed | DownReason::Shutdown => true,
+        // PROTOCOL SM-PA-4
+        let (final_end, ours) = match reason {
+            DownReason::Removed | DownReason::Shutdown => (true, true),
             // A relay that restarts is wanted as before.
-            DownReason::PeerLeft => !is_relay,
-            DownReason::Refused => true,
-            _ => false,
+            DownReason::PeerLeft => (!is_relay, false),
+            DownReason::Refused => (true, false),
+            _ => (false, false),
         };
         if is_relay {
             self.timers.set(Timer::Relays, now);
@@ -446,8 +449,15 @@ impl Net {
                 .timers
                 .set(Timer::ForgetClient(id), now + CLIENT_MEMORY);
         }
-        if final_end {
-            peer.retry.persistent = false;
+        if ours {
+            peer.retry.kept = false;
+        } else if final_end {
+            // It may be back, or think better of it, without being able to call us.
+            peer.retry.left();
+            if reason == DownReason::Refused {
+                peer.retry.refused();
+            }
+            self.schedule_attempt(id, now);
         } else if peer.retry.lost(now) {
             if reason != DownReason::FoundDead {
                 return self.start_attempt(id, now);

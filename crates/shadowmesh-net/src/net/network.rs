@@ -58,11 +58,28 @@ impl Net {
                     self.drive_paths(key, now);
                     self.stale(key);
                 }
-                None if peer.retry.persistent => self.start_attempt(id, now),
+                None if peer.retry.kept => self.call_anew(id, now),
                 None => {}
             }
         }
         self.settle(now);
+    }
+
+    /// Calls a peer at once, whatever the calls so far led to: they may have gone nowhere.
+    // PROTOCOL SM-PA-4
+    fn call_anew(&mut self, id: PeerId, now: Instant) {
+        let attempt = self.peers.get(&id).and_then(|peer| peer.attempt);
+        let connection = attempt.and_then(|key| self.control.connections.get(&key));
+        if let (Some(key), Some(connection)) = (attempt, connection)
+            && !connection.was_answered()
+        {
+            // Its packets are lost, and QUIC waits longer and longer before it repeats them.
+            self.close(key, Close::Replaced, DownReason::Removed, now);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.retry.begin_anew();
+        }
+        self.start_attempt(id, now);
     }
 
     /// A person wants to know now, and not when the timer says: sessions that could have a better way look for
@@ -101,8 +118,13 @@ impl Net {
             self.drive_paths(key, now);
             return self.settle(now);
         }
-        if peer.knows(address) || heard && !peer.may_hear(now) {
+        if heard && !peer.may_hear(now) {
             return;
+        }
+        if peer.knows(address) {
+            // It may have come back just now, and we may be in a long wait.
+            self.start_attempt(*id, now);
+            return self.settle(now);
         }
         peer.learn(address);
         let Some(attempt) = attempt else {

@@ -51,7 +51,7 @@ impl Removed {
 }
 
 impl Net {
-    /// Adds a peer, or changes the addresses of one that is there. Nothing is sent before
+    /// Adds a peer, or changes the addresses of one that is there. Nothing is sent before [`Net::keep`] or
     /// [`Net::connect`], unless it is a relay we use.
     pub fn add_peer(&mut self, mut config: PeerConfig, now: Instant) {
         if config.id == self.peer_id() {
@@ -69,6 +69,10 @@ impl Net {
             peer.addresses = config.addresses;
             peer.addresses.truncate(ADDRESSES_MAX);
             peer.data_plane = config.data_plane;
+            if peer.retry.kept && peer.primary.is_none() {
+                // It may be at the new addresses.
+                self.timers.set(Timer::Connect(id), now);
+            }
         } else {
             self.peers.insert(id, Peer::new(config));
         }
@@ -146,9 +150,14 @@ impl Net {
             return;
         };
         peer.retry.want(now);
-        if peer.primary.is_some() || peer.attempt.is_some() {
+        if peer.primary.is_some() {
             return;
         }
+        let is_called = peer.attempt.is_some();
+        self.want_relays(now);
+        let Some(peer) = self.peers.get(id).filter(|_| !is_called) else {
+            return;
+        };
         match self.timers.get(Timer::Connect(*id)) {
             Some(at) => {
                 let wait = peer.retry.cap(at.saturating_duration_since(now), now);
@@ -158,6 +167,22 @@ impl Net {
                 self.start_attempt(*id, now);
                 self.settle(now);
             }
+        }
+    }
+
+    /// From now on this peer is called, and called again whenever there is no session with it, as long as it is a
+    /// peer: at once, and after longer and longer waits while it does not answer. Unlike [`connect`](Self::connect)
+    /// this does not say that anybody waits for it.
+    // PROTOCOL SM-PA-4
+    pub fn keep(&mut self, id: &PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
+        peer.retry.kept = true;
+        let idle = peer.primary.is_none() && self.timers.get(Timer::Connect(*id)).is_none();
+        if idle {
+            self.start_attempt(*id, now);
+            self.settle(now);
         }
     }
 

@@ -189,10 +189,10 @@ impl Net {
                     tracing::info!(peer = %id, "refused; `shadowmesh peers` says why");
                 }
             }
-            if answered {
-                // Perhaps it has forgotten our full key: say it all next time.
+            if answered && std::mem::take(&mut peer.holds_our_key) {
+                // Perhaps it has forgotten our full key: say it all next time, and soon.
                 // PROTOCOL SM-HS-6
-                peer.holds_our_key = false;
+                peer.retry.begin_anew();
             }
         }
         self.end(key, down_reason(reason), now);

@@ -113,7 +113,7 @@ impl Net {
             };
             match peer.attempt {
                 Some(attempt) => self.try_also(attempt, id, way, now),
-                None if peer.retry.persistent || peer.retry.is_wanted(now) => {
+                None if peer.retry.kept => {
                     self.start_attempt(id, now);
                 }
                 None => {}
@@ -199,6 +199,30 @@ impl Net {
             .take_while(move |id| Label::of(id) == label)
     }
 
+    /// Somebody is wanted who has no session with us, and may be behind a relay: without any, they are wanted too.
+    // PROTOCOL SM-RL-6
+    pub(super) fn want_relays(&mut self, now: Instant) {
+        let ids: Vec<PeerId> = self.relays.ids().collect();
+        let mut slots = ids.iter().filter_map(|id| self.relays.slot(id));
+        if slots.any(|slot| self.relay_at(slot).is_some()) {
+            return;
+        }
+        for id in ids {
+            let Some(peer) = self
+                .peers
+                .get_mut(&id)
+                .filter(|peer| peer.primary.is_none())
+            else {
+                continue;
+            };
+            peer.retry.want(now);
+            if let Some(at) = self.timers.get(Timer::Connect(id)) {
+                let wait = peer.retry.cap(at.saturating_duration_since(now), now);
+                self.timers.set(Timer::Connect(id), now + wait);
+            }
+        }
+    }
+
     /// Somebody we look for may be with a relay that we have no session with.
     // PROTOCOL SM-RL-6
     fn want_all_relays(&mut self, now: Instant) {
@@ -229,7 +253,7 @@ impl Net {
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
-            peer.retry.persistent = true;
+            peer.retry.kept = true;
             let idle = peer.primary.is_none()
                 && peer.attempt.is_none()
                 && self.timers.get(Timer::Connect(id)).is_none();
@@ -268,7 +292,7 @@ impl Net {
                 continue;
             };
             if peer.role == Role::Transit && peer.primary.is_none() {
-                peer.retry.persistent = false;
+                peer.retry.kept = false;
                 self.timers.stop(Timer::Connect(id));
             }
         }

@@ -1,5 +1,6 @@
 //! `Net` in virtual time, with one scenario file for each behaviour.
 
+mod again;
 mod bare;
 mod candidates;
 mod connectivity;

@@ -99,6 +99,7 @@ impl Node {
         self.members = Arc::new(members);
         self.tell_overlay();
         self.net.add_peer(net_peer(&peer, &self.relays), now);
+        self.net.keep(&peer.id, now);
         self.drain_net(now);
         self.remake_snapshot();
         Ok(())
@@ -128,16 +129,17 @@ impl Node {
         self.drain_net(now);
     }
 
-    /// Starts a session with every peer that has an address: what a node does when it begins. Peers
-    /// that met it in an earlier life thus learn at once that it is back, even while they pause
-    /// between their own attempts.
+    /// From now on every peer and relay is called until there is a session with it, and again when that ends:
+    /// what a node does when it begins. So a machine behind a NAT that has nothing to send can be reached at any
+    /// time, and peers that met it in an earlier life learn at once that it is back.
+    // PROTOCOL SM-PA-4
     pub fn connect_all(&mut self, now: Instant) {
         let members = self.members.clone();
-        for peer in members.peers().iter().filter(|p| !p.underlay.is_empty()) {
-            self.net.connect(&peer.id, now);
+        for peer in members.peers() {
+            self.net.keep(&peer.id, now);
         }
         for relay in &self.relays {
-            self.net.connect(&relay.id, now);
+            self.net.keep(&relay.id, now);
         }
         self.drain_net(now);
     }
