@@ -50,7 +50,7 @@ drop_reasons! {
     /// A sealed frame of a session whose peer was removed.
     RemovedPeer = "removed_peer",
     /// A sealed frame that came before its session, when too many such waited or the session did not
-    /// come; or whose session ended on the way to the control thread.
+    /// come; whose session ended on the way to the control thread; or that was judged a second time in vain.
     StaleSnapshot = "stale_snapshot",
 
     // Sealed frames.
@@ -70,6 +70,17 @@ drop_reasons! {
     InnerUnknown = "inner_unknown",
     /// The inner content does not parse.
     InnerMalformed = "inner_malformed",
+    /// An inner frame or a control message of which its sender has no use, by what it is to us: a packet of a
+    /// relay, or of a client for whom we only relay.
+    RoleRefused = "role_refused",
+
+    // Control messages.
+    /// Of a kind that this version does not know.
+    MessageUnknown = "message_unknown",
+    /// For the program above, and more than one session may bring.
+    MessageRate = "message_rate",
+    /// A message or an answer for the program above, which did not fetch those before it.
+    EventBacklog = "event_backlog",
 
     /// A fragment that contradicts its header, overlaps another, or is of nothing we take; its whole
     /// packet goes with it.

@@ -92,7 +92,8 @@ pub struct Transmit {
     pub contents: Vec<u8>,
 }
 
-/// Something the parent of [`Net`](crate::Net) should know.
+/// Something the parent of [`Net`](crate::Net) should know. Of what is state (all but `PingReply` and
+/// `Control`) the last word for each peer is never lost; what came before it in the same input may be.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NetEvent {
@@ -159,9 +160,6 @@ pub enum NetEvent {
     },
     /// A peer's full public key was seen and verified; worth keeping across restarts.
     LearnedKey(Arc<PublicIdentity>),
-    /// [`Net::forwarding`](crate::Net::forwarding) has a new value. Publish it before sending what
-    /// [`Net::poll_transmit`](crate::Net::poll_transmit) returns: the answers may already need it.
-    ForwardingChanged,
     /// Nothing comes back from the peer by UDP: a stream to it is wanted, if you know where to.
     WantStream {
         /// To whom.
@@ -200,9 +198,7 @@ impl NetEvent {
             | NetEvent::WantStream { peer }
             | NetEvent::Control { peer, .. } => Some(*peer),
             NetEvent::LearnedKey(key) => Some(key.peer_id()),
-            NetEvent::ForwardingChanged
-            | NetEvent::StreamCarries { .. }
-            | NetEvent::SocketsDone { .. } => None,
+            NetEvent::StreamCarries { .. } | NetEvent::SocketsDone { .. } => None,
         }
     }
 }

@@ -117,6 +117,9 @@ pub struct Inbound {
     pub fragments: Arc<Mutex<Reassembler>>,
     /// As [`Outbound::inner_mtu`]: what the peer's TCP may be told of the way to it.
     pub inner_mtu: Option<usize>,
+    /// The peer is a member: packets may flow. A relay, or who only uses us as one, has none, whole or in
+    /// pieces.
+    pub takes_packets: bool,
     /// Which of our relays the peer is, if it is one: it may pass on what others send us.
     pub relay_slot: Option<u16>,
     /// We pass on what the peer sends to others.
@@ -205,6 +208,7 @@ impl Inbound {
             window,
             fragments,
             inner_mtu,
+            takes_packets,
             relay_slot,
             relays_for,
             traffic,
@@ -213,7 +217,8 @@ impl Inbound {
             && Arc::ptr_eq(window, &other.window)
             && Arc::ptr_eq(fragments, &other.fragments)
             && Arc::ptr_eq(traffic, &other.traffic)
-            && (peer, inner_mtu) == (&other.peer, &other.inner_mtu)
+            && (peer, inner_mtu, takes_packets)
+                == (&other.peer, &other.inner_mtu, &other.takes_packets)
             && (relay_slot, relays_for) == (&other.relay_slot, &other.relays_for)
     }
 }
@@ -354,12 +359,12 @@ impl Forwarding {
         }
     }
 
-    /// Who has this label, and what it may have relayed. False: as before.
+    /// Who has this label, and what it may have relayed. As before: the value stays the same one.
     pub(crate) fn set_client(
         self: &mut Arc<Self>,
         label: Label,
         client: Option<(Arc<Outbound>, Arc<Credit>)>,
-    ) -> bool {
+    ) {
         let same = match (self.client(label), &client) {
             (Some(before), Some((outbound, credit))) => {
                 Arc::ptr_eq(&before.outbound, outbound) && Arc::ptr_eq(&before.credit, credit)
@@ -367,7 +372,7 @@ impl Forwarding {
             (before, client) => before.is_none() && client.is_none(),
         };
         if same {
-            return false;
+            return;
         }
         let this = Arc::make_mut(self);
         let key = this.hash.hash_one(label);
@@ -375,28 +380,26 @@ impl Forwarding {
             Some((outbound, credit)) => this.clients.insert(key, Client { outbound, credit }),
             None => this.clients.remove(key),
         }
-        true
     }
 
-    /// How to open frames under an index from now on, if at all. False: as before.
+    /// How to open frames under an index from now on, if at all. As before: the value stays the same one.
     pub(crate) fn set_inbound(
         self: &mut Arc<Self>,
         index: ReceiverIndex,
         inbound: Option<Inbound>,
-    ) -> bool {
+    ) {
         let same = match (self.inbound(index), &inbound) {
             (Some(before), Some(inbound)) => before.is(inbound),
             (before, inbound) => before.is_none() && inbound.is_none(),
         };
         if same {
-            return false;
+            return;
         }
         let this = Arc::make_mut(self);
         match inbound {
             Some(inbound) => this.inbound.insert(index.0, Arc::new(inbound)),
             None => this.inbound.remove(index.0),
         }
-        true
     }
 }
 

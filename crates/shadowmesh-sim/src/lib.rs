@@ -10,15 +10,19 @@
 //! [`scenario`] holds the runs whose figures are also evidence, each as a function of its size, so
 //! that the test command runs a small one and `cargo xtask evidence` the full one.
 //!
+//! In a [`siege`] the threads of one node are played one by one, and one of its peers is [`hostile`].
+//!
 //! A failing run prints its seed and the command that replays it ([`seeds`]).
 #![forbid(unsafe_code)]
 
+pub mod hostile;
 pub mod ledger;
 pub mod link;
 pub mod middlebox;
 pub mod packet;
 pub mod scenario;
 pub mod seeds;
+pub mod siege;
 pub mod trace;
 pub mod world;
 

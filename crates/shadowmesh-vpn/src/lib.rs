@@ -28,7 +28,7 @@ pub mod snapshot;
 
 pub use config::{ConfigError, NodeConfig, NodePeer, NodeRelay};
 pub use members::Members;
-pub use node::{Node, NodeEvent, NodePeerStatus, NodeStatus};
+pub use node::{Node, NodePeerStatus, NodeStatus};
 pub use oversize::{Fragments, TooBigSignals};
 pub use route_table::RouteTable;
 pub use snapshot::{Inbound, Snapshot};

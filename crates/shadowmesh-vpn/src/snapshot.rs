@@ -257,6 +257,13 @@ impl Snapshot {
         let datagram = &mut *opening.datagram;
         let kind = datagram.get(range.start).copied();
         let body = range.start + 1..range.end;
+        let is_packet = [InnerType::IpPacket, InnerType::Fragment]
+            .iter()
+            .any(|packet| kind == Some(*packet as u8));
+        // PROTOCOL SM-RL-9
+        if is_packet && !session.takes_packets {
+            return Inbound::Dropped(DropReason::RoleRefused);
+        }
         if kind == Some(InnerType::Fragment as u8) {
             return Inbound::Fragment { range: body };
         }

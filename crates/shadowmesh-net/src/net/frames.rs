@@ -65,6 +65,7 @@ impl Net {
     // PROTOCOL SM-QD-5
     // PROTOCOL SM-HS-11
     pub(super) fn take_frames(&mut self, key: ConnKey, received: Received, now: Instant) {
+        let of_member = self.is_of_member(key);
         loop {
             let Some(connection) = self.control.connections.get_mut(&key) else {
                 return;
@@ -72,16 +73,21 @@ impl Net {
             let Some(frame) = connection.quic.datagrams().recv() else {
                 return;
             };
-            let waits = match connection.phase {
+            let refused = match connection.phase {
                 Phase::Up(_) => {
                     self.take_frame(key, received, frame, now);
                     continue;
                 }
-                Phase::Hello => connection.early_datagrams.push(received, &frame),
-                Phase::Handshake | Phase::Closed => false,
+                // PROTOCOL SM-RL-9
+                Phase::Hello if !of_member => Some(DropReason::RoleRefused),
+                Phase::Hello => {
+                    let waits = connection.early_datagrams.push(received, &frame);
+                    (!waits).then_some(DropReason::StaleSnapshot)
+                }
+                Phase::Handshake | Phase::Closed => Some(DropReason::StaleSnapshot),
             };
-            if !waits {
-                self.drops.count(DropReason::StaleSnapshot);
+            if let Some(reason) = refused {
+                self.drops.count(reason);
             }
         }
     }
@@ -112,7 +118,13 @@ impl Net {
         session
             .traffic
             .received(1, frame.len().saturating_sub(1) as u64);
-        match frame.first().map(|&kind| InnerType::try_from(kind)) {
+        let kind = frame.first().map(|&kind| InnerType::try_from(kind));
+        let is_packet = matches!(kind, Some(Ok(InnerType::IpPacket | InnerType::Fragment)));
+        // PROTOCOL SM-RL-9
+        if is_packet && !self.is_member(&peer) {
+            return self.drops.count(DropReason::RoleRefused);
+        }
+        match kind {
             Some(Ok(InnerType::IpPacket)) => self.deliver_frame(peer, frame),
             Some(Ok(InnerType::Fragment)) => {
                 let connection = self.control.connections.get_mut(&key);
@@ -243,8 +255,7 @@ impl Net {
         if plane != PlaneStatus::Sealed {
             self.used_quic.insert(id);
         }
-        self.output
-            .event(NetEvent::PlaneChanged { peer: id, plane });
+        self.tell(NetEvent::PlaneChanged { peer: id, plane });
     }
 
     /// A session came into use: says how it begins, if the peer does not expect it so.

@@ -9,6 +9,7 @@ use rand::Rng;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
 use shadowmesh_wire::probe::{Probe, ProbeKind};
+use shadowmesh_wire::way;
 
 use super::Net;
 use crate::control::ConnKey;
@@ -70,8 +71,9 @@ impl Net {
             return;
         };
         session.liveness.heard(now);
-        if way == Way::Quic {
-            self.output.carried(received.remote);
+        if way == Way::Quic && matches!(way::Way::of(received.remote), way::Way::Stream(_)) {
+            let address = received.remote;
+            self.tell(NetEvent::StreamCarries { address });
         }
         match probe.kind {
             ProbeKind::Request => {
@@ -103,11 +105,12 @@ impl Net {
         if let Some((rtt, asked)) = session.ping_answered(token, now)
             && asked
         {
-            self.output.event(NetEvent::PingReply {
+            let path = self.relays.info(path.remote);
+            self.tell(NetEvent::PingReply {
                 peer,
                 token,
                 rtt,
-                path: self.relays.info(path.remote),
+                path,
             });
         }
         if on_path {

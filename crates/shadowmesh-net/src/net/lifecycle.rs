@@ -249,10 +249,11 @@ impl Net {
         peer.last_error = None;
         peer.retry.succeeded(now);
         self.output.published.stale(id);
-        self.output.event(NetEvent::PeerUp {
+        let cipher = session.cipher;
+        self.tell(NetEvent::PeerUp {
             peer: id,
             path: self.relays.info(path.remote),
-            cipher: session.cipher,
+            cipher,
         });
         self.tell_address(key, path.remote, now);
         self.greet_with_plane(key, now);
@@ -440,10 +441,10 @@ impl Net {
         }
         self.observers.remove(&id);
         self.on_relay_down(id, now);
+        self.tell(NetEvent::PeerDown { peer: id, reason });
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        self.output.event(NetEvent::PeerDown { peer: id, reason });
         if peer.role == Role::Client {
             return self
                 .timers

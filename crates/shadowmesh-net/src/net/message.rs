@@ -9,7 +9,9 @@ use shadowmesh_wire::sealed::ReceiverIndex;
 use super::Net;
 use super::lifecycle::{OVERLAP, REKEY_DEADLINE};
 use crate::control::{Close, ConnKey, Phase};
+use crate::drops::DropReason;
 use crate::event::{DownReason, NetEvent, canonical};
+use crate::peer::Role;
 use crate::session::{EpochError, PROTOCOL_VERSION, Step};
 use crate::timers::Timer;
 
@@ -27,6 +29,7 @@ impl Net {
             // PROTOCOL SM-CT-3
             (_, ControlMessage::Unknown(kind)) => {
                 tracing::debug!("control message of unknown kind {kind} ignored");
+                self.drops.count(DropReason::MessageUnknown);
                 self.peer_has_session(key);
             }
             (Phase::Up(_), message) => self.on_session_message(key, message, now),
@@ -36,6 +39,9 @@ impl Net {
 
     fn on_session_message(&mut self, key: ConnKey, message: ControlMessage, now: Instant) {
         self.peer_has_session(key);
+        if !self.is_of_use(key, &message) {
+            return self.drops.count(DropReason::RoleRefused);
+        }
         match message {
             ControlMessage::RekeyRequest { epoch, share } => {
                 self.on_rekey_request(key, epoch, &share, now);
@@ -60,13 +66,50 @@ impl Net {
                 self.close(key, Close::Leaving, DownReason::PeerLeft, now);
             }
             ControlMessage::Hello(_) => self.protocol_error(key, "second Hello", now),
-            other => {
-                if let Some(peer) = self.control.connections.get(&key).and_then(|c| c.peer) {
-                    let message = other;
-                    self.output.event(NetEvent::Control { peer, message });
-                }
+            ControlMessage::BenchRequest { .. } | ControlMessage::BenchReply { .. } => {
+                self.pass_to_parent(key, message, now);
             }
+            // Told apart before.
+            ControlMessage::Unknown(_) => {}
         }
+    }
+
+    /// Whether whoever is at the other end may say this, by what it is to us.
+    // PROTOCOL SM-CT-5
+    fn is_of_use(&self, key: ConnKey, message: &ControlMessage) -> bool {
+        let id = self.control.connections.get(&key).and_then(|c| c.peer);
+        let Some((id, peer)) = id.and_then(|id| Some((id, self.peers.get(&id)?))) else {
+            return false;
+        };
+        match message {
+            // Of the session itself.
+            ControlMessage::Hello(_)
+            | ControlMessage::RekeyRequest { .. }
+            | ControlMessage::RekeyResponse { .. }
+            | ControlMessage::RekeyConfirm { .. }
+            | ControlMessage::ObservedAddress(_)
+            | ControlMessage::Bye { .. }
+            | ControlMessage::Unknown(_) => true,
+            // Of packets, which only members have.
+            ControlMessage::BenchRequest { .. }
+            | ControlMessage::BenchReply { .. }
+            | ControlMessage::DataPlane { .. }
+            | ControlMessage::Candidates(_) => peer.role == Role::Member,
+            ControlMessage::RelayRefused { .. } => self.relays.contains(&id),
+        }
+    }
+
+    /// A message that is the parent's business, of which a session may bring so many and no more.
+    // PROTOCOL SM-CT-5
+    fn pass_to_parent(&mut self, key: ConnKey, message: ControlMessage, now: Instant) {
+        let Some(session) = self.control.session_mut(key) else {
+            return;
+        };
+        let peer = session.peer;
+        if !session.may_tell_parent(now) {
+            return self.drops.count(DropReason::MessageRate);
+        }
+        self.tell(NetEvent::Control { peer, message });
     }
 
     /// The peer said something by this session, or after its Hello: it has it.
@@ -210,7 +253,7 @@ impl Net {
             self.output.published.stale(peer);
         }
         if let Some(epoch) = step.moved_to {
-            self.output.event(NetEvent::Rekeyed { peer, epoch });
+            self.tell(NetEvent::Rekeyed { peer, epoch });
             self.set_rekey_timer(key, now);
         }
         if step.overlap_begins {

@@ -31,6 +31,7 @@ mod lifecycle;
 mod message;
 mod mtu;
 mod network;
+mod news;
 mod output;
 mod paths;
 mod peers;
@@ -54,7 +55,7 @@ use shadowmesh_wire::prefix::IpPrefix;
 use crate::config::{ConfigError, NetConfig};
 use crate::connectivity::Connectivity;
 use crate::control::Control;
-use crate::drops::DropCounters;
+use crate::drops::{DropCounters, DropReason};
 use crate::event::{
     NetEvent, OwnAddress, PeerState, PeerStatus, Received, SessionStatus, Transmit,
 };
@@ -182,22 +183,32 @@ impl Net {
 
     /// The next thing to know. Nothing is told of clients for whom we only relay.
     pub fn poll_event(&mut self) -> Option<NetEvent> {
-        loop {
-            let event = self.output.pop_event()?;
-            if !event.peer().is_some_and(|peer| self.is_client(&peer)) {
-                return Some(event);
-            }
+        self.output.news.pop()
+    }
+
+    /// The parent is to know this, unless it is of a client for whom we only relay.
+    fn tell(&mut self, event: NetEvent) {
+        if event.peer().is_some_and(|peer| self.is_client(&peer)) {
+            return;
+        }
+        if !self.output.news.push(event) {
+            self.drops.count(DropReason::EventBacklog);
         }
     }
 
     /// A frame that came before its session, which is up by now: to be judged by the forwarding of
-    /// this moment, like one that has just come. To be asked once the events are taken.
+    /// this moment, like one that has just come, but for the last time. If it is no frame of that
+    /// forwarding either, it is to be dropped as [`DropReason::StaleSnapshot`], and never given to
+    /// [`Net::handle_datagram`] once more.
     // PROTOCOL SM-SF-9
     pub fn poll_early(&mut self) -> Option<(Received, BytesMut)> {
         self.output.pop_early()
     }
 
-    /// The sessions as the data plane needs them. Changes with [`NetEvent::ForwardingChanged`].
+    /// The sessions as the data plane needs them. No event tells of a change: after each input compare it
+    /// with the one published last (`Arc::ptr_eq`), and publish it before what
+    /// [`Net::poll_transmit`] returns is sent, as the answers may already need it.
+    // PROTOCOL SM-OV-6
     pub fn forwarding(&self) -> Arc<Forwarding> {
         self.output.published.forwarding.clone()
     }
@@ -288,7 +299,7 @@ impl Net {
             self.drive(key, now);
         }
         for key in self.roster.take_learned() {
-            self.output.event(NetEvent::LearnedKey(key));
+            self.tell(NetEvent::LearnedKey(key));
         }
         self.publish();
     }

@@ -1,20 +1,16 @@
 //! What waits to be fetched by the parent.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use shadowmesh_wire::PeerId;
-use shadowmesh_wire::way::Way;
 
+use super::news::News;
 use super::publish::Published;
-use crate::event::{NetEvent, Received, Transmit};
+use crate::event::{Received, Transmit};
 
 /// Limit: datagrams waiting. One input makes a dozen; only a parent that does not fetch gets here.
 const TRANSMITS_MAX: usize = 8 * 1024;
-/// Limit: events waiting, for the same reason.
-const EVENTS_MAX: usize = 8 * 1024;
-
 /// Limit: inner frames waiting. They are fetched after each batch of datagrams that brought them.
 const FRAMES_MAX: usize = 8 * 1024;
 
@@ -22,8 +18,9 @@ const FRAMES_MAX: usize = 8 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Output {
     transmits: VecDeque<Transmit>,
-    events: VecDeque<NetEvent>,
-    /// Frames whose session has come up. Limit: those that waited for the sessions of one input.
+    pub(super) news: News,
+    /// Frames whose session has come up. Limit: those that waited for the sessions of one input, and one
+    /// for each datagram of it.
     early: VecDeque<(Received, BytesMut)>,
     frames: VecDeque<(PeerId, Bytes)>,
     pub(super) published: Published,
@@ -61,22 +58,6 @@ impl Output {
         self.frames.pop_front()
     }
 
-    pub(super) fn event(&mut self, event: NetEvent) {
-        if self.events.len() < EVENTS_MAX {
-            self.events.push_back(event);
-        }
-    }
-
-    /// A probe of a session came from there in a QUIC packet. Said once of those that come together, or a peer
-    /// that floods them would crowd out other events.
-    pub(super) fn carried(&mut self, address: SocketAddr) {
-        let said = |event: &NetEvent| matches!(event, NetEvent::StreamCarries { address: last } if *last == address);
-        let is_stream = matches!(Way::of(address), Way::Stream(_));
-        if is_stream && !self.events.back().is_some_and(said) {
-            self.event(NetEvent::StreamCarries { address });
-        }
-    }
-
     /// The session of these frames is up.
     pub(super) fn release(&mut self, frames: Vec<(Received, BytesMut)>) {
         self.early.extend(frames);
@@ -88,9 +69,5 @@ impl Output {
 
     pub(super) fn pop_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
-    }
-
-    pub(super) fn pop_event(&mut self) -> Option<NetEvent> {
-        self.events.pop_front()
     }
 }

@@ -299,7 +299,7 @@ impl Net {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.last_seen = Some(path.remote);
         }
-        self.output.event(NetEvent::PathChanged {
+        self.tell(NetEvent::PathChanged {
             peer: id,
             path: self.relays.info(path.remote),
         });
@@ -334,7 +334,7 @@ impl Net {
     }
 
     fn want_stream(&mut self, peer: PeerId) {
-        self.output.event(NetEvent::WantStream { peer });
+        self.tell(NetEvent::WantStream { peer });
     }
 
     /// A search that used extra local ports is over: only those that became ways are kept.
@@ -357,7 +357,7 @@ impl Net {
             .collect();
         keep.sort_unstable();
         keep.dedup();
-        self.output.event(NetEvent::SocketsDone { keep });
+        self.tell(NetEvent::SocketsDone { keep });
     }
 }
 

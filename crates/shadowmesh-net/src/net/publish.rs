@@ -16,7 +16,6 @@ use shadowmesh_wire::way::{Label, Way};
 
 use super::Net;
 use crate::control::{ConnKey, Connection};
-use crate::event::NetEvent;
 use crate::forwarding::{Forwarding, Inbound, Outbound, Via};
 use crate::peer::Role;
 use crate::relay::{Credit, RelayCounters};
@@ -121,17 +120,12 @@ impl Net {
                 .slot(id)
                 .is_some_and(|slot| self.relay_at(slot).is_some())
         });
-        let mut changed = false;
         for id in first.into_iter().chain(then) {
-            changed |= self.publish_peer(id);
-        }
-        if changed {
-            self.output.event(NetEvent::ForwardingChanged);
+            self.publish_peer(id);
         }
     }
 
-    /// True: something is otherwise than before.
-    fn publish_peer(&mut self, id: PeerId) -> bool {
+    fn publish_peer(&mut self, id: PeerId) {
         let outbound = self.outbound_of(&id);
         let inbounds = self.inbounds_of(&id);
         let entry = Entry {
@@ -140,7 +134,7 @@ impl Net {
         };
         let published = &mut self.output.published;
         let forwarding = &mut published.forwarding;
-        let mut changed = forwarding.set_outbound(&id, outbound);
+        let changed = forwarding.set_outbound(&id, outbound);
         let known = self.peers.get(&id);
         if changed && known.is_some_and(|peer| peer.role != Role::Client) {
             published.changed.insert(id);
@@ -149,21 +143,21 @@ impl Net {
         let before = published.note(id, entry);
         let forwarding = &mut published.forwarding;
         for index in before.into_iter().filter(|index| !indices.contains(index)) {
-            changed |= forwarding.set_inbound(index, None);
+            forwarding.set_inbound(index, None);
         }
         for (index, inbound) in inbounds {
-            changed |= forwarding.set_inbound(index, Some(inbound));
+            forwarding.set_inbound(index, Some(inbound));
         }
-        changed | self.publish_client(Label::of(&id))
+        self.publish_client(Label::of(&id));
     }
 
     /// Of the peers with a label the first is a client under it: one, save by design.
-    fn publish_client(&mut self, label: Label) -> bool {
+    fn publish_client(&mut self, label: Label) {
         if !self.config.relay.enabled {
-            return false;
+            return;
         }
         let client = self.client_with(label);
-        self.output.published.forwarding.set_client(label, client)
+        self.output.published.forwarding.set_client(label, client);
     }
 
     fn client_with(&self, label: Label) -> Option<(Arc<Outbound>, Arc<Credit>)> {
@@ -235,6 +229,7 @@ impl Net {
             let mut inbound = connection
                 .session()?
                 .inbound(&connection.paths, self.config.mtu);
+            inbound.takes_packets = peer.role == Role::Member;
             inbound.relay_slot = self.relays.slot(id);
             inbound.relays_for = peer.credit.is_some();
             Some((connection.index?, inbound))

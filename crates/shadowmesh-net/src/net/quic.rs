@@ -140,12 +140,12 @@ impl Net {
         let Some(peer) = connection.peer else { return };
         let early_data = connection.quic.accepted_0rtt();
         connection.resumed |= early_data;
-        self.output.event(NetEvent::Handshaken {
+        let event = NetEvent::Handshaken {
             peer,
             took: now.saturating_duration_since(connection.started_at),
             resumed: connection.resumed,
             early_data,
-        });
+        };
         // PROTOCOL SM-HS-11
         if connection.stream.is_open() && !early_data {
             connection.stream.restart();
@@ -153,6 +153,7 @@ impl Net {
         if !connection.stream.is_open() {
             self.open_stream(key, now);
         }
+        self.tell(event);
     }
 
     /// Opens the control stream and says Hello, as the side that connects.

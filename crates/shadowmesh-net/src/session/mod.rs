@@ -25,6 +25,7 @@ pub(crate) use epochs::{EpochError, Epochs, Step};
 pub(crate) use liveness::{Liveness, Pulse, TICK as LIVENESS_TICK};
 pub(crate) use precedence::{Contender, newcomer_wins};
 
+use crate::bucket::Bucket;
 use crate::forwarding::{Inbound, Outbound, Traffic};
 use crate::fragments::Reassembler;
 use crate::paths::{Counts, Paths};
@@ -33,6 +34,11 @@ use crate::plane::{Choice, Plane};
 /// Version of the protocol on top of QUIC.
 pub(crate) const PROTOCOL_VERSION: u16 = 1;
 
+/// Messages for the parent that one session may bring at once, and in which time one more. They are asked for
+/// by people.
+// PROTOCOL SM-CT-5
+pub(crate) const MESSAGES_BURST: u32 = 16;
+const MESSAGES_INTERVAL: Duration = Duration::from_secs(1);
 /// Limit: pings under way in one session; the oldest is forgotten.
 const PINGS_MAX: usize = 64;
 
@@ -58,6 +64,8 @@ pub(crate) struct Session {
     fragments: Arc<Mutex<Reassembler>>,
     /// Probes under way. Limit: [`PINGS_MAX`].
     pings: VecDeque<Ping>,
+    /// Messages for the parent.
+    messages: Bucket,
 }
 
 /// A probe request under way.
@@ -139,7 +147,13 @@ impl Session {
             window: Arc::new(SharedWindow::new()),
             fragments: Arc::default(),
             pings: VecDeque::new(),
+            messages: Bucket::full(now),
         })
+    }
+
+    /// Whether the peer may tell the parent one thing more.
+    pub(crate) fn may_tell_parent(&mut self, now: Instant) -> bool {
+        self.messages.take(MESSAGES_BURST, MESSAGES_INTERVAL, now)
     }
 
     /// Whether packets go as QUIC datagrams.
@@ -173,6 +187,7 @@ impl Session {
             peer: self.peer,
             opener: self.epochs.opener(),
             window: self.window.clone(),
+            takes_packets: false,
             relay_slot: None,
             relays_for: false,
             traffic: self.traffic.clone(),

@@ -276,7 +276,7 @@ impl World {
         }
         while let Some((received, frame)) = self.nodes[node].net.poll_early() {
             let now = self.now;
-            self.nodes[node].judge(received, &frame, now);
+            self.nodes[node].judge_again(received, &frame, now);
         }
         self.nodes[node].net.assert_published();
         let forwarding = self.nodes[node].net.forwarding();
@@ -413,6 +413,15 @@ impl Node {
 
     fn receive(&mut self, flight: Flight, now: Instant) {
         self.judge(Received::from_remote(flight.source), &flight.data, now);
+    }
+
+    /// A frame that waited for its session: never given to `Net` once more.
+    fn judge_again(&mut self, received: Received, data: &[u8], now: Instant) {
+        let forwarding = self.net.forwarding();
+        match receiver_index(data).and_then(|index| forwarding.inbound(index)) {
+            Some(_) => self.judge(received, data, now),
+            None => self.net.drops().count(DropReason::StaleSnapshot),
+        }
     }
 
     fn judge(&mut self, received: Received, data: &[u8], now: Instant) {

@@ -10,7 +10,7 @@ use shadowmesh_crypto::{Identity, PublicIdentity};
 use shadowmesh_net::{
     AddressKind, DataPlane, DropReason, NetConfig, NetEvent, OwnAddress, RelayConfig,
 };
-use shadowmesh_vpn::{Node, NodeConfig, NodeEvent, NodePeer, NodeRelay};
+use shadowmesh_vpn::{Node, NodeConfig, NodePeer, NodeRelay};
 use shadowmesh_wire::PeerId;
 
 use super::topology::{BoxId, Realm};
@@ -274,8 +274,7 @@ impl Host {
         self.node = Some(node);
     }
 
-    pub(super) fn note(&mut self, event: NodeEvent, now: Duration) {
-        let NodeEvent::Net(event) = event else { return };
+    pub(super) fn note(&mut self, event: NetEvent, now: Duration) {
         if let NetEvent::LearnedKey(key) = &event {
             self.learned.insert(key.peer_id(), key.clone());
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use shadowmesh_net::{NetEvent, Received, Transmit};
-use shadowmesh_vpn::NodeEvent;
 use shadowmesh_wire::way::Way;
 
 use super::{Happening, Scheduled, World};
@@ -136,7 +135,7 @@ impl World {
                     None => self.ledger.deliver(packet::number(&packet), id, self.now),
                 }
             } else if let Some(event) = node.poll_event() {
-                if let NodeEvent::Net(NetEvent::WantStream { peer }) = &event {
+                if let NetEvent::WantStream { peer } = &event {
                     self.want_stream(id, peer);
                 }
                 self.hosts[id.0].note(event, self.now);

@@ -13,6 +13,7 @@ mod failed_rekey;
 mod handshake_loss;
 mod handshake_time;
 mod hole_punching;
+mod hostile_peer;
 mod middleboxes;
 mod noise;
 mod path_mtu;

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use shadowmesh_net::{DropReason, Received};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::inner::InnerType;
+use shadowmesh_wire::sealed;
 
 use super::Node;
 use crate::snapshot::Inbound;
@@ -20,8 +21,18 @@ impl Node {
         self.drain_net(now);
     }
 
+    /// A frame that waited for its session, which is up by now. Nothing waits a second time.
+    // PROTOCOL SM-SF-9
+    pub(super) fn judge_again(&mut self, received: Received, data: BytesMut, now: Instant) {
+        let index = sealed::receiver_index(&data);
+        match index.and_then(|index| self.snapshot.forwarding().inbound(index)) {
+            Some(_) => self.judge(received, data, now),
+            None => self.net.drops().count(DropReason::StaleSnapshot),
+        }
+    }
+
     /// Without draining: what waited for a session is judged while `net` is drained.
-    pub(super) fn judge(&mut self, received: Received, mut data: BytesMut, now: Instant) {
+    fn judge(&mut self, received: Received, mut data: BytesMut, now: Instant) {
         let verdict = self.snapshot.inbound(&mut data);
         let verdict = if received.is_relayed() {
             verdict.inside()

@@ -74,8 +74,11 @@ impl Node {
         self.net.connect(&peer, now);
     }
 
-    /// The session with `peer` is up: sends what has waited for it.
+    /// Packets for `peer` go otherwise than before: sends what has waited for it, if they go at all.
     pub(super) fn send_waiting(&mut self, peer: &PeerId, now: Instant) {
+        if self.snapshot.forwarding().outbound(peer).is_none() {
+            return;
+        }
         let waiting: Vec<_> = self.demand.take(peer).collect();
         for packet in waiting {
             if let Err(reason) = self.send_packet(&packet, now) {

@@ -44,20 +44,10 @@ pub struct Node {
     /// IP packets for the device, those of the datagrams handled since the last drain, and those that came
     /// before their session.
     to_device: VecDeque<Bytes>,
-    events: VecDeque<NodeEvent>,
     /// Tells local senders of packets too long for their path.
     signals: TooBigSignals,
     /// Limit: the configuration's.
     relays: Vec<NodeRelay>,
-}
-
-/// What the owner of a node learns from it.
-#[derive(Debug)]
-pub enum NodeEvent {
-    /// [`Node::snapshot`] returns another one now.
-    SnapshotChanged,
-    /// Something happened with a peer.
-    Net(NetEvent),
 }
 
 impl Node {
@@ -77,7 +67,7 @@ impl Node {
         }
         let members = Arc::new(members);
         let snapshot = Arc::new(Snapshot::new(0, members.clone(), net.forwarding()));
-        let (transmits, to_device, events) = Default::default();
+        let (transmits, to_device) = Default::default();
         let mut node = Self {
             net,
             members,
@@ -85,7 +75,6 @@ impl Node {
             demand: DemandQueue::default(),
             transmits,
             to_device,
-            events,
             signals: TooBigSignals::default(),
             relays: config.relays,
         };
@@ -250,9 +239,10 @@ impl Node {
         self.to_device.pop_front()
     }
 
-    /// News.
-    pub fn poll_event(&mut self) -> Option<NodeEvent> {
-        self.events.pop_front()
+    /// What happened with a peer. That there is another [`snapshot`](Self::snapshot) is no event: look at
+    /// [`snapshot_version`](Self::snapshot_version).
+    pub fn poll_event(&mut self) -> Option<NetEvent> {
+        self.net.poll_event()
     }
 
     /// What was dropped so far, by reason; the data threads count into it too.
@@ -265,9 +255,16 @@ impl Node {
         self.net.handshake_counters()
     }
 
-    /// The picture the data threads work on; a new one follows [`NodeEvent::SnapshotChanged`].
+    /// The picture the data threads work on. To be given to them before what
+    /// [`poll_transmit`](Self::poll_transmit) returns is sent, whenever its version is another one.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.clone()
+    }
+
+    /// Which picture [`snapshot`](Self::snapshot) is; it counts up with every change.
+    // PROTOCOL SM-OV-6
+    pub fn snapshot_version(&self) -> u64 {
+        self.snapshot.version()
     }
 
     /// No way to a peer may lead through the tunnel.
@@ -278,44 +275,37 @@ impl Node {
     }
 
     /// Takes what `net` has to say; to be called after every call into it.
+    ///
+    /// It comes to an end. Of each datagram at most two layers are judged, the frame of a relay and what it
+    /// holds, and each layer by `net` once and here once more, when it waited for its session. Every turn of
+    /// the loop uses up one frame that waited, and can make wait only what lies inside it, which is shorter
+    /// and holds no other. None is put back: what is still no frame of the present picture is dropped.
+    // PROTOCOL SM-OV-6
     fn drain_net(&mut self, now: Instant) {
-        self.take_events(now);
+        self.renew_snapshot(now);
         while let Some((received, frame)) = self.net.poll_early() {
-            self.judge(received, frame, now);
-            self.take_events(now);
+            self.judge_again(received, frame, now);
+            self.renew_snapshot(now);
         }
         self.take_frames();
     }
 
-    fn take_events(&mut self, now: Instant) {
-        while let Some(event) = self.net.poll_event() {
-            match event {
-                NetEvent::ForwardingChanged => self.renew_snapshot(),
-                NetEvent::PeerUp { peer, .. } => {
-                    // The event may come before ForwardingChanged does.
-                    self.renew_snapshot();
-                    self.send_waiting(&peer, now);
-                    self.events.push_back(NodeEvent::Net(event));
-                }
-                NetEvent::PathChanged { peer, .. } => {
-                    // What waited because the way before led nowhere.
-                    self.renew_snapshot();
-                    self.send_waiting(&peer, now);
-                    self.events.push_back(NodeEvent::Net(event));
-                }
-                event => self.events.push_back(NodeEvent::Net(event)),
+    /// Makes the picture say what `net` says of sessions now, and sends what waited for a way that there is
+    /// by now. That may change the picture again, but each turn before the last sent something that waited,
+    /// and nothing is made to wait meanwhile.
+    // PROTOCOL SM-OV-6
+    fn renew_snapshot(&mut self, now: Instant) {
+        loop {
+            let forwarding = self.net.forwarding();
+            if self.snapshot.is_of(&forwarding) {
+                return;
+            }
+            let changed = self.net.take_changed();
+            self.snapshot = Arc::new(self.snapshot.next(forwarding, changed.iter().copied()));
+            for peer in &changed {
+                self.send_waiting(peer, now);
             }
         }
-    }
-
-    /// What `net` says of sessions changed, if it did.
-    fn renew_snapshot(&mut self) {
-        let forwarding = self.net.forwarding();
-        if self.snapshot.is_of(&forwarding) {
-            return;
-        }
-        let snapshot = self.snapshot.next(forwarding, self.net.take_changed());
-        self.publish(snapshot);
     }
 
     /// The members changed: everything is looked up anew.
@@ -323,12 +313,7 @@ impl Node {
         self.net.take_changed();
         let version = self.snapshot.version() + 1;
         let snapshot = Snapshot::new(version, self.members.clone(), self.net.forwarding());
-        self.publish(snapshot);
-    }
-
-    fn publish(&mut self, snapshot: Snapshot) {
         self.snapshot = Arc::new(snapshot);
-        self.events.push_back(NodeEvent::SnapshotChanged);
     }
 }
 

@@ -28,9 +28,6 @@ use crate::identity_file;
 use crate::metrics::MetricsServer;
 use crate::state::StateDir;
 
-/// Learned keys waiting to be written; a key that does not fit is learned again next time.
-const LEARNED_QUEUE_MAX: usize = 64;
-
 pub fn run(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     run_node(global, load(global, args)?, Role::Member)
 }
@@ -288,7 +285,8 @@ fn cipher_speeds(choice: CipherChoice) -> [u32; 2] {
 // PROTOCOL SM-HS-6
 fn key_writer(state: StateDir, config: &Config) -> Box<dyn FnMut(Arc<PublicIdentity>)> {
     let peers = config.acquaintances();
-    let (learned, keys) = blocking::sync_channel::<Arc<PublicIdentity>>(LEARNED_QUEUE_MAX);
+    // Limit: one for each acquaintance, whose key is learned once. None is said again, so none may be lost.
+    let (learned, keys) = blocking::channel::<Arc<PublicIdentity>>();
     thread::spawn(move || {
         for key in keys {
             if let Err(error) = state.store_peer_key(&key) {
@@ -298,7 +296,8 @@ fn key_writer(state: StateDir, config: &Config) -> Box<dyn FnMut(Arc<PublicIdent
     });
     Box::new(move |key| {
         if peers.contains(&key.peer_id()) {
-            let _ = learned.try_send(key);
+            // The writer ends with the program only.
+            let _ = learned.send(key);
         }
     })
 }

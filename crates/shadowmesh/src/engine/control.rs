@@ -1,8 +1,9 @@
 //! The control thread: tells the node what happened and does what it asks.
 //!
 //! One rule orders everything here: *mutate once, drain fully, wait*. After every batch of input the
-//! node is drained in the order events, datagrams, device packets. Events first, because one of them
-//! is a new snapshot, and the answer to a datagram that has left may already need it.
+//! node is drained in the order snapshot, events, datagrams, device packets. The snapshot first, because
+//! the answer to a datagram that has left may already need it; whether there is another one is seen by its
+//! version, and no event tells of it that could be lost.
 //!
 //! No input can starve another: each turn takes a bounded batch from whichever queue the runtime
 //! found ready, picked at random, and the timer is looked at on every turn.
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use shadowmesh_io::udp::{SendFault, Transmit};
 use shadowmesh_net::{DropReason, NetEvent};
-use shadowmesh_vpn::{Node, NodeEvent};
+use shadowmesh_vpn::Node;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
 use shadowmesh_wire::offload::{Coalescer, IOV_LEN_MAX};
@@ -50,6 +51,8 @@ const PINGS_MAX: usize = 1024;
 pub struct Control {
     node: Node,
     shared: Shared,
+    /// The version of the snapshot that the data threads have. `None`: not looked at yet.
+    published: Option<u64>,
     /// `None` where there are none and never will be.
     streams: Option<Streams>,
     started: Started,
@@ -102,6 +105,7 @@ impl Control {
         Self {
             node,
             shared,
+            published: None,
             streams,
             started,
             since: Instant::now(),
@@ -321,29 +325,36 @@ impl Control {
         }
     }
 
-    /// Does everything the node asks for.
+    /// Does everything the node asks for. Another turn follows only where an event or a refused datagram led
+    /// to something new, which neither does again and again: events of state are told once for each change,
+    /// and a length that the host refuses is not tried on that path any more.
     fn drain(&mut self) {
         loop {
             while let Some(event) = self.node.poll_event() {
-                self.handle_event(event);
+                self.handle_net_event(event);
             }
+            self.publish();
             while let Some(transmit) = self.node.poll_transmit() {
                 self.send(&transmit);
+                self.publish();
             }
             self.deliver();
             // What an event led to (a bench reply) may want to be sent.
             match self.node.poll_event() {
-                Some(event) => self.handle_event(event),
+                Some(event) => self.handle_net_event(event),
                 None if self.arrived.len() >= DELIVERY_BYTES_MAX => {}
                 None => return,
             }
         }
     }
 
-    fn handle_event(&mut self, event: NodeEvent) {
-        match event {
-            NodeEvent::SnapshotChanged => self.shared.cell.store(self.node.snapshot()),
-            NodeEvent::Net(event) => self.handle_net_event(event),
+    /// Gives the data threads what the node says of sessions, if it is not what they have.
+    // PROTOCOL SM-OV-6
+    fn publish(&mut self) {
+        let version = Some(self.node.snapshot_version());
+        if self.published != version {
+            self.published = version;
+            self.shared.cell.store(self.node.snapshot());
         }
     }
 

@@ -43,7 +43,7 @@ mod tests {
             counts.count(&NetEvent::PeerDown { peer, reason });
         }
         counts.count(&NetEvent::Rekeyed { peer, epoch: 1 });
-        counts.count(&NetEvent::ForwardingChanged);
+        counts.count(&NetEvent::WantStream { peer });
         let expected = SessionCounts {
             handshakes_full: 2,
             handshakes_resumed: 1,
