@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Making keys takes longer than all else here.
 static IDENTITIES: LazyLock<[Arc<Identity>; 2]> = LazyLock::new(|| {
-    [7, 8].map(|n| Arc::new(Identity::from_seeds([n; 32].into(), [n; 32].into())))
+    [7, 8].map(|n| Arc::new(Identity::from_seeds(&[n; 32], &[n; 32])))
 });
 
 /// What a stranger sends first, both datagrams of it.

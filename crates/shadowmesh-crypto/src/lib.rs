@@ -15,7 +15,8 @@
 //! replayed from a seed is not a key.
 //!
 //! Secrets are held by AWS-LC, which cleanses them when it frees them, or in
-//! [`zeroize::Zeroizing`]. No type that holds one prints it.
+//! [`zeroize::Zeroizing`], in a box where they are kept or handed on: a secret that moved by value would leave
+//! copies behind that nobody wipes. No type that holds one prints it.
 #![forbid(unsafe_code)]
 
 mod cipher;

@@ -6,7 +6,8 @@
 //! several of them at once ([`poll`]), asking the router for a port ([`port_map`]), noticing that the machine slept ([`wake`]), ending other programs
 //! ([`process`]), telling a
 //! service manager ([`service`]), who goes first ([`sched`]), what the machine spends on it
-//! ([`cpu`]), message streams that look like web traffic ([`web`]), and the
+//! ([`cpu`]), message streams that look like web traffic ([`web`]), files that may be believed ([`files`]), who is
+//! at the other end of a Unix socket ([`local`]), and the
 //! means to build and observe a small network on one machine ([`netns`], [`lab`]).
 //!
 //! Policy:
@@ -24,8 +25,10 @@
 //!   [`poll`].
 
 pub mod cpu;
+pub mod files;
 #[cfg(target_os = "linux")]
 pub mod lab;
+pub mod local;
 pub mod multicast;
 pub mod netlink;
 pub mod netns;

@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_seed_of_ids_is_never_printed() {
-        let identity = Identity::from_seeds([1; 32].into(), [2; 32].into());
+        let identity = Identity::from_seeds(&[1; 32], &[2; 32]);
         let config = NetConfig::new(Arc::new(identity), [231; 32], 231);
         assert!(!format!("{config:?}").contains("231"));
     }

@@ -1,28 +1,29 @@
 //! Files that are whole or absent: written beside their place, synced, then moved there.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Replaces `path` by a file of mode 0600 with these bytes. After a crash at any moment there is
+use shadowmesh_io::files::Directory;
+
+/// Replaces a file by one of mode 0600 with these bytes. After a crash at any moment there is
 /// either the old file or the new one.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = write_beside(path, bytes)?;
-    fs::rename(&beside, path).inspect_err(|_| drop(fs::remove_file(&beside)))?;
-    sync_directory_of(path)
+pub fn replace(directory: &Directory, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let beside = write_beside(directory, name, bytes)?;
+    directory
+        .rename(&beside, name)
+        .inspect_err(|_| drop(directory.remove(&beside)))?;
+    directory.sync()
 }
 
 /// Like [`replace`], but fails with `AlreadyExists` instead of replacing: of two programs that
 /// create the same file at once, one wins and the other learns of it.
-pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = write_beside(path, bytes)?;
+pub fn create(directory: &Directory, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let beside = write_beside(directory, name, bytes)?;
     // rename(2) would silently replace; link(2) is its twin that does not.
-    let linked = fs::hard_link(&beside, path);
-    fs::remove_file(&beside)?;
+    let linked = directory.link(&beside, name);
+    directory.remove(&beside)?;
     linked?;
-    sync_directory_of(path)
+    directory.sync()
 }
 
 /// A file is written beside its place within milliseconds; what is older was left by a program that
@@ -30,18 +31,15 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 
 /// Takes away what [`replace`] and [`create`] left unfinished in a directory: they hold keys. Files
-/// of any other name stay, and so do those that somebody may still be writing.
-pub fn remove_leftovers(directory: &Path) {
+/// of any other name or of other users stay, and so do those that somebody may still be writing.
+pub fn remove_leftovers(directory: &Directory) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs() as i64;
     // What cannot be listed or removed does no harm where it is.
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let is_old = entry.metadata().is_ok_and(|metadata| {
-            let age = metadata
-                .modified()
-                .map(|at| at.elapsed().unwrap_or_default());
-            metadata.is_file() && age.is_ok_and(|age| age >= LEFTOVER_AGE)
-        });
-        if is_old && is_ours_beside(&entry.file_name().to_string_lossy()) {
-            let _ = fs::remove_file(entry.path());
+    for (name, changed) in directory.files().unwrap_or_default() {
+        let age = now.saturating_sub(changed);
+        if age >= LEFTOVER_AGE.as_secs() as i64 && is_ours_beside(&name) {
+            let _ = directory.remove(&name);
         }
     }
 }
@@ -54,57 +52,46 @@ fn is_ours_beside(name: &str) -> bool {
     parts.is_some_and(|(name, pid)| !name.is_empty() && pid.parse::<u32>().is_ok())
 }
 
-fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or(io::ErrorKind::InvalidInput)?
-        .to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
+fn write_beside(directory: &Directory, name: &str, bytes: &[u8]) -> io::Result<String> {
+    let beside = format!(".{name}.{}", std::process::id());
     // Ours by its process id, so only a dead namesake can have left it.
-    let _ = fs::remove_file(&beside);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    written.inspect_err(|_| drop(fs::remove_file(&beside)))?;
+    let _ = directory.remove(&beside);
+    directory.write_new(&beside, bytes)?;
     Ok(beside)
-}
-
-/// The name is on disk only when the directory is.
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::{self, File};
     use std::os::unix::fs::PermissionsExt;
+
+    fn fresh() -> (tempfile::TempDir, Directory) {
+        let keep = tempfile::tempdir().unwrap();
+        let directory = Directory::open(keep.path()).unwrap();
+        (keep, directory)
+    }
 
     #[test]
     fn a_replaced_file_is_whole_private_and_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a");
-        replace(&path, b"one").unwrap();
-        replace(&path, b"two").unwrap();
+        let (keep, directory) = fresh();
+        let path = keep.path().join("a");
+        replace(&directory, "a", b"one").unwrap();
+        replace(&directory, "a", b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(keep.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn what_a_killed_program_left_is_removed_once_it_is_old_and_nothing_else_is() {
-        let directory = tempfile::tempdir().unwrap();
+        let (keep, directory) = fresh();
         let old = std::time::SystemTime::now() - 2 * LEFTOVER_AGE;
         let file = |name: &str, is_old: bool| {
-            let path = directory.path().join(name);
+            let path = keep.path().join(name);
             let file = File::create(&path).unwrap();
             if is_old {
                 file.set_modified(old).unwrap();
@@ -119,21 +106,21 @@ mod tests {
             file(".identity.bak", true),
             file(".4711", true),
         ];
-        remove_leftovers(directory.path());
+        remove_leftovers(&directory);
         assert!(!leftover.exists());
         assert!(others.iter().all(|path| path.exists()));
     }
 
     #[test]
     fn creating_never_replaces() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a");
-        create(&path, b"one").unwrap();
+        let (keep, directory) = fresh();
+        let path = keep.path().join("a");
+        create(&directory, "a", b"one").unwrap();
         assert_eq!(
-            create(&path, b"two").unwrap_err().kind(),
+            create(&directory, "a", b"two").unwrap_err().kind(),
             io::ErrorKind::AlreadyExists
         );
         assert_eq!(fs::read(&path).unwrap(), b"one");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(keep.path()).unwrap().count(), 1);
     }
 }

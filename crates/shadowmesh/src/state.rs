@@ -8,41 +8,44 @@
 //! host.json         what the node set on the host and must take away, even after kill -9 (engine::journal)
 //! ```
 //!
-//! One directory belongs to one running node. The lock is the kernel's (`flock`), so it is gone with
-//! the process that held it, however that ended.
+//! One directory belongs to one running node. The lock is the kernel's (`flock`) on the directory
+//! itself, so it needs nothing written, and is gone with the process that held it, however that
+//! ended.
+//!
+//! Nothing in here is read, and nothing taken away, before the directory, those above it and the file are
+//! found to be root's or our own ([`shadowmesh_io::files`]): whoever could write them could make a node
+//! that runs as root take other keys, or take away routes that are not its own.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use shadowmesh_crypto::PublicIdentity;
+use shadowmesh_io::files::{Directory, FileError};
 use shadowmesh_wire::PeerId;
 
 use crate::disk;
 
+/// Holds the process id of the running node, for people. What counts is the lock on the directory.
+const LOCK: &str = "lock";
+/// The real file has some 2,700 bytes; what is longer than this is something else.
+const KEY_LEN_MAX: u64 = 16 << 10;
+
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The operating system says no.
-    #[error("cannot {doing} {}: {error}", path.display())]
-    Io {
-        /// what was tried
-        doing: &'static str,
-        /// on what
+    /// The operating system says no, or somebody else may change it.
+    #[error("cannot use the state directory: {0}")]
+    File(#[from] FileError),
+    /// It cannot be locked.
+    #[error("cannot lock state directory {}: {error}", path.display())]
+    Lock {
+        /// the directory
         path: PathBuf,
         /// why not
         error: io::Error,
-    },
-    /// Whoever can write the directory can replace the identity.
-    #[error("state directory {} can be written by others (mode {mode:04o})", path.display())]
-    WritableByOthers {
-        /// the directory
-        path: PathBuf,
-        /// its permission bits
-        mode: u32,
     },
     /// Another node runs with it.
     #[error("another node{} already runs with state directory {}", with_pid(*pid), path.display())]
@@ -58,18 +61,20 @@ impl StateError {
     /// What the user can do about it.
     pub fn next_step(&self) -> String {
         match self {
-            StateError::Io { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+            StateError::File(FileError::Io { error, .. })
+                if error.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 "run as root, or choose a directory of your own with --state-dir".into()
             }
-            StateError::Io { path, .. } => {
-                format!("check that {} can be created and written", path.display())
+            StateError::File(error @ FileError::WritableByOthers { path, .. }) => format!(
+                "{}; for the state directory itself chmod 700 {} (or choose another with --state-dir)",
+                error.next_step(),
+                path.display()
+            ),
+            StateError::File(error) => {
+                format!("{} (or choose another with --state-dir)", error.next_step())
             }
-            StateError::WritableByOthers { path, .. } => {
-                format!(
-                    "chmod 700 {} (or choose another with --state-dir)",
-                    path.display()
-                )
-            }
+            StateError::Lock { .. } => "choose a --state-dir on another file system".into(),
             StateError::InUse { path, .. } => format!(
                 "stop it with `shadowmesh down --state-dir {}`, or give this node its own --state-dir",
                 path.display()
@@ -78,97 +83,100 @@ impl StateError {
     }
 }
 
-/// A state directory that exists and is private enough.
+/// A state directory that exists, is private enough, and stays open.
 #[derive(Clone, Debug)]
 pub struct StateDir {
-    path: PathBuf,
+    directory: Arc<Directory>,
 }
 
 /// Proof that no other node runs with the directory; it ends when this is dropped.
 #[derive(Debug)]
 pub struct StateLock {
-    _file: File,
+    _directory: File,
+    /// Locked as well, because nodes of former versions lock nothing else.
+    _file: Option<File>,
 }
 
 impl StateDir {
     /// Opens the directory, making it with mode 0700 when there is none.
+    // PROTOCOL SM-ID-4
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let io = |doing| {
-            move |error| StateError::Io {
-                doing,
-                path: path.into(),
-                error,
-            }
-        };
-        if !path.exists() {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent).map_err(io("create state directory"))?;
-            }
-            let made = DirBuilder::new().mode(0o700).create(path);
-            // Made by another program in between is as good.
-            made.or_else(|error| if path.is_dir() { Ok(()) } else { Err(error) })
-                .map_err(io("create state directory"))?;
+        Ok(Self {
+            directory: Arc::new(Directory::open_or_make(path)?),
+        })
+    }
+
+    /// As [`open`](Self::open); `None` when there is no such directory.
+    pub fn open_existing(path: &Path) -> Result<Option<Self>, StateError> {
+        match Directory::open(path) {
+            Ok(directory) => Ok(Some(Self {
+                directory: Arc::new(directory),
+            })),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        let metadata = fs::metadata(path).map_err(io("open state directory"))?;
-        if !metadata.is_dir() {
-            return Err(io("open state directory")(
-                io::ErrorKind::NotADirectory.into(),
-            ));
-        }
-        let mode = metadata.permissions().mode() & 0o7777;
-        if mode & 0o022 != 0 {
-            return Err(StateError::WritableByOthers {
-                path: path.into(),
-                mode,
-            });
-        }
-        Ok(Self { path: path.into() })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.directory.path()
     }
 
-    /// Where the private keys are.
-    pub fn identity_path(&self) -> PathBuf {
-        self.path.join(crate::identity_file::FILE_NAME)
+    /// The directory, open.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
-    /// Takes the directory for this node alone, and out of it what a killed one left unfinished.
+    /// Takes the directory for this node alone. Nothing needs to be written for it: a full or read-only
+    /// file system has locks, too.
     pub fn lock(&self) -> Result<StateLock, StateError> {
-        let path = self.path.join("lock");
-        let io = |error| StateError::Io {
-            doing: "lock",
-            path: path.clone(),
-            error,
+        let directory = self.directory.reopen()?;
+        self.lock_file(&directory)?;
+        let file = match self.directory.open_or_make_file(LOCK) {
+            Ok(file) => Some(file),
+            // Locked all the same where it can be read.
+            Err(_) => self.directory.open_file(LOCK).ok(),
         };
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let _ = file.take(32).read_to_string(&mut text);
-                return Err(StateError::InUse {
-                    path: self.path.clone(),
-                    pid: text.trim().parse().ok(),
-                });
-            }
+        if let Some(mut file) = file.as_ref() {
+            self.lock_file(file)?;
+            // For people, so no harm when there is no room.
+            let _ = file.set_len(0);
+            let _ = writeln!(file, "{}", std::process::id());
         }
-        file.set_len(0).map_err(io)?;
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
-        disk::remove_leftovers(&self.path);
-        disk::remove_leftovers(&self.keys_dir());
-        Ok(StateLock { _file: file })
+        Ok(StateLock {
+            _directory: directory,
+            _file: file,
+        })
+    }
+
+    fn lock_file(&self, file: &File) -> Result<(), StateError> {
+        let path = || self.path().to_owned();
+        match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse {
+                path: path(),
+                pid: self.pid(),
+            }),
+            Err(TryLockError::Error(error)) => Err(StateError::Lock {
+                path: path(),
+                error,
+            }),
+        }
+    }
+
+    /// Of the node that wrote it down last.
+    fn pid(&self) -> Option<u32> {
+        let text = self.directory.read(LOCK, 32).ok()?;
+        std::str::from_utf8(&text).ok()?.trim().parse().ok()
+    }
+
+    /// Takes out of the directory what a killed node left unfinished. Call it when the identity was read:
+    /// in a directory without one nothing is ours.
+    pub fn remove_leftovers(&self, _lock: &StateLock) {
+        disk::remove_leftovers(&self.directory);
+        if let Ok(keys) = self.directory.open_inside(KEYS) {
+            disk::remove_leftovers(&keys);
+        }
     }
 
     /// The cached full keys of those peers, and forgets the keys of everybody else: a removed peer
@@ -176,19 +184,18 @@ impl StateDir {
     // PROTOCOL SM-HS-6
     pub fn peer_keys(&self, peers: &[PeerId]) -> Vec<Arc<PublicIdentity>> {
         let wanted: BTreeSet<String> = peers.iter().map(key_name).collect();
-        let Ok(entries) = fs::read_dir(self.keys_dir()) else {
+        let Ok(directory) = self.directory.open_inside(KEYS) else {
             return Vec::new();
         };
         let mut keys = Vec::new();
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
+        for (name, _) in directory.files().unwrap_or_default() {
             let key = wanted
                 .contains(&name)
-                .then(|| read_key(&entry.path(), &name))
+                .then(|| read_key(&directory, &name))
                 .flatten();
             match key {
                 Some(key) => keys.push(key),
-                None => drop(fs::remove_file(entry.path())),
+                None => drop(directory.remove(&name)),
             }
         }
         keys.sort_by_key(|key| key.peer_id());
@@ -198,25 +205,25 @@ impl StateDir {
     /// Remembers the full key of a peer. Callers store only keys of configured peers, which bounds
     /// the cache.
     pub fn store_peer_key(&self, key: &PublicIdentity) -> Result<(), StateError> {
-        let directory = self.keys_dir();
-        let path = directory.join(key_name(&key.peer_id()));
-        let io = |error| StateError::Io {
-            doing: "store peer key",
-            path: path.clone(),
-            error,
-        };
-        DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(&directory)
-            .map_err(io)?;
-        disk::replace(&path, &key.to_bytes()).map_err(io)
-    }
-
-    fn keys_dir(&self) -> PathBuf {
-        self.path.join("keys")
+        let directory = self.directory.make_inside(KEYS)?;
+        let name = key_name(&key.peer_id());
+        disk::replace(&directory, &name, &key.to_bytes()).map_err(|error| {
+            StateError::File(FileError::Io {
+                doing: "store peer key",
+                path: directory.path().join(name),
+                error,
+            })
+        })
     }
 }
+
+/// Whether a node runs with this directory, whoever it belongs to.
+pub fn is_in_use(path: &Path) -> bool {
+    let locked = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    File::open(path).is_ok_and(locked)
+}
+
+const KEYS: &str = "keys";
 
 fn key_name(peer: &PeerId) -> String {
     format!("{peer}.key")
@@ -224,8 +231,9 @@ fn key_name(peer: &PeerId) -> String {
 
 /// The key in the file, if it is the one its name says: the PeerId is the hash of the key, so a
 /// forged file is found out.
-fn read_key(path: &Path, name: &str) -> Option<Arc<PublicIdentity>> {
-    let key = PublicIdentity::from_bytes(&fs::read(path).ok()?).ok()?;
+fn read_key(directory: &Directory, name: &str) -> Option<Arc<PublicIdentity>> {
+    let bytes = directory.read(name, KEY_LEN_MAX).ok()?;
+    let key = PublicIdentity::from_bytes(&bytes).ok()?;
     (key_name(&key.peer_id()) == name).then(|| Arc::new(key))
 }
 
@@ -237,6 +245,8 @@ fn with_pid(pid: Option<u32>) -> String {
 mod tests {
     use super::*;
     use shadowmesh_crypto::Identity;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     fn fresh() -> (tempfile::TempDir, StateDir) {
         let directory = tempfile::tempdir().unwrap();
@@ -262,7 +272,9 @@ mod tests {
             Err(StateError::InUse { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("{other:?}"),
         }
+        assert!(is_in_use(state.path()));
         drop(lock);
+        assert!(!is_in_use(state.path()));
         state.lock().unwrap();
     }
 
@@ -286,9 +298,43 @@ mod tests {
         let (_keep, state) = fresh();
         let [peer, forger] = [Identity::generate(), Identity::generate()];
         state.store_peer_key(peer.public()).unwrap();
-        let path = state.keys_dir().join(key_name(&peer.peer_id()));
+        let path = state.path().join(KEYS).join(key_name(&peer.peer_id()));
         fs::write(&path, forger.public().to_bytes()).unwrap();
         assert!(state.peer_keys(&[peer.peer_id()]).is_empty());
         assert!(!path.exists());
+    }
+
+    #[test]
+    // PROTOCOL SM-ID-4
+    fn what_belongs_to_somebody_else_is_neither_read_nor_removed() {
+        let (_keep, state) = fresh();
+        let peer = Identity::generate();
+        state.store_peer_key(peer.public()).unwrap();
+        let keys = state.path().join(KEYS);
+        let file = keys.join(key_name(&peer.peer_id()));
+        if std::os::unix::fs::chown(&file, Some(4711), None).is_err() {
+            return; // only root can give anything away
+        }
+        assert!(state.peer_keys(&[peer.peer_id()]).is_empty());
+        assert!(file.exists());
+        std::os::unix::fs::chown(&file, Some(0), None).unwrap();
+        std::os::unix::fs::chown(&keys, Some(4711), None).unwrap();
+        assert!(state.peer_keys(&[]).is_empty());
+        assert!(state.store_peer_key(peer.public()).is_err());
+        assert!(file.exists());
+    }
+
+    #[test]
+    // PROTOCOL SM-ID-4
+    fn taking_the_lock_removes_nothing() {
+        let (_keep, state) = fresh();
+        let leftover = state.path().join(".identity.4711");
+        let file = File::create(&leftover).unwrap();
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        file.set_modified(old).unwrap();
+        let lock = state.lock().unwrap();
+        assert!(leftover.exists());
+        state.remove_leftovers(&lock);
+        assert!(!leftover.exists());
     }
 }

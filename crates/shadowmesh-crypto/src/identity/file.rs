@@ -14,7 +14,7 @@
 use shadowmesh_wire::PeerId;
 use zeroize::Zeroizing;
 
-use super::{SEED_LEN, Seed};
+use super::{SEED_LEN, Seed, blank_seed};
 
 const MAGIC: &str = "shadowmesh identity v1";
 const PEER_ID: &str = "peer id ";
@@ -118,7 +118,7 @@ fn decode_hex(text: &str) -> Option<Seed> {
     if digits.len() != 2 * SEED_LEN {
         return None;
     }
-    let mut seed = Seed::default();
+    let mut seed = blank_seed();
     for (byte, pair) in seed.iter_mut().zip(digits.chunks_exact(2)) {
         let high = char::from(pair[0]).to_digit(16)?;
         let low = char::from(pair[1]).to_digit(16)?;

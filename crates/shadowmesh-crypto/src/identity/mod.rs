@@ -26,7 +26,15 @@ use crate::{composite, kdf};
 /// Length of each of the two seeds, bytes (FIPS 204 and RFC 8032 agree on it).
 const SEED_LEN: usize = 32;
 
-type Seed = Zeroizing<[u8; SEED_LEN]>;
+/// A secret seed. Boxed and filled where it lies, so that moving it moves a pointer and leaves no copy on
+/// the stack that nobody wipes.
+// PROTOCOL SM-ID-3
+type Seed = Box<Zeroizing<[u8; SEED_LEN]>>;
+
+/// A seed to be filled in.
+fn blank_seed() -> Seed {
+    Box::new(Zeroizing::new([0; SEED_LEN]))
+}
 
 /// Salt of what is derived from the seeds beside the signature keys.
 const DERIVED_SALT: &[u8] = b"shadowmesh identity v1";
@@ -43,20 +51,30 @@ pub struct Identity {
 impl Identity {
     /// A new identity from the operating system's randomness.
     pub fn generate() -> Self {
-        let mut seeds = [Seed::default(), Seed::default()];
+        let mut seeds = [blank_seed(), blank_seed()];
         for seed in &mut seeds {
-            rand::fill(seed.as_mut()).expect("the operating system's random source never fails");
+            rand::fill(seed.as_mut_slice())
+                .expect("the operating system's random source never fails");
         }
         let [ml_dsa_seed, ed25519_seed] = seeds;
-        Self::from_seeds(ml_dsa_seed, ed25519_seed)
+        Self::of(ml_dsa_seed, ed25519_seed)
     }
 
     /// The identity these two secrets make: every 32 bytes are a seed. For whoever must have the
     /// same identity twice without a file, as a simulated world that replays a run.
-    pub fn from_seeds(ml_dsa_seed: Seed, ed25519_seed: Seed) -> Self {
-        let ml_dsa = PqdsaKeyPair::from_seed(&ML_DSA_87_SIGNING, ml_dsa_seed.as_ref())
+    pub fn from_seeds(ml_dsa_seed: &[u8; SEED_LEN], ed25519_seed: &[u8; SEED_LEN]) -> Self {
+        let boxed = |from: &[u8; SEED_LEN]| {
+            let mut seed = blank_seed();
+            seed.copy_from_slice(from);
+            seed
+        };
+        Self::of(boxed(ml_dsa_seed), boxed(ed25519_seed))
+    }
+
+    fn of(ml_dsa_seed: Seed, ed25519_seed: Seed) -> Self {
+        let ml_dsa = PqdsaKeyPair::from_seed(&ML_DSA_87_SIGNING, ml_dsa_seed.as_slice())
             .expect("every 32-byte string is an ML-DSA seed (FIPS 204, algorithm 6)");
-        let ed25519 = Ed25519KeyPair::from_seed_unchecked(ed25519_seed.as_ref())
+        let ed25519 = Ed25519KeyPair::from_seed_unchecked(ed25519_seed.as_slice())
             .expect("every 32-byte string is an Ed25519 seed (RFC 8032 §5.1.5)");
         let public =
             PublicIdentity::from_keys(ml_dsa.public_key().as_ref(), ed25519.public_key().as_ref());
@@ -76,7 +94,7 @@ impl Identity {
     // PROTOCOL SM-ID-3
     pub fn from_file_bytes(bytes: &[u8]) -> Result<Self, IdentityFileError> {
         let contents = file::parse(bytes)?;
-        let identity = Self::from_seeds(contents.ml_dsa_seed, contents.ed25519_seed);
+        let identity = Self::of(contents.ml_dsa_seed, contents.ed25519_seed);
         if identity.peer_id() != contents.peer_id {
             return Err(IdentityFileError::WrongPeerId);
         }
@@ -134,8 +152,8 @@ impl Identity {
 
     fn derive(&self) -> hkdf::Prk {
         let mut seeds = Zeroizing::new([0; 2 * SEED_LEN]);
-        seeds[..SEED_LEN].copy_from_slice(self.ml_dsa_seed.as_ref());
-        seeds[SEED_LEN..].copy_from_slice(self.ed25519_seed.as_ref());
+        seeds[..SEED_LEN].copy_from_slice(self.ml_dsa_seed.as_slice());
+        seeds[SEED_LEN..].copy_from_slice(self.ed25519_seed.as_slice());
         kdf::extract(DERIVED_SALT, seeds.as_ref())
     }
 }

@@ -1,5 +1,6 @@
 //! TLS 1.3 as browsers speak it, and a certificate for those who bring none.
 
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 
 use super::ServerError;
+use crate::files;
 
 /// The only protocol: a browser that opens a WebSocket offers nothing else either.
 const ALPN: &[u8] = b"http/1.1";
@@ -74,6 +76,9 @@ pub(super) fn server(files: Option<(&Path, &Path)>) -> Result<ServerConfig, Serv
     Ok(config)
 }
 
+/// A chain of ten certificates fits several times.
+const PEM_LEN_MAX: u64 = 1 << 20;
+
 type ChainAndKey = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn read(certificate: &Path, key: &Path) -> Result<ChainAndKey, ServerError> {
@@ -82,14 +87,22 @@ fn read(certificate: &Path, key: &Path) -> Result<ChainAndKey, ServerError> {
         path: path.into(),
         why,
     };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
+    // PROTOCOL SM-ID-4
+    let open = |what, path: &Path| {
+        let opened = files::open_named(path).map_err(|error| {
+            let why = format!("{error}; next: {}", error.next_step());
+            wrong(what, path, why)
+        });
+        Ok::<_, ServerError>(BufReader::new(opened?.take(PEM_LEN_MAX)))
+    };
+    let chain: Vec<_> = CertificateDer::pem_reader_iter(open("certificate", certificate)?)
+        .collect::<Result<_, _>>()
         .map_err(|error| wrong("certificate", certificate, error.to_string()))?;
     if chain.is_empty() {
         let why = "there is no certificate in it; expected PEM";
         return Err(wrong("certificate", certificate, why.into()));
     }
-    let key = PrivateKeyDer::from_pem_file(key)
+    let key = PrivateKeyDer::from_pem_reader(open("private key", key)?)
         .map_err(|error| wrong("private key", key, error.to_string()))?;
     Ok((chain, key))
 }

@@ -27,7 +27,7 @@ pub(crate) struct Bare {
 impl Bare {
     /// Somebody who answers `victim`, whomever it called.
     pub(crate) fn impostor(victim: PeerId) -> Self {
-        let identity = Arc::new(Identity::from_seeds([7; 32].into(), [8; 32].into()));
+        let identity = Arc::new(Identity::from_seeds(&[7; 32], &[8; 32]));
         let tls = tls(&identity, victim);
         let server = ServerConfig::new(tls.server(), identity.token_key());
         Self::new(&identity, Some(server))

@@ -95,8 +95,8 @@ impl World {
         let mut identities: Vec<_> = (0..n)
             .map(|_| {
                 Arc::new(Identity::from_seeds(
-                    rng.random::<[u8; 32]>().into(),
-                    rng.random::<[u8; 32]>().into(),
+                    &rng.random::<[u8; 32]>(),
+                    &rng.random::<[u8; 32]>(),
                 ))
             })
             .collect();
@@ -123,7 +123,7 @@ impl World {
     /// One more node, which knows nobody.
     pub(crate) fn add(&mut self) -> usize {
         let mut seed = || self.rng.random::<[u8; 32]>();
-        let identity = Identity::from_seeds(seed().into(), seed().into());
+        let identity = Identity::from_seeds(&seed(), &seed());
         let node = Node::new(Arc::new(identity), self.nodes.len(), seed());
         self.nodes.push(node);
         self.data_planes.push(DataPlane::default());

@@ -220,7 +220,7 @@ impl World {
     fn draw_identity(&mut self) -> Identity {
         loop {
             let [ml_dsa, ed25519]: [[u8; 32]; 2] = self.rng.random();
-            let identity = Identity::from_seeds(ml_dsa.into(), ed25519.into());
+            let identity = Identity::from_seeds(&ml_dsa, &ed25519);
             let address = derived_ipv4(&identity.peer_id());
             if self
                 .hosts

@@ -1,9 +1,12 @@
 //! The verb's side of the admin socket: blocking, one request, answers as an iterator.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use shadowmesh_io::{files, local};
 
 use super::protocol::{Request, Response};
 
@@ -25,6 +28,14 @@ pub enum ClientError {
         /// where it is
         state_dir: PathBuf,
     },
+    /// Whoever answers there is not whom the directory belongs to.
+    #[error("in {} a program of user {uid} answers, and not the node", state_dir.display())]
+    Foreign {
+        /// where
+        state_dir: PathBuf,
+        /// who
+        uid: u32,
+    },
     /// The connection broke: the node went down meanwhile, most likely.
     #[error("lost the connection to the node: {0}")]
     Broken(#[from] io::Error),
@@ -40,6 +51,7 @@ pub fn request(
 ) -> Result<impl Iterator<Item = Result<Response, ClientError>> + use<>, ClientError> {
     let mut stream = UnixStream::connect(super::socket_path(state_dir))
         .map_err(|error| connect_error(state_dir, error))?;
+    check_answerer(&stream, state_dir)?;
     let mut line = serde_json::to_vec(request).expect("requests are plain data");
     line.push(b'\n');
     stream.write_all(&line)?;
@@ -49,6 +61,23 @@ pub fn request(
     Ok(BufReader::new(stream)
         .lines()
         .map(|line| serde_json::from_str(&line?).map_err(ClientError::NotUnderstood)))
+}
+
+/// The node of a directory runs as root, as ourselves, or as the directory's owner, whom the user named
+/// with it.
+// PROTOCOL SM-ID-4
+fn check_answerer(stream: &UnixStream, state_dir: &Path) -> Result<(), ClientError> {
+    let Some(uid) = local::peer_uid(stream)? else {
+        return Ok(());
+    };
+    let owner = std::fs::metadata(state_dir).map(|metadata| metadata.uid());
+    match files::is_trusted(uid) || owner.is_ok_and(|owner| owner == uid) {
+        true => Ok(()),
+        false => Err(ClientError::Foreign {
+            state_dir: state_dir.into(),
+            uid,
+        }),
+    }
 }
 
 /// The others take as long as a peer, a measurement or the end of everything takes.

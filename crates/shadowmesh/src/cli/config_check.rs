@@ -18,12 +18,16 @@ use crate::config::{
     PeerConfig, ProxyChoice, RelayConfig, RelayUse, WebConfig, WebUse,
 };
 use crate::identity_file;
+use crate::state::StateDir;
 
 pub fn run(global: &Global) -> Result<(), Failure> {
     let loaded = load(global, &UpArgs::default())?;
-    let identity = loaded.config.node.state_dir.join(identity_file::FILE_NAME);
     // Without an identity yet there is nothing to check against; one is not made here.
-    let own = identity_file::load(&identity)?.map(|identity| identity.peer_id());
+    let identity = match StateDir::open_existing(&loaded.config.node.state_dir)? {
+        Some(state) => identity_file::load(state.directory())?,
+        None => None,
+    };
+    let own = identity.map(|identity| identity.peer_id());
     if let Some(own) = &own {
         loaded.check_against(own)?;
     }

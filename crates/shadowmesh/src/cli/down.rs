@@ -1,12 +1,13 @@
 //! `shadowmesh down`
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::args::Global;
 use super::failure::Failure;
 use super::{ask, output, state_dir, unexpected};
 use crate::admin::protocol::{Request, Response};
-use crate::state::{StateDir, StateError};
+use crate::state;
 
 /// The node says it stopped when its device is gone; its process ends soon after.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,7 +17,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         Response::Stopped => {}
         other => return Err(unexpected(&other)),
     }
-    wait_until_gone(&StateDir::open(&state_dir(global)?)?)?;
+    wait_until_gone(&state_dir(global)?)?;
     if global.json {
         output::json(&serde_json::json!({ "stopped": true }));
     } else {
@@ -26,15 +27,14 @@ pub fn run(global: &Global) -> Result<(), Failure> {
 }
 
 /// Whoever says `down` may say `up` the next moment, so the directory must be free by then.
-fn wait_until_gone(state: &StateDir) -> Result<(), Failure> {
+fn wait_until_gone(state_dir: &Path) -> Result<(), Failure> {
     let deadline = Instant::now() + EXIT_TIMEOUT;
-    loop {
-        match state.lock() {
-            Ok(_) => return Ok(()),
-            Err(StateError::InUse { .. }) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(error) => return Err(error.into()),
+    while state::is_in_use(state_dir) {
+        if Instant::now() >= deadline {
+            let what = format!("the node of {} does not end", state_dir.display());
+            return Err(Failure::new(what).next("look at its log"));
         }
+        std::thread::sleep(Duration::from_millis(10));
     }
+    Ok(())
 }

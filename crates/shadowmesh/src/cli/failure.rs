@@ -156,6 +156,12 @@ impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::Wrong(error) => error.into(),
+            LoadError::Distrusted(error) => {
+                let next = error.next_step();
+                Failure::new(LoadError::Distrusted(error))
+                    .kind(Kind::Usage)
+                    .next(next)
+            }
             LoadError::Unreadable { .. } => Failure::new(error)
                 .kind(Kind::Usage)
                 .next("check --config and SHADOWMESH_CONFIG; without both a file is not needed"),
@@ -187,6 +193,10 @@ impl From<ClientError> for Failure {
         match error {
             ClientError::NotRunning { state_dir } => failure.kind(Kind::NotRunning).next(format!(
                 "start it with `shadowmesh up --state-dir {}`, or name the right --state-dir",
+                state_dir.display()
+            )),
+            ClientError::Foreign { state_dir, .. } => failure.next(format!(
+                "find out who put a socket into {}",
                 state_dir.display()
             )),
             ClientError::NotAllowed { .. } => {

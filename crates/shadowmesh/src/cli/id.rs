@@ -35,9 +35,9 @@ struct PeerBlock {
 pub fn run(global: &Global) -> Result<(), Failure> {
     let config = &usable_config(global)?;
     let state = StateDir::open(&config.node.state_dir)?;
-    let path = state.identity_path();
+    let path = state.path().join(identity_file::FILE_NAME);
     let created = !path.exists();
-    let id = identity_file::load_or_create(&path)?.peer_id();
+    let id = identity_file::load_or_create(state.directory())?.peer_id();
 
     let addresses = config.overlay_addresses(&id);
     let chosen = !config.device.address.is_empty();

@@ -44,8 +44,9 @@ pub(super) enum Role {
 /// Runs the node in the foreground until something ends it.
 pub(super) fn run_node(global: &Global, loaded: Loaded, role: Role) -> Result<(), Failure> {
     let state = StateDir::open(&loaded.config.node.state_dir)?;
-    let _lock = state.lock()?;
-    let identity = Arc::new(identity_file::load_or_create(&state.identity_path())?);
+    let lock = state.lock()?;
+    let identity = Arc::new(identity_file::load_or_create(state.directory())?);
+    state.remove_leftovers(&lock);
     loaded.check_against(&identity.peer_id())?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()

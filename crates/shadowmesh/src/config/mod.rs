@@ -23,6 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use shadowmesh_io::files::{FileError, open_named};
 use shadowmesh_io::web::WebUrl;
 use shadowmesh_net::DataPlane;
 use shadowmesh_wire::PeerId;
@@ -216,6 +217,9 @@ pub enum LoadError {
         /// why
         error: std::io::Error,
     },
+    /// Somebody else can change it.
+    #[error("configuration file not used: {0}")]
+    Distrusted(FileError),
     /// Something in it, or in a variable or flag, is wrong.
     #[error(transparent)]
     Wrong(#[from] ConfigError),
@@ -371,11 +375,15 @@ fn read_file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, LoadErro
         .unwrap_or(Path::new(CONFIG_PATH_DEFAULT))
         .to_path_buf();
     let mut text = String::new();
-    let read = std::fs::File::open(&path)
-        .and_then(|file| file.take(FILE_LEN_MAX).read_to_string(&mut text));
-    match read {
+    // PROTOCOL SM-ID-4
+    let file = match open_named(&path) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() && named.is_none() => return Ok(None),
+        Err(FileError::Io { error, .. }) => return Err(LoadError::Unreadable { path, error }),
+        Err(error) => return Err(LoadError::Distrusted(error)),
+    };
+    match file.take(FILE_LEN_MAX).read_to_string(&mut text) {
         Ok(_) => Ok(Some((path, text))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(None),
         Err(error) => Err(LoadError::Unreadable { path, error }),
     }
 }

@@ -100,7 +100,7 @@ mod tests {
     fn pair() -> [Net; 2] {
         let mut now = Instant::now();
         let mut nets = [1u8, 2].map(|number| {
-            let identity = Identity::from_seeds([number; 32].into(), [number; 32].into());
+            let identity = Identity::from_seeds(&[number; 32], &[number; 32]);
             let config = NetConfig::new(Arc::new(identity), [number; 32], number.into());
             Net::new(config, now).unwrap()
         });

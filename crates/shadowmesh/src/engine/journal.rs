@@ -12,15 +12,18 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use shadowmesh_io::files::Directory;
 use shadowmesh_io::netlink::Route;
 
 use crate::disk;
 
 /// Name of the file in the state directory.
 const FILE_NAME: &str = "host.json";
+/// A route takes some 100 bytes, and there are at most some thousands.
+const LEN_MAX: u64 = 4 << 20;
 
 /// Everything one run of the engine sets on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,10 +67,20 @@ impl Journal {
             .map(|(address, len)| Route::to_device(*address, *len, self.device_index))
     }
 
-    /// What the last run left in `state_dir`, if it ended without cleaning up. An unreadable journal
-    /// is reported and then treated as none: it must not keep the node from starting.
+    /// What the last run left in `state_dir`, if it ended without cleaning up. A journal that is
+    /// unreadable, or that somebody else could have written, is reported and then treated as none: it
+    /// must not keep the node from starting.
+    // PROTOCOL SM-ID-4
     pub fn load(state_dir: &Path) -> Option<Self> {
-        let text = fs::read(path(state_dir)).ok()?;
+        let directory = Directory::open(state_dir).ok()?;
+        let text = match directory.read(FILE_NAME, LEN_MAX) {
+            Ok(text) => text,
+            Err(error) if error.is_not_found() => return None,
+            Err(error) => {
+                tracing::warn!(%error, "the journal of the last run is ignored");
+                return None;
+            }
+        };
         match serde_json::from_slice(&text) {
             Ok(journal) => Some(journal),
             Err(error) => {
@@ -79,20 +92,18 @@ impl Journal {
 
     /// Writes the journal so that it is complete or absent, whatever happens meanwhile.
     pub fn save(&self, state_dir: &Path) -> io::Result<()> {
-        disk::replace(&path(state_dir), &serde_json::to_vec_pretty(self)?)
+        let directory = Directory::open(state_dir).map_err(io::Error::other)?;
+        disk::replace(&directory, FILE_NAME, &serde_json::to_vec_pretty(self)?)
     }
 
     /// Nothing of ours is left on the host.
     pub fn remove(state_dir: &Path) -> io::Result<()> {
-        match fs::remove_file(path(state_dir)) {
+        let directory = Directory::open(state_dir).map_err(io::Error::other)?;
+        match directory.remove(FILE_NAME) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
-}
-
-fn path(state_dir: &Path) -> PathBuf {
-    state_dir.join(FILE_NAME)
 }
 
 #[cfg(test)]
@@ -122,7 +133,25 @@ mod tests {
     #[test]
     fn a_damaged_journal_counts_as_none() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(path(directory.path()), b"{\"world\":").unwrap();
+        fs::write(directory.path().join(FILE_NAME), b"{\"world\":").unwrap();
+        assert_eq!(Journal::load(directory.path()), None);
+    }
+
+    #[test]
+    // PROTOCOL SM-ID-4
+    fn a_journal_that_somebody_else_prepared_is_ignored() {
+        let directory = tempfile::tempdir().unwrap();
+        journal().save(directory.path()).unwrap();
+        let path = directory.path().join(FILE_NAME);
+        if std::os::unix::fs::chown(&path, Some(4711), None).is_err() {
+            return; // only root can give anything away
+        }
+        assert_eq!(Journal::load(directory.path()), None);
+        std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        assert_eq!(Journal::load(directory.path()), Some(journal()));
+        let elsewhere = directory.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
         assert_eq!(Journal::load(directory.path()), None);
     }
 }
