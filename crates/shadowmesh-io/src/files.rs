@@ -271,7 +271,7 @@ impl Directory {
             };
             let is_plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
             if is_plain && is_trusted(stat.st_uid) {
-                found.push((name, stat.st_mtime as i64));
+                found.push((name, stat.st_mtime));
             }
         }
         Ok(found)
@@ -587,7 +587,10 @@ mod tests {
         for (which, mode) in [("a/b", 0o770), ("a/b", 0o707), ("a", 0o757)] {
             set_mode(&keep.path().join(which), mode);
             let error = Directory::open(&path).unwrap_err();
-            assert!(matches!(error, FileError::WritableByOthers { .. }), "{error}");
+            assert!(
+                matches!(error, FileError::WritableByOthers { .. }),
+                "{error}"
+            );
             assert!(error.next_step().contains("chmod go-w"), "{error}");
             set_mode(&keep.path().join(which), 0o700);
         }
@@ -627,10 +630,18 @@ mod tests {
         fs::mknodat(fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
         for name in ["link", "pipe", "inside"] {
             let error = directory.read(name, 10).unwrap_err();
-            assert!(matches!(error, FileError::NotPlain { .. }), "{name}: {error}");
+            assert!(
+                matches!(error, FileError::NotPlain { .. }),
+                "{name}: {error}"
+            );
         }
         assert!(directory.open_inside("inside").is_err());
-        let names: Vec<String> = directory.files().unwrap().into_iter().map(|f| f.0).collect();
+        let names: Vec<String> = directory
+            .files()
+            .unwrap()
+            .into_iter()
+            .map(|f| f.0)
+            .collect();
         assert_eq!(names, ["file"]);
         assert!(directory.read("none", 10).unwrap_err().is_not_found());
     }
@@ -653,7 +664,10 @@ mod tests {
                 open_named(&path).unwrap_err(),
                 directory.open_file("file").unwrap_err(),
             ] {
-                assert!(matches!(error, FileError::Foreign { owner: 4711, .. }), "{error}");
+                assert!(
+                    matches!(error, FileError::Foreign { owner: 4711, .. }),
+                    "{error}"
+                );
             }
             assert!(directory.files().unwrap().is_empty());
         }
@@ -668,7 +682,10 @@ mod tests {
         let link = keep.path().join("live/key.pem");
         symlink("../archive/key1.pem", &link).unwrap();
         let mut text = String::new();
-        open_named(&link).unwrap().read_to_string(&mut text).unwrap();
+        open_named(&link)
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "x");
         assert!(open_named(Path::new("/dev/null")).is_ok());
         assert!(open_named(keep.path()).is_err());
