@@ -36,7 +36,7 @@ const HOSTILE: ([u8; 4], u16) = ([192, 0, 2, 66], 4433);
 
 /// Making keys takes longer than all else here.
 static IDENTITIES: LazyLock<[Arc<Identity>; 4]> = LazyLock::new(|| {
-    [1, 2, 3, 4].map(|n| Arc::new(Identity::from_seeds([n; 32].into(), [n + 100; 32].into())))
+    [1, 2, 3, 4].map(|n| Arc::new(Identity::from_seeds(&[n; 32], &[n + 100; 32])))
 });
 
 /// What the hostile one is to the node.
