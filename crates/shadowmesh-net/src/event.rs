@@ -10,6 +10,7 @@ use shadowmesh_wire::control::ControlMessage;
 use shadowmesh_wire::way::Way;
 
 use crate::forwarding::TrafficTotals;
+use crate::lives::Copied;
 use crate::plane::PlaneStatus;
 
 /// Where a datagram came from, as the link saw it.
@@ -170,6 +171,14 @@ pub enum NetEvent {
         /// Where it came from, as the host names the stream.
         address: SocketAddr,
     },
+    /// Two machines use one identity, and take the session in turns. Said once an hour, as long as that goes on;
+    /// [`PeerStatus::copied`] says so at any time.
+    IdentityCopied {
+        /// With whom.
+        peer: PeerId,
+        /// Whose.
+        copied: Copied,
+    },
     /// Of the local ports opened to send from, only these are still wanted.
     SocketsDone {
         /// Their numbers.
@@ -196,6 +205,7 @@ impl NetEvent {
             | NetEvent::PlaneChanged { peer, .. }
             | NetEvent::PingReply { peer, .. }
             | NetEvent::WantStream { peer }
+            | NetEvent::IdentityCopied { peer, .. }
             | NetEvent::Control { peer, .. } => Some(*peer),
             NetEvent::LearnedKey(key) => Some(key.peer_id()),
             NetEvent::StreamCarries { .. } | NetEvent::SocketsDone { .. } => None,
@@ -254,6 +264,8 @@ pub enum DownReason {
     Refused,
     /// The peer found it dead, and will call.
     FoundDead,
+    /// The peer has another session with our identity.
+    TakenOver,
     /// The peer closed it for another reason, or the connection failed.
     ConnectionLost,
     /// We removed the peer.
@@ -272,6 +284,7 @@ impl DownReason {
             DownReason::PeerLeft => "peer_left",
             DownReason::Refused => "refused",
             DownReason::FoundDead => "found_dead",
+            DownReason::TakenOver => "taken_over",
             DownReason::ConnectionLost => "connection_lost",
             DownReason::Removed => "removed",
             DownReason::Shutdown => "shutdown",
@@ -318,6 +331,8 @@ pub struct PeerStatus {
     pub traffic: TrafficTotals,
     /// What went wrong last, in words.
     pub last_error: Option<String>,
+    /// Whether two machines use the peer's identity, or ours, in sessions with it.
+    pub copied: Option<Copied>,
 }
 
 /// The session part of [`PeerStatus`].

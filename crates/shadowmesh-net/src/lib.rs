@@ -29,6 +29,7 @@ mod event;
 mod forwarding;
 mod fragments;
 pub mod gate;
+mod lives;
 mod net;
 mod paths;
 mod peer;
@@ -55,6 +56,7 @@ pub use event::{
 };
 pub use forwarding::{Forwarding, Inbound, Outbound, RelayTo, Traffic, TrafficTotals, Via};
 pub use fragments::{Pieces, Reassembled, Reassembler, pieces};
+pub use lives::Copied;
 pub use net::{Net, NetError};
 pub use plane::{DataPlane, Plane, PlaneStatus};
 pub use relay::wrap;

@@ -13,6 +13,7 @@ use crate::bucket::Bucket;
 use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::ConnKey;
 use crate::forwarding::TrafficTotals;
+use crate::lives::Lives;
 use crate::plane::DataPlane;
 use crate::relay::Credit;
 
@@ -69,6 +70,8 @@ pub(crate) struct Peer {
     pub(crate) past_traffic: TrafficTotals,
     /// Whose place it takes among our clients, while it is one.
     pub(crate) client_of: Option<IpAddr>,
+    /// Whether two machines are this peer, or us.
+    pub(crate) lives: Lives,
     /// What it may have relayed, where we relay for it.
     pub(crate) credit: Option<Arc<Credit>>,
     /// What went wrong last.
@@ -95,6 +98,7 @@ impl Peer {
             holds_our_key: false,
             past_traffic: TrafficTotals::default(),
             client_of: None,
+            lives: Lives::default(),
             credit: None,
             last_error: None,
         }
@@ -294,6 +298,14 @@ impl Retry {
         self.brief = self.brief.saturating_add(1);
         self.failures = self.brief.saturating_sub(BRIEF_MAX).min(BRIEF_FAILURES_MAX);
         self.brief <= BRIEF_MAX
+    }
+
+    /// The peer gave our place to another with our identity, for the nth time in a row. Taking it back at once, both
+    /// would do nothing else.
+    // PROTOCOL SM-HS-14
+    pub(crate) fn taken_over(&mut self, turn: u32) {
+        self.refused = true;
+        self.failures = BRIEF_FAILURES_MAX.saturating_add(turn);
     }
 
     /// An attempt failed: how long to wait for the next. `None`: none is to follow.

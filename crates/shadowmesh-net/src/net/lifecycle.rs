@@ -161,6 +161,14 @@ impl Net {
     /// A session is up: it becomes the one in use, or loses against the one that is.
     // PROTOCOL SM-HS-13
     fn enter(&mut self, key: ConnKey, id: PeerId, now: Instant) {
+        let boot = self.boot_of(key);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(boot) = boot {
+            peer.lives.met(boot, now);
+            self.say_copied(id, now);
+        }
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -459,7 +467,13 @@ impl Net {
                 peer.retry.refused();
             }
             self.schedule_attempt(id, now);
-        } else if peer.retry.lost(now) {
+        } else if reason == DownReason::TakenOver && self.is_not_ours(id, now) {
+            self.schedule_attempt(id, now);
+        } else if self
+            .peers
+            .get_mut(&id)
+            .is_some_and(|peer| peer.retry.lost(now))
+        {
             if reason != DownReason::FoundDead {
                 return self.start_attempt(id, now);
             }
@@ -468,6 +482,39 @@ impl Net {
                 .set(Timer::Connect(id), now + SECOND_CALLER_WAIT + round_trips);
         } else {
             self.schedule_attempt(id, now);
+        }
+    }
+}
+
+impl Net {
+    /// The peer closed our session for another with our identity. Whether that seems to be another machine's: we have
+    /// no connection that could be meant, and it is not the first time.
+    // PROTOCOL SM-HS-14
+    fn is_not_ours(&mut self, id: PeerId, now: Instant) -> bool {
+        let connections = &self.control.connections;
+        let mut all = connections
+            .values()
+            .filter(|connection| connection.peer == Some(id));
+        if all.any(|connection| !matches!(connection.phase, Phase::Closed)) {
+            return false;
+        }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return false;
+        };
+        let turn = peer.lives.taken_over(now);
+        if let Some(turn) = turn {
+            peer.retry.taken_over(turn);
+        }
+        self.say_copied(id, now);
+        turn.is_some()
+    }
+
+    /// Tells the parent when two machines use one identity.
+    // PROTOCOL SM-HS-14
+    fn say_copied(&mut self, id: PeerId, now: Instant) {
+        let peer = self.peers.get_mut(&id);
+        if let Some(copied) = peer.and_then(|peer| peer.lives.to_say(now)) {
+            self.tell(NetEvent::IdentityCopied { peer: id, copied });
         }
     }
 }

@@ -270,6 +270,7 @@ impl Net {
             session: self.session_status(peer, now),
             traffic: peer.past_traffic.plus(live),
             last_error: peer.last_error.clone(),
+            copied: peer.lives.copied(now),
         }
     }
 

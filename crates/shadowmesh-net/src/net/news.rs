@@ -54,6 +54,7 @@ enum Kind {
     Plane,
     Key,
     Stream,
+    Copied,
 }
 
 /// What an event is.
@@ -130,6 +131,7 @@ fn sort(event: &NetEvent) -> Sort {
         NetEvent::PlaneChanged { peer, .. } => of(peer, Kind::Plane),
         NetEvent::LearnedKey(key) => of(&key.peer_id(), Kind::Key),
         NetEvent::WantStream { peer } => of(peer, Kind::Stream),
+        NetEvent::IdentityCopied { peer, .. } => of(peer, Kind::Copied),
         NetEvent::StreamCarries { address } => Sort::State(State::Stream(*address)),
         NetEvent::SocketsDone { .. } => Sort::State(State::Sockets),
         NetEvent::PingReply { peer, .. } | NetEvent::Control { peer, .. } => Sort::Message(*peer),

@@ -402,6 +402,7 @@ fn down_reason(reason: &ConnectionError) -> DownReason {
             code if code == Close::NotMember.code() => DownReason::Refused,
             code if code == Close::NotServed.code() => DownReason::Refused,
             code if code == Close::Dead.code() => DownReason::FoundDead,
+            code if code == Close::Replaced.code() => DownReason::TakenOver,
             _ => DownReason::ConnectionLost,
         },
         _ => DownReason::ConnectionLost,

@@ -130,6 +130,18 @@ impl World {
         self.nodes.len() - 1
     }
 
+    /// A copy of a node: the same identity on another machine, which knows nobody.
+    pub(crate) fn add_copy(&mut self, of: usize) -> usize {
+        let identity = self.nodes[of].config.identity.clone();
+        let seed = self.rng.random();
+        let mut node = Node::new(identity, self.nodes.len(), seed);
+        node.config.boot = 1_000;
+        node.net = Net::new(node.config.clone(), self.now).unwrap();
+        self.nodes.push(node);
+        self.data_planes.push(DataPlane::default());
+        self.nodes.len() - 1
+    }
+
     /// Two nodes that know each other's keys' names and addresses.
     pub(crate) fn pair(seed: u64) -> Self {
         Self::pair_with(seed, Default::default())

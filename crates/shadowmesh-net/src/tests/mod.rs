@@ -12,6 +12,7 @@ mod glare;
 mod handshake;
 pub(crate) mod harness;
 mod hostile;
+mod lives;
 mod member;
 mod membership;
 mod paths;

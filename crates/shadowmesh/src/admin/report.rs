@@ -37,6 +37,9 @@ pub struct NodeReport {
     /// What we do as a relay for others; absent when we do not.
     #[serde(default)]
     pub relaying: Option<RelayingReport>,
+    /// What people should know and do: one line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Measured AEAD speed in MB/s, 0 when refused by configuration.
     pub cipher_speeds: CipherSpeeds,
     /// All sealed traffic.
@@ -220,6 +223,45 @@ pub struct PeerReport {
     pub resumed: Option<bool>,
     /// Our underlay address as this peer sees it.
     pub observed: Option<SocketAddr>,
+    /// Whose identity two machines use, if that seems so.
+    #[serde(default)]
+    pub copied: Option<CopiedIdentity>,
+}
+
+/// Whose identity two machines use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CopiedIdentity {
+    /// The peer's.
+    Theirs,
+    /// Ours.
+    Ours,
+}
+
+impl CopiedIdentity {
+    /// What is so, said of the peer.
+    pub fn says(self) -> &'static str {
+        match self {
+            CopiedIdentity::Theirs => {
+                "two machines use this peer's identity and take its session in turns"
+            }
+            CopiedIdentity::Ours => {
+                "it says that another machine uses this node's identity too; they take the session in turns"
+            }
+        }
+    }
+
+    /// What to do.
+    pub fn next(self) -> &'static str {
+        match self {
+            CopiedIdentity::Theirs => {
+                "on one of the two: stop it, move `identity` in its state directory away, start it, and list its new PeerId here"
+            }
+            CopiedIdentity::Ours => {
+                "on one of the two: stop it, move `identity` in its state directory away, start it, and list its new PeerId at its peers"
+            }
+        }
+    }
 }
 
 /// Where the session with a peer stands.
@@ -361,6 +403,7 @@ mod tests {
             key_age_ms: None,
             resumed: None,
             observed: None,
+            copied: None,
         };
         let relay = RelayReport {
             id: String::new(),
@@ -379,11 +422,11 @@ mod tests {
             (
                 names(&NodeReport::default()),
                 "addresses cipher_speeds cpu_ms device drops handshakes listen memory_kib peer_id peers_total \
-                 peers_up pid relaying relays traffic uptime_ms version",
+                 peers_up pid relaying relays traffic uptime_ms version warnings",
             ),
             (
                 names(&peer),
-                "allowed_ips cipher data_plane epoch id key_age_ms name observed path problem resumed \
+                "allowed_ips cipher copied data_plane epoch id key_age_ms name observed path problem resumed \
                  session_age_ms state traffic",
             ),
             (names(&way), "kind local mtu relay relay_name remote rtt_us"),
@@ -414,6 +457,7 @@ mod tests {
             ],
             [PeerState::Idle, PeerState::Connecting, PeerState::Up],
             [PathKind::Direct, PathKind::Relay, PathKind::Web],
+            [CopiedIdentity::Theirs, CopiedIdentity::Ours],
             [
                 WayState::Untried,
                 WayState::Unanswered,
@@ -427,6 +471,7 @@ mod tests {
                 ["host", "mapped", "observed"],
                 ["idle", "connecting", "up"],
                 ["direct", "relay", "web"],
+                ["theirs", "ours"],
                 ["untried", "unanswered", "proven", "broken"],
             ])
         );

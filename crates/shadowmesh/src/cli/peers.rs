@@ -26,6 +26,10 @@ pub fn run(global: &Global) -> Result<(), Failure> {
             if let Some(problem) = &peer.problem {
                 output::line(format!("{}: {problem}", called(peer)));
             }
+            if let Some(copied) = peer.copied {
+                let (says, next) = (copied.says(), copied.next());
+                output::line(format!("{}: {says}; {next}", called(peer)));
+            }
         }
     }
     Ok(())

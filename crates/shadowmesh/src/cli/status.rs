@@ -42,8 +42,12 @@ fn text(report: &NodeReport) -> String {
         ("drops", drops(report)),
         ("cost", cost(report)),
     ];
-    rows.map(|(name, value)| format!("{name:<10} {value}\n"))
-        .concat()
+    let warnings = report.warnings.iter().cloned();
+    let warnings = warnings.map(|warning| ("warning", warning));
+    rows.into_iter()
+        .chain(warnings)
+        .map(|(name, value)| format!("{name:<10} {value}\n"))
+        .collect()
 }
 
 fn running(report: &NodeReport) -> String {
@@ -173,6 +177,14 @@ fn ciphers(report: &NodeReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_stand_below_the_rest() {
+        let mut report = NodeReport::default();
+        assert!(!text(&report).contains("warning"));
+        report.warnings.push("vps: two machines".into());
+        assert!(text(&report).ends_with("warning    vps: two machines\n"));
+    }
 
     #[test]
     fn drops_are_named_by_reason() {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use shadowmesh_io::cpu;
 use shadowmesh_net::{
-    AddressKind as NetAddressKind, CandidateReport, CandidateState, DropReason, NetError, NetEvent,
-    PathInfo, PeerState as NetState, PeerStatus, SessionStatus, TrafficTotals,
+    AddressKind as NetAddressKind, CandidateReport, CandidateState, Copied, DropReason, NetError,
+    NetEvent, PathInfo, PeerState as NetState, PeerStatus, SessionStatus, TrafficTotals,
 };
 use shadowmesh_vpn::{Node, NodePeerStatus, NodeStatus};
 use shadowmesh_wire::PeerId;
@@ -15,9 +15,9 @@ use shadowmesh_wire::prefix::IpPrefix;
 
 use super::Started;
 use crate::admin::report::{
-    AddressKind, AddressReport, CipherSpeeds, DeviceReport, DoctorReport, HandshakeReport,
-    MetricsReport, NodeReport, PathKind, PathReport, PeerReport, PeerState, QueueReport,
-    RelayReport, RelayingReport, SessionCounts, TrafficReport, WayReport, WayState,
+    AddressKind, AddressReport, CipherSpeeds, CopiedIdentity, DeviceReport, DoctorReport,
+    HandshakeReport, MetricsReport, NodeReport, PathKind, PathReport, PeerReport, PeerState,
+    QueueReport, RelayReport, RelayingReport, SessionCounts, TrafficReport, WayReport, WayState,
 };
 use crate::admin::{BenchFailure, PingFailure};
 
@@ -45,6 +45,7 @@ pub fn node(node: &Node, started: &Started, since: Instant, overflow: u64) -> No
             .iter()
             .map(|status| relay(node, status))
             .collect(),
+        warnings: warnings(node, &status),
         relaying: started.relaying.then(|| {
             let (clients, datagrams, bytes) = status.relaying;
             RelayingReport {
@@ -144,6 +145,7 @@ fn peer(node: &Node, status: &NodePeerStatus) -> PeerReport {
         key_age_ms: session.map(|session| millis(session.key_age)),
         resumed: session.map(|session| session.resumed),
         observed: session.and_then(|session| session.observed),
+        copied: net.and_then(|net| net.copied).map(whose),
     }
 }
 
@@ -378,7 +380,31 @@ pub fn log_event(event: &NetEvent) {
             resumed,
             early_data,
         } => tracing::debug!(%peer, ?took, resumed, early_data, "handshake complete"),
+        NetEvent::IdentityCopied { peer, copied } => {
+            let whose = whose(*copied);
+            tracing::warn!(%peer, "{}; {}", whose.says(), whose.next());
+        }
         _ => {}
+    }
+}
+
+/// What people should know whatever they came to look at.
+fn warnings(node: &Node, status: &NodeStatus) -> Vec<String> {
+    let peers = status.peers.iter().filter_map(|peer| peer.net.as_ref());
+    let is_peer = |id| status.peers.iter().any(|peer| peer.config.id == id);
+    let relays = status.relays.iter().filter(|relay| !is_peer(relay.peer));
+    let copied = peers.chain(relays).filter_map(|net| {
+        let whose = whose(net.copied?);
+        let name = name_of(node, &net.peer).unwrap_or_else(|| net.peer.to_string());
+        Some(format!("{name}: {}; {}", whose.says(), whose.next()))
+    });
+    copied.collect()
+}
+
+fn whose(copied: Copied) -> CopiedIdentity {
+    match copied {
+        Copied::Theirs => CopiedIdentity::Theirs,
+        Copied::Ours => CopiedIdentity::Ours,
     }
 }
 

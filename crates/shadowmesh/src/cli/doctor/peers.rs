@@ -51,6 +51,9 @@ fn finding(
     mapping: &Mapping,
 ) -> Finding {
     let name = peer.name.clone().unwrap_or_else(|| short_id(&peer.id));
+    if let Some(copied) = peer.copied {
+        return Finding::bad(name, copied.says()).next(copied.next());
+    }
     let Some(path) = &peer.path else {
         return unconnected(facts, report, peer, name);
     };

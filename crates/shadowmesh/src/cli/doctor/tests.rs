@@ -4,8 +4,8 @@ use std::time::Duration;
 use super::facts::{Facts, UdpAnswer, WayOut, WebAnswer};
 use super::*;
 use crate::admin::report::{
-    AddressKind, AddressReport, DoctorReport, PathKind, PathReport, PeerReport, PeerState,
-    RelayReport, WayReport, WayState,
+    AddressKind, AddressReport, CopiedIdentity, DoctorReport, PathKind, PathReport, PeerReport,
+    PeerState, RelayReport, WayReport, WayState,
 };
 use crate::config::{self, tests::id};
 
@@ -43,6 +43,24 @@ fn peer(name: &str, kind: Option<PathKind>, observed: Option<&str>) -> PeerRepor
         key_age_ms: None,
         resumed: None,
         observed: observed.map(|at| at.parse().unwrap()),
+        copied: None,
+    }
+}
+
+#[test]
+fn one_identity_on_two_machines_is_named_before_anything_else() {
+    for copied in [CopiedIdentity::Theirs, CopiedIdentity::Ours] {
+        for kind in [None, Some(PathKind::Direct), Some(PathKind::Relay)] {
+            let mut facts = facts();
+            node(&mut facts).peers[0] = PeerReport {
+                copied: Some(copied),
+                ..peer("vps", kind, None)
+            };
+            let found = &peers::findings(&facts)[0];
+            assert_eq!(found.level, Level::Bad);
+            assert_eq!(found.says, copied.says());
+            assert!(found.next.as_ref().unwrap().contains("move `identity`"));
+        }
     }
 }
 
