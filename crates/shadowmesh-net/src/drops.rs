@@ -53,6 +53,12 @@ drop_reasons! {
     /// come; whose session ended on the way to the control thread; or that was judged a second time in vain.
     StaleSnapshot = "stale_snapshot",
 
+    // To addresses that have never answered.
+    /// A first packet or a probe beyond what an address that never answered is sent, or all such together.
+    UnansweredLimit = "unanswered_limit",
+    /// A guess at a port beyond the same limits, or a game of guesses that was not begun for them.
+    GuessLimit = "guess_limit",
+
     // Sealed frames.
     /// Authentication failed: forged, corrupted or sealed under other keys.
     SealForged = "seal_forged",

@@ -9,6 +9,7 @@
 //!
 //! - [`gate`] decides which first packets of strangers are worth any work at all;
 //! - `control` holds the QUIC connections (quinn-proto), their ids and their one control stream;
+//! - `spending` bounds what is sent to addresses that have never answered, whoever named them;
 //! - `session` turns an authenticated connection into data keys, renews them, and notices their end;
 //! - `paths` knows the real addresses. QUIC sees one constant address for each connection, so that
 //!   moving a peer to another way changes one field here and nothing there;
@@ -38,6 +39,7 @@ mod relay;
 mod roster;
 mod session;
 mod shards;
+mod spending;
 mod timers;
 
 #[cfg(test)]

@@ -166,6 +166,11 @@ impl Peer {
         hearing.take(HEARD_BURST, HEARD_INTERVAL, now)
     }
 
+    /// Whether the configuration names this address, or the peer was there last.
+    pub(crate) fn names(&self, address: SocketAddr) -> bool {
+        self.addresses.contains(&address) || self.last_seen == Some(address)
+    }
+
     /// Whether nothing but a word on the local network names this address.
     pub(crate) fn is_hearsay(&self, address: SocketAddr) -> bool {
         self.heard.contains(&address) && !self.addresses.contains(&address)

@@ -17,8 +17,9 @@ use shadowmesh_wire::way::Way;
 
 use super::Net;
 use crate::control::ConnKey;
+use crate::drops::DropReason;
 use crate::event::{AddressKind, canonical};
-use crate::paths::{BirthdaySide, Origin, Path, Tier, acceptable, agreed, our_mapping};
+use crate::paths::{BirthdaySide, Origin, Path, Tier, Word, acceptable, agreed, aim, our_mapping};
 use crate::peer::Role;
 
 /// Limit: observers whose word counts. More know no more.
@@ -51,10 +52,14 @@ impl Net {
             let host = own(AddressKind::Host).any(|own| own == *address);
             !host || Tier::of(*address) == Tier::Direct
         };
-        let observed = self.observations().map(|(_, address)| address);
-        let observed: Vec<SocketAddr> = observed.filter(tells).take(OBSERVATIONS_MAX).collect();
-        let mut observed = agreed(&observed);
-        let (mapping, predicted) = our_mapping(&observed);
+        let words = self
+            .observations()
+            .map(|(by, address)| Word { by, address });
+        let words = words.filter(|word| tells(&word.address));
+        let words: Vec<Word> = words.take(OBSERVATIONS_MAX).collect();
+        let words = agreed(&words);
+        let (mapping, predicted) = our_mapping(&words);
+        let mut observed: Vec<SocketAddr> = words.iter().map(|word| word.address).collect();
         observed.sort_unstable();
         observed.dedup();
         let named = |kind, address| CandidateAddress { address, kind };
@@ -162,20 +167,20 @@ impl Net {
         let asked = theirs.round > paths.round;
         paths.round = theirs.round;
         let (round, mapping) = (theirs.round, theirs.mapping);
-        let stable = theirs.addresses.iter().find(|candidate| {
-            candidate.kind == CandidateKind::Observed && candidate.address.is_ipv4()
-        });
-        let stable = stable.map(|candidate| candidate.address);
+        let seen = theirs.addresses.iter();
+        let seen = seen.filter(|candidate| candidate.kind == CandidateKind::Observed);
+        let seen: Vec<SocketAddr> = seen.map(|candidate| canonical(candidate.address)).collect();
         let said = paths.said;
         paths.told(theirs.clone(), &ways);
         if asked && self.waits_for_word(key, now) {
             return;
         }
         let ours = self.our_candidates(round);
-        let side = stable.filter(|at| ways.iter().any(|(path, _)| path.remote == *at));
+        let side = aim(&seen).filter(|at| ways.iter().any(|(path, _)| path.remote == *at));
         // Both go by what they told each other, or one would guess alone.
         let said = if asked { ours.mapping } else { said };
         let side = side.and_then(|at| birthday(said, mapping, at));
+        let side = side.filter(|side| self.may_play(*side, now));
         if asked {
             self.send_message(key, &ControlMessage::Candidates(ours), now);
         }
@@ -188,6 +193,17 @@ impl Net {
             }
         }
         self.drive_paths(key, now);
+    }
+
+    /// Whether a game may be begun. Half of one would be in vain, and the peer would open its ports for it.
+    // PROTOCOL SM-PA-9
+    fn may_play(&mut self, side: BirthdaySide, now: Instant) -> bool {
+        let (BirthdaySide::Guesses(at) | BirthdaySide::Sockets(at)) = side;
+        let may = self.spending.has_game(at, now);
+        if !may {
+            self.drops.count(DropReason::GuessLimit);
+        }
+        may
     }
 
     /// A peer or a relay says where it sees us. A second word from it, or from somebody else, can show how

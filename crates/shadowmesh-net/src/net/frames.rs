@@ -17,6 +17,7 @@ use shadowmesh_wire::probe::Probe;
 use super::Net;
 use super::inner::Way;
 use super::lifecycle::REKEY_DEADLINE;
+use super::paths::PROBE_LEN;
 use crate::control::{ConnKey, Phase};
 use crate::drops::DropReason;
 use crate::event::{NetEvent, Received};
@@ -157,6 +158,9 @@ impl Net {
             return;
         };
         let elsewhere = connection.paths.current().remote != path.remote;
+        if elsewhere && !self.may_send(key, path, PROBE_LEN, now) {
+            return;
+        }
         if elsewhere {
             // What waits already belongs on the connection's own path.
             self.transmit_towards(key, None, now);
@@ -207,7 +211,7 @@ impl Net {
             let token = self.rng.random();
             let request = session.ask(token, false, now);
             let path = connection.paths.current();
-            self.send_sealed(path, request);
+            self.send_sealed(key, path, request, now);
         }
         false
     }

@@ -3,6 +3,7 @@
 //! A probe request is answered where it came from. What requests and answers say of the ways to the
 //! peer is for `paths` to judge.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::Rng;
@@ -97,7 +98,12 @@ impl Net {
             return;
         };
         let on_path = path.remote == connection.paths.current().remote;
-        connection.paths.handle_reply(token, path, now);
+        if connection.paths.handle_reply(token, path, now) {
+            self.on_answered(path.remote, now);
+        }
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
         let Some(session) = connection.session_mut() else {
             return;
         };
@@ -115,6 +121,14 @@ impl Net {
         }
         if on_path {
             self.on_mtu_reply(key, token, now);
+        }
+    }
+
+    /// Somebody whom we know is there.
+    // PROTOCOL SM-PA-9
+    pub(super) fn on_answered(&mut self, from: SocketAddr, now: Instant) {
+        if shadowmesh_wire::way::Way::of(from).is_udp() {
+            self.spending.answered(from, now);
         }
     }
 
@@ -153,7 +167,7 @@ impl Net {
         match way {
             Way::Sealed => {
                 let request = session.ask(token, asked, now);
-                self.send_sealed(path, request);
+                self.send_sealed(key, path, request, now);
             }
             Way::Quic => {
                 let request = session.ask_openly(token, asked, now);
@@ -169,15 +183,24 @@ impl Net {
         match way {
             Way::Sealed => {
                 let answer = session.answer(request);
-                self.send_sealed(path, answer);
+                self.send_sealed(key, path, answer, now);
             }
             Way::Quic => self.send_probe_by_quic(key, path, request.reply(), now),
         }
     }
 
-    pub(super) fn send_sealed(&mut self, path: Path, sealed: Option<Vec<u8>>) {
+    pub(super) fn send_sealed(
+        &mut self,
+        key: ConnKey,
+        path: Path,
+        sealed: Option<Vec<u8>>,
+        now: Instant,
+    ) {
         match sealed {
-            Some(datagram) => self.send_frame(path, datagram),
+            Some(datagram) if self.may_send(key, path, datagram.len(), now) => {
+                self.send_frame(path, datagram);
+            }
+            Some(_) => {}
             None => self.drops.count(DropReason::SealExhausted),
         }
     }

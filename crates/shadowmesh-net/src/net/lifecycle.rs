@@ -58,6 +58,13 @@ impl Net {
         if peer.attempt.is_some() || targets.is_empty() {
             return;
         }
+        let call_at = self.call_at(&targets, now);
+        if call_at > now {
+            return self.timers.set(Timer::Connect(id), call_at);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         peer.retry.begun();
         self.timers.stop(Timer::Connect(id));
         let known = peer.primary.and_then(|key| self.control.data_mtu(key));
@@ -76,6 +83,16 @@ impl Net {
                 self.schedule_attempt(id, now);
             }
         }
+    }
+
+    /// When one of these ways takes the whole first flight of a call.
+    // PROTOCOL SM-PA-9
+    fn call_at(&mut self, targets: &[SocketAddr], now: Instant) -> Instant {
+        let ways = targets.iter().map(|&to| match Way::of(to) {
+            Way::Udp(_) => self.spending.call_at(to, now),
+            Way::Relayed { .. } | Way::Stream(_) => now,
+        });
+        ways.min().unwrap_or(now)
     }
 
     /// With keys of an earlier connection, Hello goes out with the first flight.
@@ -263,6 +280,7 @@ impl Net {
             path: self.relays.info(path.remote),
             cipher,
         });
+        self.on_answered(path.remote, now);
         self.tell_address(key, path.remote, now);
         self.greet_with_plane(key, now);
         self.start_mtu(key, earlier, now);

@@ -64,6 +64,7 @@ use crate::gate::Gate;
 use crate::peer::{Peer, Role};
 use crate::relay::{RelayCounters, Relays};
 use crate::roster::Roster;
+use crate::spending::Spending;
 use crate::timers::{Timer, Timers};
 use datagram::ResetLimit;
 use output::Output;
@@ -84,6 +85,7 @@ pub struct Net {
     removed: Removed,
     control: Control,
     gate: Gate,
+    spending: Spending,
     resets: ResetLimit,
     timers: Timers,
     output: Output,
@@ -145,6 +147,7 @@ impl Net {
         Ok(Self {
             control: Control::new(&control_seed, roster.clone(), counters.clone(), now),
             gate: Gate::new(config.handshakes_max, now),
+            spending: Spending::new(now),
             resets: ResetLimit::new(rng.random()),
             config,
             roster,

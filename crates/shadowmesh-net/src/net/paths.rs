@@ -9,13 +9,17 @@ use shadowmesh_wire::way::Way;
 
 use super::Net;
 use crate::control::ConnKey;
+use crate::drops::DropReason;
 use crate::event::{CandidateReport, CandidateState, NetEvent, PathReport};
 use crate::paths::{News, Origin, Path, Tier, Want, Why};
 use crate::plane::Plane;
+use crate::spending::Purpose;
 use crate::timers::Timer;
 
 /// An attempt that got no answer by UDP for so long asks for a stream.
 pub(super) const STREAM_AFTER: Duration = Duration::from_secs(1);
+/// A probe without padding.
+pub(super) const PROBE_LEN: usize = 39;
 
 impl Net {
     /// The ways to a peer, the best first, and what became of them. `None`: no such peer.
@@ -226,7 +230,12 @@ impl Net {
         };
         if want.token.is_none() {
             connection.paths.sent(want.path, token, now);
+        } else if !self.may_guess(want.path, now) {
+            return;
         }
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
         let Some(session) = connection.session_mut() else {
             return;
         };
@@ -234,12 +243,38 @@ impl Net {
         match session.plane.plane() {
             Plane::Sealed => {
                 let datagram = session.seal_request(token, 0);
-                self.send_sealed(want.path, datagram);
+                self.send_probe_frame(key, want, datagram, now);
             }
             Plane::Quic => {
                 self.send_probe_by_quic(key, want.path, Probe { kind, token }, now);
             }
         }
+    }
+
+    /// A guess has been charged before it was sealed.
+    fn send_probe_frame(
+        &mut self,
+        key: ConnKey,
+        want: Want,
+        sealed: Option<Vec<u8>>,
+        now: Instant,
+    ) {
+        match (want.token, sealed) {
+            (Some(_), Some(datagram)) => self.send_frame(want.path, datagram),
+            (_, sealed) => self.send_sealed(key, want.path, sealed, now),
+        }
+    }
+
+    /// Whether one more guess may go there. What may not is counted.
+    // PROTOCOL SM-PA-9
+    fn may_guess(&mut self, path: Path, now: Instant) -> bool {
+        let may = self
+            .spending
+            .take(path.remote, PROBE_LEN, Purpose::Guess, now);
+        if !may {
+            self.drops.count(DropReason::GuessLimit);
+        }
+        may
     }
 
     fn on_paths_news(&mut self, key: ConnKey, news: News, now: Instant) {

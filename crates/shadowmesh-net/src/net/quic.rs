@@ -13,8 +13,9 @@ use super::Net;
 use crate::control::{Close, ConnKey, Phase, StreamError};
 use crate::drops::DropReason;
 use crate::event::{DownReason, NetEvent, Transmit};
-use crate::paths::Path;
+use crate::paths::{Origin, Path};
 use crate::session::{Session, no_common_cipher};
+use crate::spending::Purpose;
 use crate::timers::Timer;
 
 impl Net {
@@ -279,15 +280,20 @@ impl Net {
             // PROTOCOL SM-HS-8
             let doubled = connection.double_initials && is_initial(&datagram);
             let copies = if doubled { 2 } else { 1 };
-            let ways: Vec<Path> = match path {
+            let all: Vec<Path> = match path {
                 Some(path) => vec![path],
                 None => connection.paths.targets().collect(),
             };
+            let len = datagram.len() * copies;
+            // Whoever names a path has asked.
+            let may = |way: &Path| path.is_some() || self.may_send(key, *way, len, now);
+            let ways: Vec<Path> = all.into_iter().filter(may).collect();
+            let Some(&first) = ways.first() else { continue };
             datagram.shrink_to_fit();
             let len = transmit.segment_size.unwrap_or(datagram.len());
             // QUIC's own probes of longer datagrams mean something only with DF.
             let may_fragment = len <= QUIC_LEN_MIN;
-            let mut run = to_transmit(ways[0], transmit.ecn, may_fragment, datagram);
+            let mut run = to_transmit(first, transmit.ecn, may_fragment, datagram);
             run.segment_size = transmit.segment_size;
             let more = ways.iter().flat_map(|way| (0..copies).map(move |_| way));
             for way in more.skip(1) {
@@ -309,6 +315,32 @@ impl Net {
         if len_changed && connection.session().is_some_and(Session::uses_quic) {
             self.stale(key);
         }
+    }
+
+    /// Whether a datagram of a connection may go that way: always where the peer is known to be, or was
+    /// answered as a server answers (RFC 9000 §8.1); else as far as is allowed. What is not is counted.
+    // PROTOCOL SM-PA-9
+    pub(super) fn may_send(&mut self, key: ConnKey, way: Path, len: usize, now: Instant) -> bool {
+        let Some(connection) = self.control.connections.get(&key) else {
+            return false;
+        };
+        let known = matches!(connection.phase, Phase::Hello | Phase::Up(_));
+        let in_use = known || !connection.is_client();
+        if !Way::of(way.remote).is_udp() || in_use && way.is(connection.paths.current()) {
+            return true;
+        }
+        let peer = connection.peer.and_then(|id| self.peers.get(&id));
+        let purpose = match connection.paths.origin(way) {
+            Some(Origin::Heard | Origin::Told | Origin::Predicted) => Purpose::Told,
+            _ if connection.was_answered() => Purpose::Answered,
+            _ if peer.is_some_and(|peer| !peer.names(way.remote)) => Purpose::Told,
+            _ => Purpose::Call,
+        };
+        let may = self.spending.take(way.remote, len, purpose, now);
+        if !may {
+            self.drops.count(DropReason::UnansweredLimit);
+        }
+        may
     }
 
     /// Queues one datagram of QUIC that belongs to no connection.

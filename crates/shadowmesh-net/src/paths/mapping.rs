@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::Mapping;
 use shadowmesh_wire::way::Way;
 
@@ -19,23 +20,36 @@ const STEP_MAX: u16 = 2;
 // PROTOCOL SM-PA-7
 const PREDICTED: u16 = 12;
 
-/// How our translation treats us, and the addresses it will probably use next.
-pub(crate) fn our_mapping(observed: &[SocketAddr]) -> (Mapping, Vec<SocketAddr>) {
-    let mut seen: Vec<SocketAddr> = observed.to_vec();
-    seen.retain(|address| address.is_ipv4() && Way::of(*address).is_udp());
-    let observers = seen.len();
+/// Where somebody sees us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(crate) by: PeerId,
+    pub(crate) address: SocketAddr,
+}
+
+/// How our translation treats us, and the addresses it will probably use next. Who differs about the address
+/// itself, and not only about its port, makes it unknown: others would be led to aim at an address that one
+/// observer made up.
+// PROTOCOL SM-PA-6
+pub(crate) fn our_mapping(observed: &[Word]) -> (Mapping, Vec<SocketAddr>) {
+    let unknown = (Mapping::Unknown, Vec::new());
+    let seen = observed.iter().map(|word| word.address);
+    let mut seen: Vec<SocketAddr> = seen
+        .filter(|address| address.is_ipv4() && Way::of(*address).is_udp())
+        .collect();
+    let words = seen.len();
     seen.sort_unstable();
     seen.dedup();
     let (Some(first), Some(last)) = (seen.first(), seen.last()) else {
-        return (Mapping::Unknown, Vec::new());
+        return unknown;
     };
-    if observers < 2 {
-        return (Mapping::Unknown, Vec::new());
+    if words < 2 || first.ip() != last.ip() {
+        return unknown;
     }
     if seen.len() == 1 {
         return (Mapping::Stable, Vec::new());
     }
-    if first.ip() != last.ip() || last.port() - first.port() > SEQUENCE_SPAN {
+    if last.port() - first.port() > SEQUENCE_SPAN {
         return (Mapping::Random, Vec::new());
     }
     let gaps = seen.windows(2).map(|pair| pair[1].port() - pair[0].port());
@@ -47,19 +61,29 @@ pub(crate) fn our_mapping(observed: &[SocketAddr]) -> (Mapping, Vec<SocketAddr>)
 
 /// What observers say, without an address that only one of them names while others agree on another
 /// (of the same IP version): it may be made up, to have peers write there or to make our translation
-/// look random.
+/// look random. Two words of one observer are one voice.
 // PROTOCOL SM-PA-6
-pub(crate) fn agreed(observed: &[SocketAddr]) -> Vec<SocketAddr> {
-    let alone = |address: &SocketAddr| {
-        let mut all = observed.iter().filter(|other| other.ip() == address.ip());
-        all.nth(1).is_none()
+pub(crate) fn agreed(observed: &[Word]) -> Vec<Word> {
+    let alone = |word: &Word| {
+        let same = |other: &&Word| other.address.ip() == word.address.ip();
+        let others = observed.iter().filter(same);
+        others.map(|other| other.by).all(|by| by == word.by)
     };
     let agree = [false, true].map(|v4| {
-        let mut alike = observed.iter().filter(|address| address.is_ipv4() == v4);
-        alike.any(|address| !alone(address))
+        let mut alike = observed.iter().filter(|word| word.address.is_ipv4() == v4);
+        alike.any(|word| !alone(word))
     });
-    let kept = |address: &&SocketAddr| !alone(address) || !agree[usize::from(address.is_ipv4())];
+    let kept = |word: &&Word| !alone(word) || !agree[usize::from(word.address.is_ipv4())];
     observed.iter().filter(kept).copied().collect()
+}
+
+/// Where the ports of a peer may be guessed at, or written to from many of ours: the one IPv4 address at which
+/// all see it. `None`: they differ, or nobody sees it.
+// PROTOCOL SM-PA-8
+pub(crate) fn aim(seen: &[SocketAddr]) -> Option<SocketAddr> {
+    let mut seen = seen.iter().filter(|address| address.is_ipv4());
+    let first = *seen.next()?;
+    seen.all(|other| other.ip() == first.ip()).then_some(first)
 }
 
 /// Whether an address that a peer names may be probed. Others are no use, or not its to name: it could
@@ -89,28 +113,49 @@ mod tests {
         ([198, 51, 100, 1], port).into()
     }
 
+    /// One observer each.
+    fn words(seen: &[SocketAddr]) -> Vec<Word> {
+        let observer = |n: usize| PeerId::from_bytes([n as u8; 32]);
+        let all = seen.iter().enumerate();
+        all.map(|(n, &address)| Word {
+            by: observer(n),
+            address,
+        })
+        .collect()
+    }
+
+    fn mapping_of(seen: &[SocketAddr]) -> Mapping {
+        our_mapping(&words(seen)).0
+    }
+
     // PROTOCOL SM-PA-7
     #[test]
     fn ports_that_count_up_are_told_in_advance() {
-        let (mapping, next) = our_mapping(&[at(5002), at(5001)]);
+        let (mapping, next) = our_mapping(&words(&[at(5002), at(5001)]));
         assert_eq!(mapping, Mapping::Sequential);
         assert_eq!(next[..2], [at(5003), at(5004)]);
         assert_eq!(next.len(), usize::from(PREDICTED));
-        let (_, next) = our_mapping(&[at(5001), at(5003), at(5005)]);
+        let (_, next) = our_mapping(&words(&[at(5001), at(5003), at(5005)]));
         assert_eq!(next[..2], [at(5007), at(5009)]);
         // Others took ports in between; the step is not theirs to tell.
-        let (_, next) = our_mapping(&[at(5001), at(5008)]);
+        let (_, next) = our_mapping(&words(&[at(5001), at(5008)]));
         assert_eq!(next[..2], [at(5009), at(5010)]);
     }
 
+    // PROTOCOL SM-PA-6
     #[test]
-    fn one_observer_says_nothing_and_agreement_means_one_mapping() {
-        assert_eq!(our_mapping(&[at(1)]).0, Mapping::Unknown);
-        assert_eq!(our_mapping(&[]).0, Mapping::Unknown);
-        assert_eq!(our_mapping(&[at(7), at(7), at(7)]).0, Mapping::Stable);
-        assert_eq!(our_mapping(&[at(7), at(40_000)]).0, Mapping::Random);
+    fn one_word_says_nothing_and_agreement_means_one_mapping() {
+        assert_eq!(mapping_of(&[at(1)]), Mapping::Unknown);
+        assert_eq!(mapping_of(&[]), Mapping::Unknown);
+        assert_eq!(mapping_of(&[at(7), at(7), at(7)]), Mapping::Stable);
+        assert_eq!(mapping_of(&[at(7), at(40_000)]), Mapping::Random);
+        // One of the two is wrong, or a liar, and nobody is to aim by it.
         let elsewhere = ([198, 51, 100, 2], 7).into();
-        assert_eq!(our_mapping(&[at(7), elsewhere]).0, Mapping::Random);
+        assert_eq!(mapping_of(&[at(7), elsewhere]), Mapping::Unknown);
+        assert_eq!(
+            mapping_of(&[at(7), elsewhere, at(40_000)]),
+            Mapping::Unknown
+        );
     }
 
     // PROTOCOL SM-PA-6
@@ -118,13 +163,40 @@ mod tests {
     fn one_observer_against_others_that_agree_is_not_believed() {
         let liar: SocketAddr = ([203, 0, 113, 9], 53).into();
         let six: SocketAddr = "[2001:db8::1]:7".parse().unwrap();
-        let observed = [at(7), liar, at(7), six];
-        assert_eq!(agreed(&observed), [at(7), at(7), six]);
-        assert_eq!(our_mapping(&agreed(&observed)).0, Mapping::Stable);
+        let without = |seen: &[SocketAddr]| -> Vec<SocketAddr> {
+            let agreed = agreed(&words(seen)).into_iter();
+            agreed.map(|word| word.address).collect()
+        };
+        assert_eq!(without(&[at(7), liar, at(7), six]), [at(7), at(7), six]);
         // Other ports of one address are what translations give.
-        assert_eq!(agreed(&[at(7), liar, at(9)]), [at(7), at(9)]);
+        assert_eq!(without(&[at(7), liar, at(9)]), [at(7), at(9)]);
         // With two who differ nobody knows.
-        assert_eq!(agreed(&[at(7), liar]), [at(7), liar]);
+        assert_eq!(without(&[at(7), liar]), [at(7), liar]);
+    }
+
+    // PROTOCOL SM-PA-6
+    #[test]
+    fn who_says_it_twice_is_one_observer() {
+        let liar = |port| ([203, 0, 113, 9], port).into();
+        let mut seen = words(&[at(7), liar(53), liar(5353)]);
+        seen[2].by = seen[1].by;
+        assert_eq!(agreed(&seen), seen, "one voice against one");
+        assert_eq!(our_mapping(&seen).0, Mapping::Unknown);
+        let more = [&seen[..], &words(&[at(1), at(2), at(3), at(9)])[3..]].concat();
+        let kept: Vec<SocketAddr> = agreed(&more).iter().map(|word| word.address).collect();
+        assert_eq!(kept, [at(7), at(9)]);
+        // Alone it is all that is known.
+        assert_eq!(our_mapping(&seen[1..]).0, Mapping::Random);
+    }
+
+    // PROTOCOL SM-PA-8
+    #[test]
+    fn nothing_is_aimed_at_where_observers_differ() {
+        let elsewhere: SocketAddr = ([203, 0, 113, 9], 53).into();
+        let six: SocketAddr = "[2001:db8::1]:7".parse().unwrap();
+        assert_eq!(aim(&[six, at(7), at(9)]), Some(at(7)));
+        assert_eq!(aim(&[at(7), elsewhere]), None);
+        assert_eq!(aim(&[six]), None);
     }
 
     // PROTOCOL SM-PA-6

@@ -40,7 +40,7 @@ use shadowmesh_wire::sealed::OVERHEAD;
 use crate::bucket::Bucket;
 use crate::config::PathTimers;
 pub(crate) use candidate::{Candidate, Origin, Path};
-pub(crate) use mapping::{acceptable, agreed, our_mapping};
+pub(crate) use mapping::{Word, acceptable, agreed, aim, our_mapping};
 pub(crate) use mtu::{MtuSearch, View};
 pub(crate) use score::Tier;
 pub(crate) use search::BirthdaySide;

@@ -29,6 +29,11 @@ impl Paths {
         self.table.iter().any(Candidate::is_proven)
     }
 
+    /// How we came to know of a way.
+    pub(crate) fn origin(&self, path: Path) -> Option<Origin> {
+        self.find(path).map(|candidate| candidate.origin)
+    }
+
     pub(super) fn find(&self, path: Path) -> Option<&Candidate> {
         self.table.iter().find(|candidate| candidate.path.is(path))
     }

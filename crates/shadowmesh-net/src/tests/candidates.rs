@@ -268,9 +268,10 @@ fn a_relay_that_changes_its_mind_with_each_message_begins_few_searches() {
     world.run(ms(3_000));
     let b = world.id(B);
     let round = |world: &World| world.nodes[A].net.search_round(&b);
-    // By the first word nobody knows how A is translated, and B is told so; by the second it is known.
-    let [unknown, known]: [SocketAddr; 2] =
-        ["[2001:db8::7]:7", "192.0.2.77:7"].map(|address| address.parse().unwrap());
+    // By the first word nobody knows how A is translated, and B is told so; by the second, which differs from
+    // the other relay's in the port alone, it is known.
+    let unknown: SocketAddr = "[2001:db8::7]:7".parse().unwrap();
+    let known = SocketAddr::new(world.nodes[A].address.ip(), 7);
     let (mut begun, began_at) = (0, world.now);
     for _ in 0..30 {
         say(&mut world, S, A, &ControlMessage::ObservedAddress(unknown));
@@ -284,4 +285,125 @@ fn a_relay_that_changes_its_mind_with_each_message_begins_few_searches() {
     }
     let seconds = (world.now - began_at).as_secs() as u32;
     assert!((1..=2 + seconds).contains(&begun), "{begun} in {seconds} s");
+}
+
+/// Clients of two relays, one of which tells each of them a lie; what `Y` then sends to the victim.
+fn told_of_a_victim(clients: usize, lies: impl Fn(usize) -> SocketAddr) -> World {
+    const Y: usize = 0;
+    let (r, s) = (clients + 1, clients + 2);
+    let mut world = World::new(clients + 3, 4);
+    for relay in [r, s] {
+        world.configure(relay, |config| config.relay.enabled = true);
+        for node in 0..=clients {
+            world.introduce_relay(node, relay);
+        }
+    }
+    let ends: Vec<SocketAddr> = (0..=clients).map(|n| world.nodes[n].address).collect();
+    world.lost = Box::new(move |flight| flight.from <= clients && ends.contains(&flight.target));
+    world.run(ms(1_000));
+    for x in 1..=clients {
+        world.introduce(x, Y, true);
+        world.introduce(Y, x, false);
+        world.connect(x, Y);
+    }
+    world.run(ms(9_000));
+    assert!((1..=clients).all(|x| world.is_up(x, Y)));
+    world.log.clear();
+    for x in 1..=clients {
+        let (id, now) = (world.id(x), world.now);
+        let lie = ControlMessage::ObservedAddress(lies(x));
+        world.nodes[r].net.send_control(&id, &lie, now).unwrap();
+        world.collect(r);
+    }
+    world.run(ms(60_000));
+    world
+}
+
+// PROTOCOL SM-PA-8
+// PROTOCOL SM-PA-9
+#[test]
+fn a_relay_that_lies_to_ten_clients_brings_a_third_party_a_few_probes_and_no_guesses() {
+    let victim = |port: u16| SocketAddr::from(([185, 199, 108, 1], port));
+    for same_port in [true, false] {
+        let lie = |x: usize| victim(if same_port { 53 } else { 1000 + x as u16 });
+        let world = told_of_a_victim(10, lie);
+        let hits: Vec<_> = world
+            .log
+            .iter()
+            .filter(|flight| flight.target.ip() == victim(1).ip())
+            .collect();
+        let bytes: usize = hits.iter().map(|flight| flight.data.len() + 28).sum();
+        assert!(
+            hits.len() < 1_100 && bytes <= 68_000,
+            "{} of {bytes} bytes",
+            hits.len()
+        );
+        assert!(
+            hits.iter()
+                .all(|hit| (1..=10).any(|x| hit.target == lie(x)))
+        );
+    }
+}
+
+// PROTOCOL SM-PA-9
+#[test]
+fn a_peer_that_names_one_address_again_and_again_has_it_sent_no_more_than_a_share() {
+    let mut world = pair(9);
+    let victim = |n: usize| SocketAddr::from(([203, 0, 113, 9], 1000 + n as u16));
+    world.log.clear();
+    let began = world.now;
+    for round in 0..40 {
+        let addresses = (0..32).map(|n| CandidateAddress {
+            address: victim(32 * round + n),
+            kind: [
+                CandidateKind::Host,
+                CandidateKind::Observed,
+                CandidateKind::Predicted,
+            ][n % 3],
+        });
+        let message = ControlMessage::Candidates(Candidates {
+            round: 100 + round as u32,
+            mapping: Mapping::Random,
+            addresses: addresses.collect(),
+        });
+        say(&mut world, 0, 1, &message);
+        world.run(ms(1_400));
+    }
+    assert!(world.now - began < ms(60_000));
+    let hits = world
+        .log
+        .iter()
+        .filter(|flight| flight.target.ip() == victim(0).ip());
+    let bytes: usize = hits.map(|flight| flight.data.len() + 28).sum();
+    assert!((10_000..=68_000).contains(&bytes), "{bytes}");
+    assert!(world.drops(1, crate::DropReason::UnansweredLimit) > 0);
+    // Who is reached already is none the worse for it.
+    assert!(world.traffic_flows(0, 1));
+}
+
+// PROTOCOL SM-PA-9
+#[test]
+fn an_absent_peer_is_called_within_the_allowance_of_its_address_and_found_when_it_comes() {
+    let mut world = World::pair(10);
+    let absent = world.nodes[1].address;
+    world.lost = Box::new(move |flight| flight.target == absent);
+    let began = world.now;
+    while world.now < began + ms(60_000) {
+        world.connect(0, 1);
+        world.run(ms(200));
+    }
+    let calls = world.log.iter().filter(|flight| flight.target == absent);
+    let bytes: usize = calls.map(|flight| flight.data.len() + 28).sum();
+    assert!((30_000..=100_000).contains(&bytes), "{bytes}");
+    world.lost = Box::new(|_| false);
+    let came = world.now;
+    while !world.is_up(0, 1) && world.now < came + ms(20_000) {
+        world.connect(0, 1);
+        world.run(ms(100));
+    }
+    assert!(
+        world.is_up(0, 1) && world.now < came + ms(7_000),
+        "{:?}",
+        world.now - came
+    );
 }
