@@ -402,7 +402,7 @@ fn an_absent_peer_is_called_within_the_allowance_of_its_address_and_found_when_i
         world.run(ms(100));
     }
     assert!(
-        world.is_up(0, 1) && world.now < came + ms(7_000),
+        world.is_up(0, 1) && world.now < came + ms(8_000),
         "{:?}",
         world.now - came
     );
