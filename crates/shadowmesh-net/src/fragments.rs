@@ -7,11 +7,13 @@
 //! that was finished or given up: the replay window already drops a piece that comes twice.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shadowmesh_wire::fragment::{FRAGMENT_HEADER_LEN, FragmentHeader, PIECE_LEN_MIN};
 
 use crate::drops::DropReason;
+use crate::memory::{Hold, Memory};
 
 /// Limit: packets of one session that are not complete. A path reorders over a few packets; more are
 /// losses, which the next ones push out.
@@ -75,8 +77,8 @@ pub enum Reassembled {
 pub struct Reassembler {
     /// Oldest first. Limits: [`PACKETS_MAX`], [`BYTES_MAX`].
     packets: VecDeque<Unfinished>,
-    /// Sum of the buffers.
-    bytes: usize,
+    /// The buffers, of what the node holds in all.
+    hold: Hold,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,14 @@ struct Unfinished {
 }
 
 impl Reassembler {
+    /// None yet; what it will hold counts in `memory`.
+    pub(crate) fn new(memory: &Arc<Memory>) -> Self {
+        Self {
+            packets: VecDeque::new(),
+            hold: Hold::new(memory),
+        }
+    }
+
     /// Takes the body of a fragment. `dropped` hears of packets given up for it.
     // PROTOCOL SM-MT-3
     // PROTOCOL SM-MT-4
@@ -105,9 +115,9 @@ impl Reassembler {
         };
         let total = usize::from(header.total);
         let known = self.packets.iter().position(|p| p.id == header.id);
-        let at = match known {
-            Some(at) => at,
-            None => self.begin(header.id, total, now, &mut dropped),
+        let begun = known.or_else(|| self.begin(header.id, total, now, &mut dropped));
+        let Some(at) = begun else {
+            return Reassembled::Refused(DropReason::FragmentOverflow);
         };
         let packet = &mut self.packets[at];
         if packet.buffer.len() != total || !packet.add(usize::from(header.offset), piece) {
@@ -120,7 +130,9 @@ impl Reassembler {
         Reassembled::Whole(self.remove(at))
     }
 
-    fn expire(&mut self, now: Instant, dropped: &mut impl FnMut(DropReason)) {
+    /// Gives up what has waited too long. To be called now and then, too: perhaps no other piece comes.
+    // PROTOCOL SM-MT-4
+    pub(crate) fn expire(&mut self, now: Instant, mut dropped: impl FnMut(DropReason)) {
         while let Some(oldest) = self.packets.front()
             && now.saturating_duration_since(oldest.began) > AGE_MAX
         {
@@ -129,18 +141,21 @@ impl Reassembler {
         }
     }
 
+    /// Makes room for another packet, and a place. `None`: others hold what there is.
     fn begin(
         &mut self,
         id: u32,
         total: usize,
         now: Instant,
         dropped: &mut impl FnMut(DropReason),
-    ) -> usize {
-        while self.packets.len() >= PACKETS_MAX || self.bytes + total > BYTES_MAX {
+    ) -> Option<usize> {
+        while self.packets.len() >= PACKETS_MAX || !self.hold.take(total, BYTES_MAX) {
+            if self.packets.is_empty() {
+                return None;
+            }
             self.remove(0);
             dropped(DropReason::FragmentOverflow);
         }
-        self.bytes += total;
         self.packets.push_back(Unfinished {
             id,
             began: now,
@@ -148,13 +163,13 @@ impl Reassembler {
             missing: total,
             pieces: Vec::new(),
         });
-        self.packets.len() - 1
+        Some(self.packets.len() - 1)
     }
 
     fn remove(&mut self, at: usize) -> Vec<u8> {
         let packet = self.packets.remove(at).map(|packet| packet.buffer);
         let buffer = packet.unwrap_or_default();
-        self.bytes -= buffer.len();
+        self.hold.give_back(buffer.len());
         buffer
     }
 }
@@ -222,7 +237,7 @@ mod tests {
                 prop_assert_eq!(reassembler.push(body, start(), none), Reassembled::Waiting);
             }
             prop_assert_eq!(reassembler.push(&last, start(), none), Reassembled::Whole(packet));
-            prop_assert_eq!((reassembler.bytes, reassembler.packets.len()), (0, 0));
+            prop_assert_eq!((reassembler.hold.bytes(), reassembler.packets.len()), (0, 0));
         }
 
         // PROTOCOL SM-MT-4
@@ -238,10 +253,10 @@ mod tests {
                 let mut body = FragmentHeader { id, total, offset }.encode().to_vec();
                 body.resize(body.len() + len, 0);
                 let _ = reassembler.push(&body, now, |_| ());
-                prop_assert!(reassembler.bytes <= BYTES_MAX);
+                prop_assert!(reassembler.hold.bytes() <= BYTES_MAX);
                 prop_assert!(reassembler.packets.len() <= PACKETS_MAX);
                 let sum: usize = reassembler.packets.iter().map(|p| p.buffer.len()).sum();
-                prop_assert_eq!(sum, reassembler.bytes);
+                prop_assert_eq!(sum, reassembler.hold.bytes());
                 let most = |p: &Unfinished| p.pieces.len() <= p.buffer.len().div_ceil(PIECE_LEN_MIN);
                 prop_assert!(reassembler.packets.iter().all(most));
             }
@@ -271,7 +286,10 @@ mod tests {
             );
             let refused = Reassembled::Refused(DropReason::FragmentInvalid);
             assert_eq!(reassembler.push(&second, start(), none), refused);
-            assert_eq!((reassembler.bytes, reassembler.packets.len()), (0, 0));
+            assert_eq!(
+                (reassembler.hold.bytes(), reassembler.packets.len()),
+                (0, 0)
+            );
         }
     }
 
@@ -292,6 +310,50 @@ mod tests {
         let waits = reassembler.push(&rest, late, |reason| dropped.push(reason));
         assert_eq!(waits, Reassembled::Waiting);
         assert_eq!(dropped, [DropReason::FragmentExpired; PACKETS_MAX]);
+    }
+
+    // PROTOCOL SM-MT-4
+    #[test]
+    fn what_is_never_finished_goes_without_another_piece_and_what_ends_gives_back_all() {
+        let packet = vec![7; 60_000];
+        let memory = Arc::new(Memory::default());
+        let mut reassembler = Reassembler::new(&memory);
+        let mut dropped = Vec::new();
+        for id in 0..2 {
+            let _ = reassembler.push(&body(id, &packet, 0, 300), start(), none);
+        }
+        assert_eq!(memory.held(), 120_000);
+        reassembler.expire(start() + AGE_MAX, none);
+        let late = start() + AGE_MAX + Duration::from_millis(1);
+        reassembler.expire(late, |reason| dropped.push(reason));
+        assert_eq!(dropped, [DropReason::FragmentExpired; 2]);
+        assert_eq!(memory.held(), 0);
+        let _ = reassembler.push(&body(3, &packet, 0, 300), late, none);
+        drop(reassembler);
+        assert_eq!(memory.held(), 0);
+    }
+
+    // PROTOCOL SM-MT-4
+    #[test]
+    fn sessions_that_hold_what_they_can_leave_room_for_the_packets_of_another() {
+        let memory = Arc::new(Memory::default());
+        let long = vec![7; 65_535];
+        let mut greedy: Vec<_> = (0..120).map(|_| Reassembler::new(&memory)).collect();
+        for (n, reassembler) in greedy.iter_mut().enumerate() {
+            for len in [65_535, 30_000, 9000, 1500] {
+                let first = body(n as u32 * 4 + len as u32, &long[..len], 0, 300);
+                let _ = reassembler.push(&first, start(), |_| ());
+            }
+        }
+        assert!(memory.held() <= crate::memory::HELD_MAX);
+        let mut honest = Reassembler::new(&memory);
+        let packet = vec![9; 1500];
+        let bodies = bodies(1, &packet, 1162);
+        assert_eq!(honest.push(&bodies[0], start(), none), Reassembled::Waiting);
+        assert_eq!(
+            honest.push(&bodies[1], start(), none),
+            Reassembled::Whole(packet)
+        );
     }
 
     #[test]

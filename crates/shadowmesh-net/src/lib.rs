@@ -31,6 +31,7 @@ mod forwarding;
 mod fragments;
 pub mod gate;
 mod lives;
+mod memory;
 mod net;
 mod paths;
 mod peer;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use quinn_proto::{Side, VarInt};
@@ -12,6 +13,7 @@ use super::datagrams::DatagramQueue;
 use super::early::EarlyFrames;
 use super::stream::ControlStream;
 use super::{Cids, ConnKey, Owner};
+use crate::memory::Memory;
 use crate::paths::Paths;
 use crate::session::Session;
 
@@ -102,18 +104,24 @@ impl Close {
 }
 
 impl Connection {
-    pub(crate) fn new(quic: quinn_proto::Connection, paths: Paths, now: Instant) -> Self {
+    /// A connection of which nothing came yet; what it will make us keep counts in `memory`.
+    pub(crate) fn new(
+        quic: quinn_proto::Connection,
+        paths: Paths,
+        memory: &Arc<Memory>,
+        now: Instant,
+    ) -> Self {
         Self {
             virtual_remote: quic.remote_address(),
             quic,
             paths,
             peer: None,
             stream: ControlStream::default(),
-            datagrams: DatagramQueue::default(),
+            datagrams: DatagramQueue::new(memory),
             phase: Phase::Handshake,
             index: None,
-            early: EarlyFrames::default(),
-            early_datagrams: EarlyFrames::default(),
+            early: EarlyFrames::new(memory),
+            early_datagrams: EarlyFrames::new(memory),
             started_at: now,
             double_initials: false,
             resumed: false,

@@ -6,6 +6,7 @@
 //! not our queue.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use shadowmesh_wire::inner::InnerType;
 
 use crate::drops::{DropCounters, DropReason};
 use crate::fragments::{Reassembled, Reassembler, pieces};
+use crate::memory::Memory;
 
 /// quinn's own queue: one turn of the control thread at several Gbit/s.
 pub(super) const SEND_BUFFER: usize = 256 * 1024;
@@ -45,6 +47,19 @@ pub(crate) struct DatagramQueue {
 }
 
 impl DatagramQueue {
+    /// Nothing waits; what will come in pieces counts in `memory`.
+    pub(crate) fn new(memory: &Arc<Memory>) -> Self {
+        Self {
+            reassembler: Reassembler::new(memory),
+            ..Self::default()
+        }
+    }
+
+    /// Gives up packets whose rest has not come in time.
+    pub(crate) fn expire(&mut self, drops: &DropCounters, now: Instant) {
+        self.reassembler.expire(now, |reason| drops.count(reason));
+    }
+
     /// Appends a frame; the oldest make room for it.
     pub(crate) fn push(&mut self, frame: Bytes, drops: &DropCounters) {
         self.bytes += frame.len() + FRAME_COST;

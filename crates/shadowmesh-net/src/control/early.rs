@@ -6,31 +6,48 @@
 //! few of them wait here, and are judged again when the session is up. So do the DATAGRAM frames of a
 //! connection whose other side is ahead of us in the same way.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 
 use crate::event::Received;
+use crate::memory::{Hold, Memory};
 
 /// Limit: frames that wait for one session; as many as the packets that wait to be sent in it.
 pub(crate) const FRAMES_MAX: usize = 64;
 /// Limit: bytes of them; as many full frames of a path of 1500 bytes, and one datagram of any size.
 const BYTES_MAX: usize = FRAMES_MAX * 1500;
+/// The longest datagram there is.
+const FRAME_LEN_MAX: usize = 64 * 1024;
 
 /// The frames that wait for one session, in the order they came.
 #[derive(Debug, Default)]
 pub(crate) struct EarlyFrames {
     frames: Vec<(Received, BytesMut)>,
-    bytes: usize,
+    /// Their bytes, of what the node holds in all.
+    hold: Hold,
 }
 
 impl EarlyFrames {
+    /// None yet; what it will hold counts in `memory`.
+    pub(crate) fn new(memory: &Arc<Memory>) -> Self {
+        Self {
+            frames: Vec::new(),
+            hold: Hold::new(memory),
+        }
+    }
+
     /// Keeps a frame; false when there is no room for it. The first stay: what a program sent first
     /// is what it waits for.
     #[must_use]
     pub(crate) fn push(&mut self, received: Received, frame: &[u8]) -> bool {
-        if self.frames.len() >= FRAMES_MAX || self.bytes >= BYTES_MAX {
+        if self.frames.len() >= FRAMES_MAX || self.hold.bytes() >= BYTES_MAX {
             return false;
         }
-        self.bytes += frame.len();
+        // PROTOCOL SM-MT-4
+        if !self.hold.take(frame.len(), BYTES_MAX + FRAME_LEN_MAX) {
+            return false;
+        }
         // A copy: a frame is often a slice of a whole receive buffer, which would stay with it.
         self.frames.push((received, BytesMut::from(frame)));
         true
@@ -38,7 +55,7 @@ impl EarlyFrames {
 
     /// All of them, oldest first; none is left.
     pub(crate) fn take(&mut self) -> Vec<(Received, BytesMut)> {
-        self.bytes = 0;
+        self.hold.give_back(self.hold.bytes());
         std::mem::take(&mut self.frames)
     }
 }

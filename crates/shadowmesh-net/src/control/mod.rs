@@ -38,6 +38,7 @@ pub(crate) use stream::StreamError;
 pub(crate) use tokens::TokenTime;
 
 use crate::config::{NetConfig, PathTimers};
+use crate::memory::Memory;
 use crate::paths::{Path, Paths};
 use crate::roster::Roster;
 use crate::session::Session;
@@ -61,6 +62,8 @@ pub(crate) struct Control {
     pub(crate) connections: BTreeMap<ConnKey, Connection>,
     /// Incoming connections without a session yet, authenticated or not. Limit: the gate's.
     pub(crate) unfinished: BTreeSet<ConnKey>,
+    /// What all of them make us keep.
+    pub(crate) memory: Arc<Memory>,
     /// First packets that wait to be judged. Limit: the gate's burst.
     pub(crate) waiting: Vec<Incoming>,
     pub(crate) cids: Cids,
@@ -100,6 +103,7 @@ impl Control {
             endpoint,
             connections: BTreeMap::new(),
             unfinished: BTreeSet::new(),
+            memory: Arc::default(),
             waiting: Vec::new(),
             cids,
             by_address: BTreeMap::new(),
@@ -148,7 +152,7 @@ impl Control {
         let (handle, quic) = self.endpoint.connect(now, config, virtual_remote, &name)?;
         let key = ConnKey(handle.0);
         let paths = Paths::new(first, &targets[1..], self.path_timers, now);
-        let mut connection = Connection::new(quic, paths, now);
+        let mut connection = Connection::new(quic, paths, &self.memory, now);
         connection.peer = Some(peer);
         connection.double_initials = double_initials;
         self.insert(key, connection);

@@ -125,8 +125,8 @@ impl Net {
         match accepted {
             Ok((handle, quic)) => {
                 let key = ConnKey(handle.0);
-                let connection =
-                    Connection::new(quic, Paths::new(path, &[], self.config.paths, now), now);
+                let paths = Paths::new(path, &[], self.config.paths, now);
+                let connection = Connection::new(quic, paths, &self.control.memory, now);
                 self.control.insert(key, connection);
                 self.control.unfinished.insert(key);
                 self.timers.set(Timer::Handshake(key), now + HANDSHAKE_MAX);

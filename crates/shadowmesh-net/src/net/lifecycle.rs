@@ -146,7 +146,10 @@ impl Net {
             connection.quic.side(),
             (index, self.config.cipher_speeds),
             hello,
-            Choice::new(agreed, peer.sealed_blocked_until, now),
+            (
+                Choice::new(agreed, peer.sealed_blocked_until, now),
+                &self.control.memory,
+            ),
             now,
         );
         match session {

@@ -227,6 +227,12 @@ impl Net {
         &self.drops
     }
 
+    /// Bytes of what others have begun to send and not finished, in all sessions: packets in pieces, and
+    /// frames that came before their session.
+    pub fn held_bytes(&self) -> usize {
+        self.control.memory.held()
+    }
+
     /// How much expensive handshake work was done.
     pub fn handshake_counters(&self) -> &Arc<HandshakeCounters> {
         &self.counters

@@ -80,10 +80,12 @@ impl Net {
     fn on_liveness_tick(&mut self, key: ConnKey, now: Instant) {
         let connection = self.control.connections.get_mut(&key);
         let Some(connection) = connection else { return };
+        connection.datagrams.expire(&self.drops, now);
         let keep_alive = connection.paths.keep_alive();
         let Some(session) = connection.session_mut() else {
             return;
         };
+        session.expire_fragments(&self.drops, now);
         let pulse = session
             .liveness
             .look(session.traffic.totals(), keep_alive, now);

@@ -10,7 +10,7 @@ mod liveness;
 mod precedence;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use quinn_proto::crypto;
@@ -26,8 +26,10 @@ pub(crate) use liveness::{Liveness, Pulse, TICK as LIVENESS_TICK};
 pub(crate) use precedence::{Contender, newcomer_wins};
 
 use crate::bucket::Bucket;
+use crate::drops::DropCounters;
 use crate::forwarding::{Inbound, Outbound, Traffic};
 use crate::fragments::Reassembler;
+use crate::memory::Memory;
 use crate::paths::{Counts, Paths};
 use crate::plane::{Choice, Plane};
 
@@ -117,7 +119,7 @@ impl Session {
         side: quinn_proto::Side,
         ours: (ReceiverIndex, [u32; 2]),
         hello: &Hello,
-        plane: Choice,
+        (plane, memory): (Choice, &Arc<Memory>),
         now: Instant,
     ) -> Result<Self, EstablishError> {
         if hello.version != PROTOCOL_VERSION {
@@ -145,10 +147,21 @@ impl Session {
             traffic: Arc::default(),
             probes_sent: 0,
             window: Arc::new(SharedWindow::new()),
-            fragments: Arc::default(),
+            fragments: Arc::new(Mutex::new(Reassembler::new(memory))),
             pings: VecDeque::new(),
             messages: Bucket::full(now),
         })
+    }
+
+    /// Gives up packets whose rest has not come in time, to whatever thread their pieces came.
+    // PROTOCOL SM-MT-4
+    pub(crate) fn expire_fragments(&self, drops: &DropCounters, now: Instant) {
+        // A thread that panicked while it held the lock left whole packets behind or none.
+        let mut fragments = self
+            .fragments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        fragments.expire(now, |reason| drops.count(reason));
     }
 
     /// Whether the peer may tell the parent one thing more.

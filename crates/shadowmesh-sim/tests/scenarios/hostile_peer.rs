@@ -7,6 +7,7 @@ use std::time::Duration;
 use shadowmesh_net::{DataPlane, DropReason, NetEvent};
 use shadowmesh_sim::siege::{Siege, Standing};
 use shadowmesh_wire::control::ControlMessage;
+use shadowmesh_wire::fragment::FragmentHeader;
 
 /// Longer than any of this takes on a busy machine; a node that does not come back never does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -97,6 +98,55 @@ fn of_what_a_peer_says_to_the_program_a_few_are_heard_and_all_others_counted() {
         let refused: u64 = refused.iter().map(|reason| siege.drops(*reason)).sum();
         assert_eq!(refused, 1000 - heard as u64, "{standing:?}");
         assert!(siege.friends_are_well(), "{standing:?}");
+    }
+}
+
+/// The first piece of a packet of 60,000 bytes, as an inner frame.
+fn piece(id: u32) -> Vec<u8> {
+    let header = FragmentHeader {
+        id,
+        total: 60_000,
+        offset: 0,
+    };
+    let head: [&[u8]; 3] = [&[7], &header.encode(), &[1; 300]];
+    head.concat()
+}
+
+// PROTOCOL SM-MT-4
+#[test]
+fn what_a_peer_never_finishes_is_given_up_without_another_word_of_it() {
+    for openly in [false, true] {
+        let mut siege = Siege::new(Standing::Member, DataPlane::Auto);
+        let call = connected(&mut siege);
+        let hello = siege.hostile.hello(call);
+        siege.hostile.say(call, &hello);
+        siege.run(50, true);
+        for id in 0..2 {
+            if openly {
+                siege.hostile.say_openly(call, &piece(id));
+            } else {
+                let frame = siege.hostile.seal(call, &piece(id)).expect("a session");
+                siege.strike(frame);
+            }
+        }
+        siege.run(50, true);
+        assert_eq!(siege.victim().held_bytes(), 120_000, "{openly}");
+        // It says nothing more but that it lives.
+        for _ in 0..7 {
+            siege.run(500, true);
+            let frame = siege.hostile.seal(call, &[6]).expect("a session");
+            siege.strike(frame);
+        }
+        assert_eq!(siege.victim().held_bytes(), 0, "{openly}");
+        assert_eq!(siege.drops(DropReason::FragmentExpired), 2);
+        assert!(
+            siege
+                .victim()
+                .snapshot()
+                .forwarding()
+                .outbound(&siege.hostile.id())
+                .is_some()
+        );
     }
 }
 

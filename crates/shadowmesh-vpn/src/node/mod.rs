@@ -250,6 +250,11 @@ impl Node {
         self.net.drops()
     }
 
+    /// Bytes of what peers have begun to send and not finished, which has a limit for all together.
+    pub fn held_bytes(&self) -> usize {
+        self.net.held_bytes()
+    }
+
     /// Post-quantum work done so far, for whoever wants to see that a flood causes none.
     pub fn handshake_counters(&self) -> &Arc<HandshakeCounters> {
         self.net.handshake_counters()
