@@ -383,6 +383,8 @@ pub enum AddressKind {
     Host,
     /// A router maps it to us, because we asked.
     Mapped,
+    /// It is one of this host, on a tunnel device that is not ours: peers in the same other VPN reach us there.
+    Tunnel,
 }
 
 /// The ways to one peer, for people: what is used, what else was tried, and what became of it.

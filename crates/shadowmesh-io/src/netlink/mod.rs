@@ -39,7 +39,7 @@ mod record;
 pub use handle::Handle;
 #[cfg(target_os = "linux")]
 pub use monitor::Monitor;
-pub use own::own_addresses;
+pub use own::{OwnAddress, own_addresses};
 
 #[cfg(not(target_os = "linux"))]
 mod unsupported;
@@ -73,6 +73,9 @@ pub struct Link {
     pub master: Option<u32>,
     /// Its Ethernet address, if it has one.
     pub ethernet: Option<[u8; 6]>,
+    /// Whether what it carries goes on inside packets of another device, through a program or the kernel: who
+    /// is reached there is not near, however near its address looks.
+    pub tunnel: bool,
 }
 
 /// An address of a device.

@@ -12,6 +12,46 @@ pub(super) const CREATE: u16 = REQUEST | (libc::NLM_F_CREATE | libc::NLM_F_EXCL)
 /// unknown.)
 const OPERATIONAL: u8 = 6;
 
+/// Drivers whose devices carry packets inside others (`IFLA_INFO_KIND`). `tun` is TUN and TAP, so what VPN
+/// programs make; the Ethernet ones have no hardware type that would tell them from a card.
+const TUNNEL_KINDS: &[&str] = &[
+    "tun",
+    "wireguard",
+    "amneziawg",
+    "ovpn",
+    "ovpn-dco",
+    "ipip",
+    "ip6tnl",
+    "sit",
+    "gre",
+    "gretap",
+    "ip6gre",
+    "ip6gretap",
+    "erspan",
+    "ip6erspan",
+    "vti",
+    "vti6",
+    "xfrm",
+    "vxlan",
+    "geneve",
+    "bareudp",
+    "gtp",
+    "ppp",
+];
+/// Hardware types of such devices (linux/if_arp.h), for drivers that have another name or none. (Devices
+/// without a link layer are some too, where they have one other end: other VPN programs, modems.)
+const TUNNEL_HARDWARE: &[u16] = &[
+    libc::ARPHRD_TUNNEL,
+    libc::ARPHRD_TUNNEL6,
+    libc::ARPHRD_SIT,
+    libc::ARPHRD_IPGRE,
+    ARPHRD_IP6GRE,
+    libc::ARPHRD_PPP,
+];
+
+/// Of linux/if_arp.h; the library lacks it.
+const ARPHRD_IP6GRE: u16 = 823;
+
 /// Flags of an address that is not to be used for anything new.
 const NOT_READY: u32 = libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED | libc::IFA_F_DEPRECATED;
 
@@ -43,8 +83,10 @@ pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
         kind: None,
         master: None,
         ethernet: None,
+        tunnel: false,
     };
-    let ethernet = u16_at(body, 2)? == libc::ARPHRD_ETHER;
+    let hardware = u16_at(body, 2)?;
+    let ethernet = hardware == libc::ARPHRD_ETHER;
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             libc::IFLA_IFNAME => link.name = message::text(value),
@@ -59,6 +101,10 @@ pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
+    let kind = link.kind.as_deref().unwrap_or_default();
+    link.tunnel = TUNNEL_KINDS.contains(&kind)
+        || TUNNEL_HARDWARE.contains(&hardware)
+        || hardware == libc::ARPHRD_NONE && flags & libc::IFF_POINTOPOINT as u32 != 0;
     Some(link)
 }
 

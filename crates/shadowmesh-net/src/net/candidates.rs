@@ -50,7 +50,8 @@ impl Net {
         // Who is in our own network sees us as we are, which says nothing of the way out.
         let tells = |address: &SocketAddr| {
             let host = own(AddressKind::Host).any(|own| own == *address);
-            !host || Tier::of(*address) == Tier::Direct
+            let tunnel = own(AddressKind::Tunnel).any(|own| own == *address);
+            !tunnel && (!host || Tier::of(*address) == Tier::Direct)
         };
         let words = self
             .observations()
@@ -73,7 +74,9 @@ impl Net {
                 predicted
                     .into_iter()
                     .map(|a| named(CandidateKind::Predicted, a)),
-            );
+            )
+            // Last: where there is no room for all, what leads through another VPN is missed least.
+            .chain(own(AddressKind::Tunnel).map(|a| named(CandidateKind::Tunnel, a)));
         for candidate in all {
             if !addresses
                 .iter()
@@ -303,7 +306,7 @@ impl Net {
         let overlay = &self.overlay;
         let we_are_in = |prefix: &IpPrefix| {
             let mut own = self.own_addresses.iter();
-            own.any(|own| own.kind == AddressKind::Host && prefix.contains(own.address.ip()))
+            own.any(|own| own.kind != AddressKind::Mapped && prefix.contains(own.address.ip()))
         };
         derived.iter().any(|prefix| prefix.contains(ip))
             || overlay.own.iter().any(|prefix| prefix.contains(ip))

@@ -1,6 +1,6 @@
 //! The ways to peers: sends the probes that [`crate::paths`] asks for, and does what it decides.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use shadowmesh_wire::PeerId;
@@ -10,7 +10,7 @@ use shadowmesh_wire::way::Way;
 use super::Net;
 use crate::control::ConnKey;
 use crate::drops::DropReason;
-use crate::event::{CandidateReport, CandidateState, NetEvent, PathReport};
+use crate::event::{AddressKind, CandidateReport, CandidateState, NetEvent, PathReport};
 use crate::paths::{News, Origin, Path, Tier, Want, Why};
 use crate::plane::Plane;
 use crate::spending::Purpose;
@@ -69,6 +69,7 @@ impl Net {
         }
         let Some(id) = connection.peer else { return };
         self.offer_known_ways(key, id, now);
+        self.refresh_tiers(key);
         // Also in the place of another: what was said on that one may not have been heard.
         if self.wants_search(key) && !self.waits_for_word(key, now) {
             self.search(key, now);
@@ -185,8 +186,15 @@ impl Net {
         }
     }
 
-    /// A relay that we reach by a stream is worth less.
-    fn refresh_tiers(&mut self, key: ConnKey) {
+    /// What ways through tunnel devices, and over a relay that we reach by a stream, are worth.
+    pub(super) fn refresh_tiers(&mut self, key: ConnKey) {
+        let own = self.own_addresses.iter();
+        let tunnels = own.filter(|own| own.kind == AddressKind::Tunnel);
+        let tunnels: Vec<IpAddr> = tunnels.map(|own| own.address.ip()).collect();
+        let Some(connection) = self.control.connections.get_mut(&key) else {
+            return;
+        };
+        connection.paths.set_tunnels(&tunnels);
         let Some(connection) = self.control.connections.get(&key) else {
             return;
         };

@@ -55,6 +55,9 @@ use watch::Watch;
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 /// A known way that the peer speaks over is probed at most this often for that reason.
 const PROBE_SPACING: Duration = Duration::from_millis(100);
+/// A straight way whose round trip is longer is not as near as it may look: others are looked for.
+// PROTOCOL SM-PA-5
+const FAR: Duration = Duration::from_millis(20);
 
 /// The ways of one connection.
 #[derive(Debug)]
@@ -71,6 +74,8 @@ pub(crate) struct Paths {
     timers: PathTimers,
     /// Limit: [`table::CANDIDATES_MAX`]. The current one is always in it.
     table: Vec<Candidate>,
+    /// Addresses of ours on tunnel devices. Limit: the addresses that the host tells.
+    tunnels: Vec<IpAddr>,
     watch: Watch,
     check: Option<Check>,
     /// A calm probe of the way in use must be answered by then.
@@ -151,6 +156,7 @@ impl Paths {
             active: false,
             timers,
             table: vec![Candidate::new(first, Origin::Ours)],
+            tunnels: Vec::new(),
             watch: Watch::default(),
             check: None,
             answer_by: None,
@@ -288,6 +294,7 @@ impl Paths {
         self.words = earlier.words;
         self.theirs = self.theirs.take().or(earlier.theirs.take());
         self.observed = self.observed.or(earlier.observed);
+        self.retier();
         self.probe_now(|candidate| candidate.is_proven());
     }
 
@@ -295,6 +302,14 @@ impl Paths {
     pub(crate) fn tier(&self) -> Tier {
         self.find(self.current)
             .map_or(Tier::of(self.current.remote), |candidate| candidate.tier)
+    }
+
+    /// The way in use is straight, and yet slow: its address looked nearer than it is.
+    // PROTOCOL SM-PA-5
+    fn is_far(&self) -> bool {
+        self.current_candidate().is_some_and(|current| {
+            current.tier.is_direct() && current.rtt.is_some_and(|rtt| rtt > FAR)
+        })
     }
 
     fn current_candidate(&self) -> Option<&Candidate> {
@@ -436,10 +451,20 @@ impl Paths {
         }
         candidate.probe_at = (!is_current).then_some(now + warm);
         candidate.path.local_ip = path.local_ip.or(candidate.path.local_ip);
+        // It may be known only now through which device the way leads.
+        self.retier();
         if path.is(self.current) {
             self.check = None;
             self.answer_by = None;
             self.watch.answered();
+            // It seemed to be near, so nobody looked for anything better.
+            let seemed_near = match self.tier() {
+                Tier::Local => self.is_far(),
+                tier => tier == Tier::Tunnelled,
+            };
+            if seemed_near && !self.searched {
+                self.search_at.get_or_insert(now);
+            }
         }
         self.consider(path, first, now);
         true

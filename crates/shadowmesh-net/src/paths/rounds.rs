@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use shadowmesh_wire::control::Candidates;
 
 use super::search::{BirthdaySide, Search};
-use super::{Candidate, News, Origin, Path, Paths, Want};
+use super::{Candidate, News, Origin, Path, Paths, Tier, Want};
 use crate::event::CandidateState;
 
 /// Limit: searches that a peer may begin: so many at once, and one more in each interval.
@@ -71,6 +71,7 @@ impl Paths {
             self.add(path, origin);
         }
         self.theirs = Some(theirs);
+        self.retier();
     }
 
     /// Both sides agreed to guess at ports.
@@ -94,12 +95,17 @@ impl Paths {
             return;
         };
         if search.take_burst(now) {
-            let current = self.tier();
+            // Where the way in use is slow for a straight one, any other may be faster.
+            let worst = if self.is_far() {
+                Tier::Tunnelled
+            } else {
+                self.tier()
+            };
             // What the peer's translation may use next comes first, in order, so that ours uses as
             // predicted too; see `mapping`.
             let better = |candidate: &Candidate| {
                 let proven = candidate.is_proven();
-                !proven && candidate.tier <= current && candidate.tier.is_direct()
+                !proven && candidate.tier <= worst && candidate.tier.is_direct()
             };
             let mut paths: Vec<(bool, usize, Path)> = self
                 .table

@@ -1,6 +1,8 @@
 //! The table of a peer's candidate ways.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use shadowmesh_wire::control::CandidateKind;
 
 use super::{Candidate, Origin, Path, Paths, Tier};
 
@@ -53,6 +55,42 @@ impl Paths {
         }
     }
 
+    /// These addresses of ours are on tunnel devices.
+    pub(crate) fn set_tunnels(&mut self, tunnels: &[IpAddr]) {
+        if self.tunnels != tunnels {
+            self.tunnels = tunnels.to_vec();
+            self.retier();
+        }
+    }
+
+    /// Which straight ways lead through a tunnel device is looked at again.
+    pub(super) fn retier(&mut self) {
+        let mut table = std::mem::take(&mut self.table);
+        for candidate in &mut table {
+            if candidate.is_direct_udp() {
+                candidate.tier = self.straight(candidate.path);
+            }
+        }
+        self.table = table;
+    }
+
+    /// What kind a straight way is: through a tunnel device if it ends at an address of one, at our end as we
+    /// see it, at the other as the peer says.
+    // PROTOCOL SM-PA-5
+    fn straight(&self, path: Path) -> Tier {
+        let ours = path.local_ip.is_some_and(|ip| self.tunnels.contains(&ip));
+        let theirs = || {
+            let told = self.theirs.iter().flat_map(|theirs| &theirs.addresses);
+            let mut tunnels = told.filter(|told| told.kind == CandidateKind::Tunnel);
+            tunnels.any(|told| told.address == path.remote)
+        };
+        if ours || theirs() {
+            Tier::Tunnelled
+        } else {
+            Tier::of(path.remote)
+        }
+    }
+
     /// Takes in a way. True: it is new.
     pub(crate) fn add(&mut self, path: Path, origin: Origin) -> bool {
         if let Some(known) = self.find_mut(path) {
@@ -64,7 +102,10 @@ impl Paths {
     }
 
     /// What is least worth makes room, never the way in use.
-    pub(super) fn insert(&mut self, candidate: Candidate) {
+    pub(super) fn insert(&mut self, mut candidate: Candidate) {
+        if candidate.is_direct_udp() {
+            candidate.tier = self.straight(candidate.path);
+        }
         if self.table.len() >= CANDIDATES_MAX {
             let current = self.current;
             let others = self.table.iter().enumerate();

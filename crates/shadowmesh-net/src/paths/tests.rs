@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::tests::harness::{ms, start};
+use shadowmesh_wire::control::{CandidateAddress, CandidateKind};
 use shadowmesh_wire::way::{Label, Way};
 
 fn path(port: u16) -> Path {
@@ -58,8 +59,8 @@ impl World {
             let token = want.token.unwrap_or(self.token);
             self.paths.sent(want.path, token, self.now);
             self.probes.push((self.now, want.path));
-            if let Some((_, rtt)) = self.alive.iter().find(|(path, _)| path.is(want.path)) {
-                self.answers.push((self.now + *rtt, token, want.path));
+            if let Some((path, rtt)) = self.alive.iter().find(|(path, _)| path.is(want.path)) {
+                self.answers.push((self.now + *rtt, token, *path));
             }
         }
         while let Some(news) = self.paths.poll_news() {
@@ -256,6 +257,92 @@ fn a_way_that_comes_and_goes_is_trusted_less_each_time() {
         returns.push(world.now - up);
     }
     assert!(returns[3] > returns[0], "{returns:?}");
+}
+
+fn private(port: u16) -> Path {
+    Path::to(([10, 9, 9, 2], port).into())
+}
+
+// PROTOCOL SM-PA-5
+#[test]
+fn a_private_address_far_away_does_not_get_the_traffic_of_a_fast_way_and_gives_it_back() {
+    let ways = [(path(1), 1), (private(1), 300)];
+    let mut world = World::new(path(1), &ways);
+    world.run(Duration::from_secs(60), 1, 1);
+    assert_eq!((world.current(), world.moves.len()), (path(1), 0));
+    // It was the only one that answered for a while.
+    world.cut(path(1));
+    world.run(ms(5_000), 1, 0);
+    assert_eq!(world.current(), private(1));
+    world.alive.push((path(1), ms(1)));
+    world.run(Duration::from_secs(60), 1, 1);
+    assert_eq!(world.current(), path(1));
+}
+
+// PROTOCOL SM-PA-5
+#[test]
+fn who_was_met_at_a_private_address_far_away_is_looked_for_elsewhere() {
+    let mut world = World::new(private(1), &[(private(1), 300)]);
+    world.run(ms(20_000), 1, 1);
+    assert!(world.news.contains(&News::SearchWanted));
+    world.alive.push((path(1), ms(20)));
+    world
+        .paths
+        .told(Candidates::default(), &[(path(1), Origin::Told)]);
+    world.paths.begin_search(world.now);
+    world.run(ms(3_000), 1, 1);
+    assert_eq!(world.current(), path(1));
+    // Nor does it matter how far, if it is known to be through a tunnel device.
+    let mut world = World::new(private(1), &[(private(1), 1)]);
+    world.alive[0].0.local_ip = Some([10, 9, 9, 1].into());
+    world.paths.set_tunnels(&[[10, 9, 9, 1].into()]);
+    world.paths.probe(private(1));
+    world.run(ms(100), 1, 1);
+    assert!(world.news.contains(&News::SearchWanted));
+    // Who is near is not.
+    let mut world = World::new(private(1), &[(private(1), 1)]);
+    world.run(ms(20_000), 1, 1);
+    assert!(!world.news.contains(&News::SearchWanted));
+}
+
+// PROTOCOL SM-PA-5
+#[test]
+fn a_way_that_ends_on_a_tunnel_device_is_used_only_where_nothing_else_is_straight() {
+    let ours = Path {
+        local_ip: Some([10, 9, 9, 1].into()),
+        ..private(1)
+    };
+    // As fast as the straight one: another VPN that goes the same way.
+    for seen in [true, false] {
+        let mut world = World::new(path(1), &[(path(1), 20), (relayed(1), 30)]);
+        if seen {
+            world.paths.set_tunnels(&[[10, 9, 9, 1].into()]);
+        }
+        let told = Candidates {
+            addresses: vec![CandidateAddress {
+                address: private(1).remote,
+                kind: if seen {
+                    CandidateKind::Host
+                } else {
+                    CandidateKind::Tunnel
+                },
+            }],
+            ..Candidates::default()
+        };
+        world.paths.told(told, &[(private(1), Origin::Told)]);
+        world
+            .alive
+            .push((if seen { ours } else { private(1) }, ms(20)));
+        world.paths.probe(private(1));
+        world.run(ms(2_000), 1, 1);
+        assert_eq!((world.current(), world.moves.len()), (path(1), 0));
+        let tier = world.paths.find(private(1)).map(|known| known.tier);
+        assert_eq!(tier, Some(Tier::Tunnelled));
+        // Better than a relay all the same.
+        world.cut(path(1));
+        world.run(ms(3_000), 1, 0);
+        assert!(world.current().is(private(1)), "{:?}", world.current());
+    }
 }
 
 // PROTOCOL SM-PA-7

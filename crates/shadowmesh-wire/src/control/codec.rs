@@ -244,6 +244,7 @@ fn read_candidates(cbor: &mut CborDecoder<'_>) -> Result<Candidates, minicbor::d
             1 => CandidateKind::Mapped,
             2 => CandidateKind::Observed,
             3 => CandidateKind::Predicted,
+            4 => CandidateKind::Tunnel,
             _ => continue,
         };
         addresses.push(CandidateAddress {

@@ -104,8 +104,8 @@ mod tests {
     }
 
     fn candidates(most: usize) -> impl Strategy<Value = ControlMessage> {
-        use CandidateKind::{Host, Mapped, Observed, Predicted};
-        let kind = prop::sample::select(vec![Host, Mapped, Observed, Predicted]);
+        use CandidateKind::{Host, Mapped, Observed, Predicted, Tunnel};
+        let kind = prop::sample::select(vec![Host, Mapped, Observed, Predicted, Tunnel]);
         let address = any::<(std::net::IpAddr, u16)>().prop_map(Into::into);
         let address =
             (address, kind).prop_map(|(address, kind)| CandidateAddress { address, kind });

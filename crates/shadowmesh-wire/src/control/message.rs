@@ -102,6 +102,8 @@ pub enum CandidateKind {
     Observed,
     /// The host's translation will probably use it next.
     Predicted,
+    /// An address of the host itself on a tunnel device: another VPN leads there.
+    Tunnel,
 }
 
 /// What observers in different places make of a node's address.

@@ -10,7 +10,8 @@ pub fn host_addresses() -> Vec<IpAddr> {
         let netlink = Handle::new()?;
         let (links, addresses) = (netlink.links()?, netlink.addresses()?);
         // 0 is no device: there is none of ours to be left out.
-        Ok::<_, netlink::NetlinkError>(netlink::own_addresses(&links, &addresses, 0))
+        let own = netlink::own_addresses(&links, &addresses, 0);
+        Ok::<_, netlink::NetlinkError>(own.into_iter().map(|own| own.ip).collect())
     };
     // Without, the user writes it; nothing depends on it here.
     ask().unwrap_or_default()

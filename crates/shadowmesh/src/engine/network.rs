@@ -344,15 +344,18 @@ impl Watcher {
 }
 
 /// The host's addresses with the ports at which we listen there.
-fn reachable(listen: &[SocketAddr], own: &[IpAddr]) -> Vec<OwnAddress> {
+fn reachable(listen: &[SocketAddr], own: &[netlink::OwnAddress]) -> Vec<OwnAddress> {
     let bound_to = |ip: &IpAddr, socket: &SocketAddr| {
         socket.ip() == *ip || (socket.ip().is_unspecified() && socket.is_ipv4() == ip.is_ipv4())
     };
-    let with_port = |ip: &IpAddr| {
-        let socket = listen.iter().find(|socket| bound_to(ip, socket))?;
+    let with_port = |own: &netlink::OwnAddress| {
+        let socket = listen.iter().find(|socket| bound_to(&own.ip, socket))?;
         Some(OwnAddress {
-            address: SocketAddr::new(*ip, socket.port()),
-            kind: AddressKind::Host,
+            address: SocketAddr::new(own.ip, socket.port()),
+            kind: match own.tunnelled {
+                true => AddressKind::Tunnel,
+                false => AddressKind::Host,
+            },
         })
     };
     own.iter().filter_map(with_port).collect()
@@ -484,7 +487,10 @@ mod tests {
 
     #[test]
     fn an_address_is_told_with_the_port_of_the_socket_that_takes_what_comes_to_it() {
-        let own = ["192.0.2.1", "198.51.100.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        let own = ["192.0.2.1", "198.51.100.1", "2001:db8::1"].map(|ip| netlink::OwnAddress {
+            ip: ip.parse().unwrap(),
+            tunnelled: false,
+        });
         let listen = ["198.51.100.1:5000", "0.0.0.0:4433"].map(|at| at.parse().unwrap());
         let told = |listen: &[SocketAddr]| -> Vec<String> {
             let found = reachable(listen, &own);

@@ -181,7 +181,7 @@ fn addresses(status: &NodeStatus) -> Vec<AddressReport> {
     let known = status.own_addresses.iter().map(|own| AddressReport {
         address: own.address,
         kind: match own.kind {
-            NetAddressKind::Host => AddressKind::Host,
+            NetAddressKind::Host | NetAddressKind::Tunnel => AddressKind::Host,
             NetAddressKind::Mapped => AddressKind::Mapped,
         },
         seen_by: 0,

@@ -12,6 +12,7 @@ mod laboratory;
 mod mesh;
 mod nat;
 mod neighbours;
+mod other_vpn;
 mod path_mtu;
 mod queues;
 mod relay;
