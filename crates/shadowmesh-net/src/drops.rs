@@ -143,6 +143,14 @@ drop_reasons! {
     /// Marked by a queue of the underlay, but its transport does not understand marks (RFC 6040).
     EcnMarked = "ecn_marked",
 
+    // The web server.
+    /// A TCP connection that found no place: its source or site has all it may have, or there is none.
+    WebPlace = "web_place",
+    /// A TCP connection too many for TLS: its source, its site or all together begin so many handshakes.
+    WebRate = "web_rate",
+    /// A TLS handshake that failed, took too long, or was given up for somebody else's.
+    WebHandshake = "web_handshake",
+
     // The engine.
     /// A datagram that the kernel dropped because the socket's buffer was full. Counted by the kernel;
     /// added where drops are shown.

@@ -10,8 +10,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_websockets::ClientBuilder;
 
-use super::stream::{Boxed, WebStream, limits, tune};
+use super::stream::{Boxed, WebStream, limits};
 use super::url::Authority;
+use super::wire::Wire;
 use super::{ProxyUrl, WebError, WebUrl, proxy, tls};
 
 /// All of it together: a TCP and a TLS handshake and an upgrade through a slow proxy.
@@ -70,7 +71,7 @@ impl Client {
             .expect("the host was checked to be a name or an address");
         let tls = self
             .tls
-            .connect(name, tcp)
+            .connect(name, Wire::new(tcp))
             .await
             .map_err(|source| WebError::Tls {
                 whom: whom(),
@@ -107,7 +108,6 @@ async fn reach(to: &Authority) -> Result<TcpStream, WebError> {
     for address in addresses.take(ADDRESSES_MAX) {
         match timeout(ADDRESS_MAX, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {
-                tune(&tcp);
                 return Ok(tcp);
             }
             Ok(Err(error)) => last = error,

@@ -10,8 +10,11 @@
 //!   goes through is sealed and authenticated end to end already; here TLS is a coat, not a lock. That is
 //!   why there are no roots to keep, and why a self-signed certificate does.
 //! - TLS 1.3 only, HTTP/1.1 only, key exchange as browsers offer it: X25519MLKEM768 before X25519.
-//! - Strangers are limited where they cost something: connections in all and from one source, time for a
-//!   handshake and a request, length of a message, pings. Who is known keeps its place ([`WebStream::vouch`]).
+//! - Strangers are limited where they cost something: connections and handshakes in all and from one source,
+//!   time for a handshake and a request, length of a message, pings. Who is known keeps its place
+//!   ([`WebStream::vouch`]).
+//! - Handshakes and pages are work for strangers, and messages are work for peers: whoever wants them apart
+//!   runs the server and opens streams in one runtime, and carries them in another ([`WebStream::rehome`]).
 //! - Session tickets are given and used as web servers and browsers do, or the server would be the one that
 //!   has none.
 //! - Nothing queues here beyond one message: a stream says when it took the last one, and who has more to
@@ -22,10 +25,14 @@
 //! | `url` | `https://…` of a server, `http://…` of a proxy |
 //! | `client`, `proxy` | the way out |
 //! | `server`, `site` | who comes in, and what a stranger sees |
+//! | `places`, `gate` | how many may come in, and how many handshakes they may begin |
 //! | `stream` | messages, once both sides agreed |
+//! | `wire` | the TCP connection under it |
 //! | `tls` | both sides' settings, the certificate |
 
 mod client;
+mod gate;
+mod places;
 mod proxy;
 mod server;
 mod site;
@@ -34,6 +41,7 @@ mod stream;
 mod tests;
 mod tls;
 mod url;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,7 +51,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use client::Client;
-pub use server::{Accepted, Server, ServerOptions};
+pub use server::{Accepted, Refusal, Server, ServerOptions};
 pub use stream::{Incoming, WebStream};
 pub use url::{ProxyUrl, UrlError, WebUrl};
 

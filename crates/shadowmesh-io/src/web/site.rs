@@ -63,6 +63,13 @@ pub(super) fn answer(request: &Request<Incoming>, secret: &str) -> Answer {
     })
 }
 
+/// The answer after which the connection is closed.
+pub(super) fn last(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
+}
+
 /// For the service of a connection: answering cannot fail.
 pub(super) type Served = Result<Response<Full<Bytes>>, Infallible>;
 

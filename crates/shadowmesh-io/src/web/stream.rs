@@ -1,5 +1,7 @@
 //! Messages over a connection that both sides agreed to use for them.
 
+use std::any::Any;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -7,25 +9,30 @@ use bytes::BytesMut;
 use futures_core::Stream;
 use futures_sink::Sink;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio_rustls::{client, server};
 use tokio_websockets::{Config, Limits, Message, ServerBuilder, WebSocketStream};
 
-use super::server::Place;
+use super::places::Place;
+use super::wire::Wire;
 use super::{MESSAGE_LEN_MAX, WebError};
 
 /// A connection under a stream: TLS over TCP, on either side.
-pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {
+    /// For who knows which it is.
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for T {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
 
 pub(super) type Boxed = Box<dyn Connection>;
 
 /// Pings, pongs and the like that may come while something waits for the other side to take it. Each ping
 /// leaves an answer waiting; a live peer sends one in a while, and reads.
 const SIGNS_MAX: u32 = 64;
-/// What the kernel holds that has not been sent yet. What waits beyond that should do so where it can be
-/// dropped: a full TCP buffer of some megabytes is seconds on a slow line.
-const UNSENT_MAX: u32 = 128 * 1024;
-
 /// What came in.
 #[derive(Debug)]
 pub enum Incoming {
@@ -43,14 +50,6 @@ pub struct WebStream {
     signs: u32,
     /// Among the server's connections, until it is dropped; none on the other side.
     place: Option<Place>,
-}
-
-/// A TCP connection that carries datagrams: nothing waits for company, little waits in the kernel. Where
-/// the system refuses, all is slower and works.
-pub(super) fn tune(tcp: &TcpStream) {
-    let _ = tcp.set_nodelay(true);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX);
 }
 
 /// Limits of both sides. A message goes in one frame, so it leaves in one write.
@@ -86,6 +85,22 @@ impl WebStream {
         if let Some(place) = &mut self.place {
             place.vouch();
         }
+    }
+
+    /// From now on the runtime that this is called in drives the stream, and no longer the one that opened it,
+    /// which may end.
+    pub fn rehome(&mut self) -> io::Result<()> {
+        // Through the box, which is a connection of its own.
+        let connection: &mut dyn Connection = &mut **self.socket.get_mut();
+        let connection = connection.as_any();
+        if let Some(tls) = connection.downcast_mut::<server::TlsStream<Wire>>() {
+            return tls.get_mut().0.rehome();
+        }
+        if let Some(tls) = connection.downcast_mut::<client::TlsStream<Wire>>() {
+            return tls.get_mut().0.rehome();
+        }
+        // Of a caller's own making: it knows no runtime.
+        Ok(())
     }
 
     /// Hands over a message; wait with [`poll_sent`](Self::poll_sent) before the next, or they pile up.

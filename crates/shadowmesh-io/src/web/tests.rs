@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -11,12 +12,13 @@ use bytes::BytesMut;
 use rustls::pki_types::ServerName;
 use rustls::{HandshakeKind, NamedGroup};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::server::TLS_MAX;
 use super::*;
 
 const SECRET: &str = "/0123456789abcdef";
@@ -406,4 +408,139 @@ async fn what_is_no_certificate_is_said_with_its_file() {
         error.starts_with("cannot use certificate /dev/null: "),
         "{error}"
     );
+}
+
+/// A visitor from an address of the loopback network, all of which is ours.
+async fn visitor_from(ip: [u8; 4], address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((ip, 0).into())?;
+    let tcp = socket.connect(address).await?;
+    let name = ServerName::try_from("www.example.org").unwrap();
+    let connector = TlsConnector::from(Arc::new(tls::client()));
+    connector.connect(name, tcp).await
+}
+
+/// A server that counts whom it turns away: for want of a place, of a turn, and after a bad handshake.
+async fn counting_server() -> (SocketAddr, mpsc::Receiver<Accepted>, Arc<[AtomicUsize; 3]>) {
+    let mut server = Server::bind(ServerOptions {
+        listen: &["127.0.0.1:0".parse().unwrap()],
+        certificate: None,
+        secret_path: SECRET.into(),
+    })
+    .unwrap();
+    let address = server.addresses()[0];
+    let refused = Arc::new([const { AtomicUsize::new(0) }; 3]);
+    let counts = Arc::clone(&refused);
+    server.on_refused(move |refusal| {
+        counts[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    });
+    let (accepted, arrivals) = mpsc::channel(8);
+    tokio::spawn(server.run(accepted));
+    (address, arrivals, refused)
+}
+
+// PROTOCOL SM-WS-9
+#[tokio::test]
+async fn a_flood_of_handshakes_from_one_source_gets_few_and_others_get_in_at_once() {
+    let (address, mut arrivals, refused) = counting_server().await;
+    let began = std::time::Instant::now();
+    let mut served = 0;
+    for _ in 0..200 {
+        served += usize::from(visitor_from([127, 1, 0, 1], address).await.is_ok());
+    }
+    let more = 2 * began.elapsed().as_secs() as usize + 3;
+    assert!((32..=32 + more).contains(&served), "{served} of 200");
+    let counts = refused
+        .each_ref()
+        .map(|count| count.load(Ordering::Relaxed));
+    assert_eq!((counts[0], counts[1] + served, counts[2]), (0, 200, 0));
+    // Whoever else comes has its own, whether it wants a page or a stream.
+    let mut other = visitor_from([127, 2, 0, 1], address).await.unwrap();
+    let (head, _) = ask(&mut other, &request("GET", SECRET, UPGRADE)).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(arrivals.recv().await.is_some());
+}
+
+// PROTOCOL SM-WS-9
+#[tokio::test]
+async fn a_flood_of_handshakes_from_many_sources_leaves_some_for_newcomers() {
+    let (address, _arrivals, _) = counting_server().await;
+    let began = std::time::Instant::now();
+    let mut flood = tokio::task::JoinSet::new();
+    let mut served = 0;
+    // From each of ten neighbourhoods more than it may have, a few at once.
+    for number in 0..400u16 {
+        let host = 1 + (number / 10) as u8;
+        flood.spawn(visitor_from([127, 3, number as u8 % 10, host], address));
+        if flood.len() >= 20 {
+            served += usize::from(flood.join_next().await.unwrap().unwrap().is_ok());
+        }
+    }
+    while let Some(done) = flood.join_next().await {
+        served += usize::from(done.unwrap().is_ok());
+    }
+    // Ten of the part for newcomers, and the part for all.
+    let most = 10 + 64 + (1 + began.elapsed().as_secs() as usize) * 67;
+    assert!(served <= most, "{served} in {:?}", began.elapsed());
+    assert!(visitor_from([127, 4, 0, 1], address).await.is_ok());
+}
+
+// PROTOCOL SM-WS-9
+#[tokio::test]
+async fn a_handshake_that_is_none_is_ended_before_it_costs_memory() {
+    let (address, _arrivals, refused) = counting_server().await;
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    // Records of a first message that has no end: type, version, length, of a message of 60,000 bytes.
+    let mut record = vec![22, 3, 1, 0x10, 0, 1, 0, 0xea, 0x60];
+    record.resize(5 + 0x1000, 0);
+    for _ in 0..5 {
+        // It may have been ended by then.
+        let _ = tcp.write_all(&record).await;
+        record[5..9].fill(0);
+    }
+    // Far sooner than a handshake may take.
+    let mut rest = Vec::new();
+    let ended = timeout(TLS_MAX / 2, tcp.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "it waits for the rest");
+    let counted = async {
+        while refused[Refusal::Handshake as usize].load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(TLS_MAX, counted).await.expect("it is counted");
+}
+
+// PROTOCOL SM-WS-9
+#[tokio::test]
+async fn a_connection_has_a_hundred_answers_and_no_more() {
+    let (address, _arrivals) = server().await;
+    let mut visitor = visitor(address).await;
+    for number in 1..=100 {
+        let (head, _) = ask(&mut visitor, &request("GET", "/", "")).await;
+        let is_last = head.to_ascii_lowercase().contains("connection: close");
+        assert_eq!(is_last, number == 100, "{number}: {head}");
+    }
+    assert!(visitor.read_u8().await.is_err(), "it is closed");
+}
+
+// PROTOCOL SM-WS-9
+#[test]
+fn a_stream_lives_on_in_the_runtime_it_was_moved_to_when_the_one_that_opened_it_ends() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let (doors, streams) = (runtime(), runtime());
+    let (mut ours, mut theirs) = doors.block_on(pair());
+    streams.block_on(async {
+        ours.rehome().unwrap();
+        theirs.rehome().unwrap();
+        doors.shutdown_background();
+        for _ in 0..3 {
+            send(&mut ours, b"there").await;
+            assert_eq!(receive(&mut theirs).await.unwrap().unwrap(), "there");
+            send(&mut theirs, b"and back").await;
+            assert_eq!(receive(&mut ours).await.unwrap().unwrap(), "and back");
+        }
+    });
 }

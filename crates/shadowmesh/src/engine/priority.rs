@@ -43,6 +43,11 @@ pub fn receiver() -> bool {
     ask(NICE_RECEIVER)
 }
 
+/// For the calling thread, which works for whoever comes: the thread that started it may have asked for more.
+pub fn ordinary() {
+    ask(NICE_ORDINARY);
+}
+
 /// For whom a receiver works, and so whether it deserves to go first. What a peer sends can be told
 /// for certain only when it is sealed; datagrams of control connections count as a peer's by address.
 #[derive(Debug, Default)]

@@ -245,3 +245,36 @@ fn a_peer_without_a_listener_is_reached_over_a_relay_that_has_one() {
         assert!(report.unwrap().intact);
     });
 }
+
+/// The niceness of each thread of a process, by the thread's name.
+fn niceness(pid: u32) -> Vec<(String, i32)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let one = |thread: fs::DirEntry| {
+        let name = fs::read_to_string(thread.path().join("comm")).ok()?;
+        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+        // After the name in parentheses: the third field of the line and those that follow (proc(5)).
+        let nice = stat.rsplit(") ").next()?.split(' ').nth(19 - 3)?;
+        Some((name.trim().to_owned(), nice.parse().ok()?))
+    };
+    threads.filter_map(|thread| one(thread.ok()?)).collect()
+}
+
+// PROTOCOL SM-WS-9
+#[test]
+fn handshakes_of_strangers_are_done_on_an_ordinary_thread_and_streams_on_another() {
+    let name = "web::handshakes_of_strangers_are_done_on_an_ordinary_thread_and_streams_on_another";
+    privileged(name, || {
+        let mut lab = TestWebLab::build(Passes::NoUdp);
+        lab.bring_up("");
+        for node in [&lab.client, &lab.server] {
+            let threads = niceness(node.pid().unwrap());
+            let nice = |name: &str| {
+                let found = threads.iter().find(|(thread, _)| thread == name);
+                found.map(|(_, nice)| *nice)
+            };
+            assert_eq!(nice("web"), Some(0), "{threads:?}");
+            // Where this may not be asked for, all are alike.
+            assert!(nice("streams").is_some_and(|nice| nice <= 0), "{threads:?}");
+        }
+    });
+}

@@ -21,6 +21,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Asking a peer may include connecting to it.
 const BENCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit: how long a verb may leave an answer unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest measurement a peer is asked for.
 const BENCH_DURATION_MAX: Duration = Duration::from_secs(120);
 
@@ -99,7 +101,10 @@ impl Connection {
     pub(super) async fn write(&mut self, response: &Response) -> io::Result<()> {
         let mut line = serde_json::to_vec(response).expect("answers are plain data");
         line.push(b'\n');
-        self.stream.write_all(&line).await
+        // Whoever does not read its answer must not keep a place for ever.
+        timeout(WRITE_TIMEOUT, self.stream.write_all(&line))
+            .await
+            .map_err(io::Error::from)?
     }
 
     /// One command to the engine and its reply.

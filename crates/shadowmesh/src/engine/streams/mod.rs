@@ -1,4 +1,7 @@
-//! Streams: WebSocket over TLS, for peers that no UDP reaches. One thread for all of them.
+//! Streams: WebSocket over TLS, for peers that no UDP reaches. One thread for all of them, and one for what
+//! comes before: TLS handshakes, proxies, and the web site that strangers see. The first goes before other
+//! programs as a sender does; the second is work for whoever comes, so it is an ordinary thread, and a flood of
+//! handshakes takes nothing from the streams that stand.
 //!
 //! A stream is a way like any other once it stands: [`Links`](super::links::Links) hands what goes to its
 //! address to the stream's queue ([`outgoing`]), and what comes in is judged as a receiver judges datagrams
@@ -29,12 +32,14 @@ use std::thread;
 
 use aws_lc_rs::hmac;
 use shadowmesh_io::web::{
-    Accepted, Client, Incoming, ProxyUrl, Server, WebError, WebStream, WebUrl,
+    Accepted, Client, Incoming, ProxyUrl, Refusal, Server, WebError, WebStream, WebUrl,
 };
+use shadowmesh_net::DropReason;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::way::Way;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{self, Instant, Interval};
 
 use super::{Shared, priority};
@@ -145,13 +150,13 @@ pub struct Streams {
     /// Tells keepers and streams that the host's network changed.
     changes: watch::Sender<()>,
     events: mpsc::Receiver<StreamEvent>,
-    thread: Option<thread::JoinHandle<()>>,
-    /// Dropped to end the thread.
-    alive: Option<oneshot::Sender<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
+    /// Dropped to end the threads.
+    alive: Vec<oneshot::Sender<()>>,
 }
 
 impl Streams {
-    /// Starts the thread. Nothing is started, and `None` returned, when there is nobody to serve.
+    /// Starts the threads. Nothing is started, and `None` returned, when there is nobody to serve.
     pub(super) fn start(config: StreamsConfig, shared: &Shared) -> io::Result<Option<Self>> {
         if config.targets.is_empty() && config.server.is_none() {
             return Ok(None);
@@ -160,10 +165,10 @@ impl Streams {
         let wishes: BTreeMap<_, _> = config.targets.iter().map(wish).collect();
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let (alive, ended) = oneshot::channel();
+        let (open, closed) = oneshot::channel();
         let (changes, changed) = watch::channel(());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let (runtime, door) = (runtime()?, runtime()?);
+        let doors = door.handle().clone();
         let carrier = Arc::new(Carrier {
             shared: shared.clone(),
             arrivals: Mutex::new(Arrivals::new(shared.clone())),
@@ -172,15 +177,26 @@ impl Streams {
             changes: changed,
         });
         let all = wishes.clone();
-        let thread = thread::Builder::new().name("streams".into());
-        let thread = thread.spawn(move || run(&runtime, config, &all, &carrier, ended))?;
-        Ok(Some(Self {
+        // From here on an error ends what has started.
+        let mut streams = Self {
             wishes,
             changes,
             events,
-            thread: Some(thread),
-            alive: Some(alive),
-        }))
+            threads: Vec::new(),
+            alive: vec![alive, open],
+        };
+        // Before the streams' thread asks to go first, so that none inherits that.
+        streams.spawn("web", move || open_doors(&door, closed))?;
+        streams.spawn("streams", move || {
+            run(&runtime, config, &all, (&carrier, &doors), ended)
+        })?;
+        Ok(Some(streams))
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = thread::Builder::new().name(name.into());
+        self.threads.push(thread.spawn(work)?);
+        Ok(())
     }
 
     /// A stream to this peer would help. Whether there is somewhere to open one to.
@@ -209,10 +225,10 @@ impl Streams {
 
 impl Drop for Streams {
     fn drop(&mut self) {
-        drop(self.alive.take());
+        self.alive.clear();
         // Whoever waits to tell an event need not.
         self.events.close();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic there was printed there.
             let _ = thread.join();
         }
@@ -253,11 +269,27 @@ impl Wish {
     }
 }
 
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// The thread of handshakes and of the web site.
+// PROTOCOL SM-WS-9
+fn open_doors(runtime: &Runtime, closed: oneshot::Receiver<()>) {
+    priority::ordinary();
+    runtime.block_on(async {
+        // The other end is dropped and never sends.
+        let _ = closed.await;
+    });
+}
+
 fn run(
     runtime: &Runtime,
     config: StreamsConfig,
     wishes: &BTreeMap<PeerId, Arc<Wish>>,
-    carrier: &Arc<Carrier>,
+    (carrier, doors): (&Arc<Carrier>, &Handle),
     ended: oneshot::Receiver<()>,
 ) {
     priority::sender();
@@ -271,33 +303,45 @@ fn run(
                 wish: Arc::clone(&wishes[&peer]),
                 proxy: config.proxy.clone(),
                 client: client.clone(),
+                doors: doors.clone(),
                 carrier: Arc::clone(carrier),
             };
             tokio::spawn(keeper.run());
         }
         if let Some(server) = config.server {
-            tokio::spawn(serve_others(server, Arc::clone(carrier)));
+            tokio::spawn(serve_others(server, doors.clone(), Arc::clone(carrier)));
         }
         // The other end is dropped and never sends.
         let _ = ended.await;
     });
 }
 
-async fn serve_others(server: Server, carrier: Arc<Carrier>) {
+async fn serve_others(mut server: Server, doors: Handle, carrier: Arc<Carrier>) {
+    let drops = Arc::clone(&carrier.shared.drops);
+    server.on_refused(move |refusal| drops.count(drop_reason(refusal)));
     let (accepted, mut arrivals) = mpsc::channel::<Accepted>(ACCEPTED_MAX);
-    let accepting = async {
+    doors.spawn(async move {
         if let Err(error) = server.run(accepted).await {
             tracing::error!(%error, "no streams are taken any more");
         }
-    };
-    let serving = async {
-        while let Some(Accepted { remote, stream }) = arrivals.recv().await {
-            tracing::debug!(%remote, "a stream came in");
-            let carrier = Arc::clone(&carrier);
-            tokio::spawn(async move { carrier.carry(stream, None).await });
+    });
+    while let Some(Accepted { remote, mut stream }) = arrivals.recv().await {
+        tracing::debug!(%remote, "a stream came in");
+        if let Err(error) = stream.rehome() {
+            tracing::debug!(%remote, %error, "a stream that came in is lost");
+            continue;
         }
-    };
-    tokio::join!(accepting, serving);
+        let carrier = Arc::clone(&carrier);
+        tokio::spawn(async move { carrier.carry(stream, None).await });
+    }
+}
+
+fn drop_reason(refusal: Refusal) -> DropReason {
+    match refusal {
+        Refusal::Place => DropReason::WebPlace,
+        Refusal::Rate => DropReason::WebRate,
+        Refusal::Handshake => DropReason::WebHandshake,
+    }
 }
 
 /// Keeps the stream to one peer while it is wanted.
@@ -308,6 +352,8 @@ struct Keeper {
     proxy: Option<ProxyUrl>,
     wish: Arc<Wish>,
     client: Client,
+    /// Where handshakes are done.
+    doors: Handle,
     carrier: Arc<Carrier>,
 }
 
@@ -318,9 +364,8 @@ impl Keeper {
         loop {
             self.wish.wait().await;
             changes.mark_unchanged();
-            let proxy = self.proxy.as_ref();
             let opened = tokio::select! {
-                opened = self.client.connect(&self.url, &self.path, proxy) => opened,
+                opened = self.open() => opened,
                 // It may lead through what is gone.
                 Ok(()) = changes.changed() => continue,
             };
@@ -348,6 +393,32 @@ impl Keeper {
                 Ok(()) = changes.changed() => pause = timing::PAUSE_FIRST,
             }
         }
+    }
+}
+
+impl Keeper {
+    /// Opens the stream, on the thread for that. Given up when dropped.
+    // PROTOCOL SM-WS-9
+    async fn open(&self) -> Result<WebStream, WebError> {
+        let (client, proxy) = (self.client.clone(), self.proxy.clone());
+        let (url, path) = (self.url.clone(), self.path.clone());
+        let whom = url.to_string();
+        let connect = async move { client.connect(&url, &path, proxy.as_ref()).await };
+        let mut opening = JoinSet::new();
+        opening.spawn_on(connect, &self.doors);
+        let lost = |source| WebError::Unreachable {
+            whom: whom.clone(),
+            source,
+        };
+        let opened = match opening.join_next().await {
+            Some(Ok(opened)) => opened,
+            // The thread ends, and this one with it.
+            Some(Err(error)) => Err(lost(io::Error::other(error))),
+            None => Err(lost(io::ErrorKind::Interrupted.into())),
+        };
+        let mut stream = opened?;
+        stream.rehome().map_err(lost)?;
+        Ok(stream)
     }
 }
 
