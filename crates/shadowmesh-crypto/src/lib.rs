@@ -34,7 +34,7 @@ pub use cipher::{Cipher, choose};
 pub use first_contact::FirstContact;
 pub use hybrid::HybridError;
 pub use identity::{Identity, IdentityFileError, PublicIdentity, PublicIdentityError};
-pub use lan_beacon::LanBeacon;
+pub use lan_beacon::{LanBeacon, LanPair};
 pub use measure::measure_speeds;
 pub use session::{
     Acceptance, Authentic, ExportError, KeyChain, OpenError, Opened, Opener, RekeyError,

@@ -1,6 +1,7 @@
 //! Peers on one network find each other without being told where, and nobody else learns who is there.
 
 use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use shadowmesh::lab::{Family, LabNode, wait_until};
@@ -106,5 +107,73 @@ fn who_does_not_want_to_be_found_says_nothing() {
         assert_eq!(from_it.count(), 0);
         let peers = lab.nodes[1].query("peers", &[]).unwrap();
         assert!(!peers.to_string().contains("\"up\""), "{peers:#}");
+    });
+}
+
+/// What a node sends to the address of another, by where it goes and how long it is.
+fn sent(frames: &MemorySink, from: &LabNode, to: &LabNode) -> Vec<(u16, usize)> {
+    let datagrams = frames
+        .frames()
+        .flat_map(|frame| frame.udp_datagrams().collect::<Vec<_>>());
+    let from_it = datagrams
+        .filter(|it| it.source.ip() == from.underlay_v4 && it.destination.ip() == to.underlay_v4);
+    from_it
+        .map(|it| (it.destination.port(), it.payload.len()))
+        .collect()
+}
+
+// PROTOCOL SM-LD-3
+#[test]
+fn a_recorded_beacon_draws_the_same_from_a_peer_of_its_sender_and_from_a_stranger() {
+    let name = "neighbours::a_recorded_beacon_draws_the_same_from_a_peer_of_its_sender_and_from_a_stranger";
+    in_lab(name, 3, |lab| {
+        configure(lab);
+        let capture = lab
+            .switch
+            .run(|| Capture::start("port0", MemorySink::new(4 << 20)).unwrap());
+        lab.nodes[0].start().unwrap();
+        assert!(wait_until(REACHABLE_MAX, || is_up(&lab.nodes[0])));
+        std::thread::sleep(Duration::from_millis(1500));
+        lab.nodes[0].stop().unwrap();
+        let (seen, _) = capture.stop().unwrap();
+        let recorded = seen.frames().find_map(|frame| {
+            let mut datagrams = frame.udp_datagrams();
+            let beacon = datagrams.find(|it| it.destination.ip() == beacon::GROUP_V4)?;
+            Some(beacon.payload.to_vec())
+        });
+        let recorded = recorded.expect("it said that it was there");
+
+        // Two who never met it, one of which lists it as a peer.
+        for node in &mut lab.nodes[1..] {
+            node.start().unwrap();
+        }
+        assert!(wait_until(REACHABLE_MAX, || lab.nodes[1..]
+            .iter()
+            .all(is_up)));
+        std::thread::sleep(Duration::from_millis(500));
+        let capture = lab
+            .switch
+            .run(|| Capture::start("port0", MemorySink::new(4 << 20)).unwrap());
+        // From its own place, and with its own port.
+        lab.nodes[0].netns.run(|| {
+            let socket = UdpSocket::bind((lab.nodes[0].underlay_v4, beacon::PORT)).unwrap();
+            let group = SocketAddr::new(beacon::GROUP_V4.into(), beacon::PORT);
+            for _ in 0..3 {
+                socket.send_to(&recorded, group).unwrap();
+                std::thread::sleep(Duration::from_millis(700));
+            }
+        });
+        let (seen, _) = capture.stop().unwrap();
+        let [recorder, peer, stranger] = &lab.nodes[..] else {
+            panic!("there are three nodes");
+        };
+        let drawn = [peer, stranger].map(|node| sent(&seen, node, recorder));
+        println!("each repetition drew {drawn:?}");
+        assert_eq!(drawn[0], drawn[1]);
+        let question = (beacon::PORT, beacon::LEN);
+        assert_eq!(
+            drawn[0], [question; 3],
+            "one question each, and nothing more"
+        );
     });
 }
