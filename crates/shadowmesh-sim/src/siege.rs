@@ -29,6 +29,9 @@ const QUEUE_MAX: usize = 512;
 /// Limit: what one input may make a node say and send. Beyond this it does not come to an end.
 const ANSWERS_MAX: usize = 100_000;
 
+/// What one stream takes at once.
+const WINDOW: usize = 64 * 1024;
+
 const VICTIM: ([u8; 4], u16) = ([192, 0, 2, 1], 4433);
 const MEMBER: ([u8; 4], u16) = ([192, 0, 2, 2], 4433);
 const CLIENT: ([u8; 4], u16) = ([192, 0, 2, 3], 4433);
@@ -216,6 +219,104 @@ impl Siege {
                 self.publish();
             }
         }
+    }
+
+    /// One step of one whom nobody knows: the lower half of its kind says what is done, the upper by which call
+    /// and how.
+    ///
+    /// # Panics
+    /// When a frame is neither delivered nor counted.
+    pub fn act(&mut self, kind: u8, len: u8, bytes: &[u8]) {
+        let calls: Vec<usize> = self.hostile.calls().collect();
+        let which = calls.get(usize::from(kind >> 5) % calls.len().max(1));
+        let how = kind >> 4 & 1 == 1;
+        match (kind & 15, which) {
+            (0, _) => {
+                self.call();
+            }
+            (1, Some(&call)) => {
+                let hello = self.hostile.hello(call);
+                self.hostile.say(call, &hello);
+            }
+            (2, Some(&call)) => {
+                self.hostile.say(call, bytes);
+            }
+            // The same again and again, until the stream takes no more.
+            (3, Some(&call)) if !bytes.is_empty() => {
+                let hello = if how {
+                    self.hostile.hello(call)
+                } else {
+                    Vec::new()
+                };
+                let again = bytes.repeat((WINDOW - hello.len()) / bytes.len());
+                self.hostile.say(call, &[hello, again].concat());
+            }
+            (4, Some(&call)) => self.say_inside(call, bytes, how),
+            (5, Some(&call)) => self.hostile.say_openly(call, bytes),
+            // What has the form of a frame, and names a session.
+            (6, Some(&call)) => {
+                if let Some(index) = self.hostile.index(call) {
+                    let mut frame = vec![0x43];
+                    frame.extend(index.to_bytes());
+                    frame.extend(bytes);
+                    frame.resize(frame.len().max(usize::from(len)), 0);
+                    self.strike(frame);
+                }
+            }
+            (7, _) => self.holds = how,
+            (8, _) => {
+                match how {
+                    true => self.held.reverse(),
+                    false => {
+                        let by = usize::from(len) % self.held.len().max(1);
+                        self.held.rotate_left(by);
+                    }
+                }
+                self.release();
+            }
+            (9, _) => self.run(u32::from(len), how),
+            (10, _) => self.publish(),
+            (11, _) => self.send_packets(),
+            (12, _) => self.control(),
+            (13, Some(&call)) => {
+                let frames = (0..len).filter_map(|_| self.hostile.seal(call, bytes));
+                let frames: Vec<_> = frames.collect();
+                self.strike_together(&frames);
+            }
+            (14, _) => {
+                self.control();
+                self.publish();
+            }
+            (15, _) => self.strike(bytes.to_vec()),
+            _ => {}
+        }
+    }
+
+    /// A sealed frame. `watched`: everybody knows the session, so that it is seen what becomes of the frame.
+    fn say_inside(&mut self, call: usize, inner: &[u8], watched: bool) {
+        if watched {
+            self.control();
+            self.publish();
+        }
+        let Some(frame) = self.hostile.seal(call, inner).filter(|_| !inner.is_empty()) else {
+            return;
+        };
+        let before = self.outcome();
+        self.strike(frame);
+        if watched {
+            self.control();
+            // A probe is answered, padding means nothing, a piece may wait, an envelope may be passed on.
+            let is_quiet = matches!(inner[0], 3 | 4 | 6 | 7 | 8);
+            assert!(
+                is_quiet || self.outcome() > before,
+                "neither delivered nor counted"
+            );
+        }
+    }
+
+    /// What came out at the node, and what it counted.
+    fn outcome(&self) -> u64 {
+        self.delivered[0] + self.victim().drops().total()
     }
 
     /// Whether packets still go both ways between the node and the member, and the client is still served.

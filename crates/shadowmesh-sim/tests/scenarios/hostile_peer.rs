@@ -4,6 +4,8 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use shadowmesh_net::{DataPlane, DropReason, NetEvent};
 use shadowmesh_sim::siege::{Siege, Standing};
 use shadowmesh_wire::control::ControlMessage;
@@ -166,5 +168,37 @@ fn who_only_uses_us_as_a_relay_gets_no_packet_in_whole_or_in_pieces() {
         siege.run(50, true);
         assert_eq!(siege.drops(DropReason::RoleRefused), 3);
         assert!(siege.friends_are_well());
+    }
+}
+
+// PROTOCOL SM-OV-6
+// PROTOCOL SM-MT-4
+#[test]
+fn whatever_a_peer_does_in_whatever_order_every_input_ends_and_the_others_go_on() {
+    const HELD_MAX: usize = 16 * 1024 * 1024;
+    for seed in 0..12 {
+        comes_back(move || {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let standing = [Standing::Stranger, Standing::Member][seed as usize & 1];
+            let planes = [DataPlane::Sealed, DataPlane::Auto, DataPlane::Quic];
+            let mut siege = Siege::new(standing, planes[seed as usize / 2 % 3]);
+            let call = connected(&mut siege);
+            let hello = siege.hostile.hello(call);
+            siege.hostile.say(call, &hello);
+            siege.run(40, true);
+            for _ in 0..40 {
+                let mut bytes: Vec<u8> =
+                    (0..rng.random_range(0..80)).map(|_| rng.random()).collect();
+                if let Some(first) = bytes.first_mut() {
+                    *first %= 9;
+                }
+                siege.act(rng.random(), rng.random_range(0..60), &bytes);
+                assert!(siege.victim().held_bytes() <= HELD_MAX, "seed {seed}");
+            }
+            siege.holds = false;
+            siege.release();
+            siege.control();
+            assert!(siege.friends_are_well(), "seed {seed}");
+        });
     }
 }
