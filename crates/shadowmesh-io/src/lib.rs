@@ -7,7 +7,7 @@
 //! ([`process`]), telling a
 //! service manager ([`service`]), who goes first ([`sched`]), what the machine spends on it
 //! ([`cpu`]), message streams that look like web traffic ([`web`]), files that may be believed ([`files`]), who is
-//! at the other end of a Unix socket ([`local`]), and the
+//! at the other end of a Unix socket ([`local`]), listening ahead of an address ([`late`]), and the
 //! means to build and observe a small network on one machine ([`netns`], [`lab`]).
 //!
 //! Policy:
@@ -28,6 +28,7 @@ pub mod cpu;
 pub mod files;
 #[cfg(target_os = "linux")]
 pub mod lab;
+pub mod late;
 pub mod local;
 pub mod multicast;
 pub mod netlink;

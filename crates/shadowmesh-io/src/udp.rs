@@ -17,16 +17,17 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(target_os = "linux")]
 use std::sync::{Mutex, PoisonError};
 
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 #[cfg(target_os = "linux")]
 mod send;
 
+use crate::late;
 #[cfg(target_os = "linux")]
 use crate::sys;
 
@@ -87,6 +88,8 @@ pub struct UdpLink {
     socket: UdpSocket,
     state: UdpSocketState,
     local_addr: SocketAddr,
+    /// Whether the host has the address, when last looked.
+    is_here: AtomicBool,
     /// 1 once GSO proved not to work here. Ours and not quinn-udp's, which also gives GSO up for
     /// good when a segment was merely larger than the interface MTU.
     gso_segments: AtomicUsize,
@@ -96,7 +99,8 @@ pub struct UdpLink {
 }
 
 impl UdpLink {
-    /// Binds a socket of the address's family. Port 0 takes a free one.
+    /// Binds a socket of the address's family, ahead of its address where that is not there yet
+    /// ([`late`]). Port 0 takes a free one.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -108,9 +112,7 @@ impl UdpLink {
             // us IPv4 senders as ::ffff:a.b.c.d, a second name for the same address.
             socket.set_only_v6(true)?;
         }
-        socket
-            .bind(&SockAddr::from(address))
-            .map_err(|error| explain_bind(error, address))?;
+        let is_here = late::bind(&socket, address).map_err(|error| explain_bind(error, address))?;
         enlarge_buffers(&socket);
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
@@ -119,6 +121,7 @@ impl UdpLink {
         sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)?;
         Ok(Self {
             local_addr: socket.local_addr()?,
+            is_here: AtomicBool::new(is_here),
             gso_segments: AtomicUsize::new(state.max_gso_segments()),
             #[cfg(target_os = "linux")]
             fragmenting: Mutex::new(()),
@@ -130,6 +133,19 @@ impl UdpLink {
     /// The bound address, with the port that was given.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Whether the host had the address when last looked: without it nothing can be sent from here.
+    pub fn is_here(&self) -> bool {
+        self.is_here.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether the host has the address now.
+    pub fn look(&self) -> bool {
+        let ip = self.local_addr.ip();
+        let is_here = ip.is_unspecified() || late::is_here(ip);
+        self.is_here.store(is_here, Ordering::Relaxed);
+        is_here
     }
 
     /// How many segments one [`send`](Self::send) passes to the kernel at once; 1 means that GSO
@@ -198,7 +214,13 @@ impl UdpLink {
             return self.send_fragmentable(transmit, length).map(|()| length);
         }
         match self.send_raw(transmit, length) {
-            Err(error) if limit > 1 && may_mean_no_gso(&error) && is_run(transmit, length) => {
+            // An address that went away is answered with the same error.
+            Err(error)
+                if limit > 1
+                    && may_mean_no_gso(&error)
+                    && is_run(transmit, length)
+                    && self.look() =>
+            {
                 let length = run_length(transmit, 1);
                 self.send_raw(transmit, length)?;
                 // The lone segment went where the run did not, so the run was the trouble.

@@ -379,10 +379,12 @@ pub struct OwnAddress {
 /// How an address leads to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddressKind {
-    /// It is one of this host.
-    Host,
+    /// The configuration says that it leads to us. First, so that no other takes its room.
+    Announced,
     /// A router maps it to us, because we asked.
     Mapped,
+    /// It is one of this host.
+    Host,
     /// It is one of this host, on a tunnel device that is not ours: peers in the same other VPN reach us there.
     Tunnel,
 }

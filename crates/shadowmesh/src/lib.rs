@@ -9,6 +9,7 @@
 //! | [`cli`] | the verbs, their help and their output |
 //! | [`config`] | file, environment and flags into one checked [`config::Config`] |
 //! | [`identity_file`], [`state`] | what the node keeps on disk |
+//! | `keeper`, [`notices`] | what waits for room on disk; what is wrong while the node runs |
 //! | [`admin`] | the Unix socket by which verbs talk to a running node |
 //! | [`engine`] | the threads between device and UDP socket |
 //! | [`metrics`] | the Prometheus endpoint |
@@ -26,7 +27,9 @@ pub mod demo;
 mod disk;
 pub mod engine;
 pub mod identity_file;
+mod keeper;
 pub mod lab;
 pub mod log;
 pub mod metrics;
+pub mod notices;
 pub mod state;

@@ -44,6 +44,9 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
     let filter = filter(level)?;
     let fmt = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // A log that cannot be written is no reason to stop: it would be said on standard error, which
+        // is where the log goes, and a print that fails there ends the thread.
+        .log_internal_errors(false)
         .with_ansi(wants_colour());
     let registry = tracing_subscriber::registry().with(filter);
     let _ = match format {

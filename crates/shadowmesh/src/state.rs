@@ -26,7 +26,7 @@ use shadowmesh_crypto::PublicIdentity;
 use shadowmesh_io::files::{Directory, FileError};
 use shadowmesh_wire::PeerId;
 
-use crate::disk;
+use crate::{disk, keeper};
 
 /// Holds the process id of the running node, for people. What counts is the lock on the directory.
 const LOCK: &str = "lock";
@@ -203,17 +203,10 @@ impl StateDir {
     }
 
     /// Remembers the full key of a peer. Callers store only keys of configured peers, which bounds
-    /// the cache.
-    pub fn store_peer_key(&self, key: &PublicIdentity) -> Result<(), StateError> {
-        let directory = self.directory.make_inside(KEYS)?;
-        let name = key_name(&key.peer_id());
-        disk::replace(&directory, &name, &key.to_bytes()).map_err(|error| {
-            StateError::File(FileError::Io {
-                doing: "store peer key",
-                path: directory.path().join(name),
-                error,
-            })
-        })
+    /// the cache. Where it cannot be written, it is as soon as it can.
+    pub fn store_peer_key(&self, key: &PublicIdentity) {
+        let directory = self.path().join(KEYS);
+        keeper::keep(&directory, &key_name(&key.peer_id()), key.to_bytes());
     }
 }
 
@@ -283,8 +276,8 @@ mod tests {
     fn keys_of_peers_survive_a_restart_and_those_of_removed_peers_do_not() {
         let (_keep, state) = fresh();
         let [stays, goes] = [Identity::generate(), Identity::generate()];
-        state.store_peer_key(stays.public()).unwrap();
-        state.store_peer_key(goes.public()).unwrap();
+        state.store_peer_key(stays.public());
+        state.store_peer_key(goes.public());
         let keys = state.peer_keys(&[stays.peer_id()]);
         assert_eq!(
             keys.iter().map(|key| key.peer_id()).collect::<Vec<_>>(),
@@ -297,7 +290,7 @@ mod tests {
     fn a_key_under_another_peers_name_is_forgotten() {
         let (_keep, state) = fresh();
         let [peer, forger] = [Identity::generate(), Identity::generate()];
-        state.store_peer_key(peer.public()).unwrap();
+        state.store_peer_key(peer.public());
         let path = state.path().join(KEYS).join(key_name(&peer.peer_id()));
         fs::write(&path, forger.public().to_bytes()).unwrap();
         assert!(state.peer_keys(&[peer.peer_id()]).is_empty());
@@ -309,7 +302,7 @@ mod tests {
     fn what_belongs_to_somebody_else_is_neither_read_nor_removed() {
         let (_keep, state) = fresh();
         let peer = Identity::generate();
-        state.store_peer_key(peer.public()).unwrap();
+        state.store_peer_key(peer.public());
         let keys = state.path().join(KEYS);
         let file = keys.join(key_name(&peer.peer_id()));
         if std::os::unix::fs::chown(&file, Some(4711), None).is_err() {
@@ -320,7 +313,6 @@ mod tests {
         std::os::unix::fs::chown(&file, Some(0), None).unwrap();
         std::os::unix::fs::chown(&keys, Some(4711), None).unwrap();
         assert!(state.peer_keys(&[]).is_empty());
-        assert!(state.store_peer_key(peer.public()).is_err());
         assert!(file.exists());
     }
 

@@ -556,3 +556,177 @@ fn the_doctor_tells_a_clock_that_is_behind_the_time_of_our_own_files() {
     assert!(!well && clock["level"] == "bad", "{clock}");
     assert!(clock["next"].as_str().unwrap().contains("NTP"), "{clock}");
 }
+
+#[test]
+// PROTOCOL SM-OV-3
+fn config_check_warns_of_a_network_behind_a_peer_as_text_and_as_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, state) = (directory.path().join("t.toml"), directory.path().join("s"));
+    let id = json(&run(&[
+        "id",
+        "--json",
+        "--state-dir",
+        text(&directory.path().join("o")),
+    ]));
+    let id = id["peer_id"].as_str().unwrap();
+    let check = |allowed: &str, more: &[&str]| {
+        let peer =
+            format!("[[peer]]\nid = \"{id}\"\nname = \"office\"\nallowed_ips = [{allowed}]\n");
+        fs::write(&file, peer).unwrap();
+        let arguments = [
+            "config",
+            "check",
+            "--config",
+            text(&file),
+            "--state-dir",
+            text(&state),
+        ];
+        let output = run(&[&arguments, more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        output
+    };
+    let network = "\"10.9.9.9/32\", \"192.168.7.0/24\"";
+    let said = stdout(&check(network, &[]));
+    assert!(
+        said.contains("warning: allowed_ips of office has the network 192.168.7.0/24"),
+        "{said}"
+    );
+    assert!(
+        said.contains("not_for_us") && !said.contains("network 10.9.9.9"),
+        "{said}"
+    );
+    let warnings = json(&check(network, &["--json"]))["warnings"].clone();
+    assert!(
+        warnings[0].as_str().unwrap().contains("192.168.7.0/24"),
+        "{warnings}"
+    );
+    let hosts = "\"10.9.9.9/32\", \"fd00::9/128\"";
+    assert!(!stdout(&check(hosts, &[])).contains("warning"));
+    assert_eq!(
+        json(&check(hosts, &["--json"]))["warnings"],
+        serde_json::json!([])
+    );
+}
+
+#[test]
+// PROTOCOL SM-ID-4
+fn a_configuration_or_identity_of_somebody_else_is_refused_with_the_command_that_mends_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, state) = (directory.path().join("t.toml"), directory.path().join("s"));
+    run(&["id", "--state-dir", text(&state)]);
+    fs::write(&file, "").unwrap();
+    let check = || {
+        run(&[
+            "config",
+            "check",
+            "--config",
+            text(&file),
+            "--state-dir",
+            text(&state),
+        ])
+    };
+    assert!(check().status.success());
+    fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+    let output = check();
+    assert!(
+        !output.status.success() && stderr(&output).contains("chmod go-w"),
+        "{}",
+        stderr(&output)
+    );
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    for path in [&file, &state.join("identity"), &state] {
+        let give = |to| std::os::unix::fs::chown(path, Some(to), None);
+        if give(4711).is_err() {
+            return; // only root can give anything away
+        }
+        let output = check();
+        let said = stderr(&output);
+        assert!(!output.status.success(), "{}", path.display());
+        assert!(
+            said.contains("user 4711") && said.contains("chown 0"),
+            "{said}"
+        );
+        give(0).unwrap();
+    }
+    assert!(check().status.success());
+}
+
+#[test]
+// PROTOCOL SM-ST-2
+fn a_relay_runs_although_its_addresses_are_not_there_and_other_ports_are_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let more = [
+        // RFC 5737: nobody has it.
+        "--listen",
+        "192.0.2.77:4433",
+        "--metrics-listen",
+        &taken,
+        "--web-listen",
+        &taken,
+        "--announce",
+        "203.0.113.5:4433",
+    ];
+    let (mut relay, up) = start_relay(&state, &more);
+    assert!(
+        up["relay_use"]
+            .as_str()
+            .unwrap()
+            .contains("203.0.113.5:4433"),
+        "{up}"
+    );
+    let status = || json(&run(&["status", "--json", "--state-dir", text(&state)]));
+    let told = |what: &str| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let status = status();
+            let notices = status["notices"].to_string();
+            if notices.contains(what) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: {status}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    told("waiting for 192.0.2.77");
+    told("cannot serve metrics");
+    told("cannot listen on TCP");
+    let kinds = status()["addresses"].to_string();
+    assert!(kinds.contains("announced"), "{kinds}");
+    assert!(run(&["down", "--state-dir", text(&state)]).status.success());
+    assert!(relay.wait().unwrap().success());
+}
+
+#[test]
+// PROTOCOL SM-ST-1
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut relay = shadowmesh(&[
+        "relay",
+        "--listen",
+        "192.0.2.77:4433",
+        "--log-level",
+        "debug",
+    ])
+    .args(["--state-dir", text(&state)])
+    .stdout(full())
+    .stderr(full())
+    .spawn()
+    .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let status = || {
+        run(&["status", "--state-dir", text(&state)])
+            .status
+            .success()
+    };
+    while !status() {
+        assert!(Instant::now() < deadline && relay.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(run(&["down", "--state-dir", text(&state)]).status.success());
+    assert!(relay.wait().unwrap().success());
+}

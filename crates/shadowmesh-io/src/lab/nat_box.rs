@@ -64,6 +64,9 @@ pub enum NatBoxKind {
     Persistent,
     /// A new outside port for each flow, counted up in this range and round.
     SymmetricSequential(RangeInclusive<u16>),
+    /// One port forwarded by hand to this host; what goes out gets ports as from [`Self::FullyRandom`], so
+    /// nobody sees that one.
+    Forwarded(Ipv4Addr, u16),
     /// A new outside port for each flow, by the flag `random`.
     Random,
     /// The same, by the flag `fully-random`.
@@ -196,6 +199,14 @@ fn rules(config: &NatBoxConfig, outside: Ipv4Addr) -> Batch {
     {
         batch = batch.rule(TABLE, "prerouting", &from_outside, Action::SendTo(host));
     }
+    if let NatBoxKind::Forwarded(host, port) = config.kind {
+        let to_port = [
+            from_outside[0],
+            from_outside[1],
+            Match::DestinationPort(port),
+        ];
+        batch = batch.rule(TABLE, "prerouting", &to_port, Action::SendTo(host));
+    }
     if let NatBoxKind::Hairpin(host) = config.kind {
         let to_outside = [Match::Destination(outside), Match::Protocol(UDP)];
         let to_itself = [Match::Source(host), Match::Destination(host)];
@@ -242,7 +253,7 @@ fn port_choice(kind: &NatBoxKind) -> Option<PortChoice> {
         NatBoxKind::Persistent => PortChoice::Persistent,
         NatBoxKind::SymmetricSequential(ports) => PortChoice::Count(ports.clone()),
         NatBoxKind::Random => PortChoice::Random,
-        NatBoxKind::FullyRandom => PortChoice::FullyRandom,
+        NatBoxKind::FullyRandom | NatBoxKind::Forwarded(..) => PortChoice::FullyRandom,
     })
 }
 

@@ -44,14 +44,13 @@ mod url;
 mod wire;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
 pub use client::Client;
-pub use server::{Accepted, Refusal, Server, ServerOptions};
+pub use server::{Accepted, Refusal, Server, ServerOptions, Waiting};
 pub use stream::{Incoming, WebStream};
 pub use url::{ProxyUrl, UrlError, WebUrl};
 
@@ -122,14 +121,6 @@ pub enum WebError {
 /// Why there is no server.
 #[derive(Debug, Error)]
 pub enum ServerError {
-    /// The address cannot be had.
-    #[error("cannot listen on TCP {address}: {source}")]
-    Bind {
-        /// As configured.
-        address: SocketAddr,
-        /// What the operating system says.
-        source: io::Error,
-    },
     /// A file of the certificate is missing or is something else.
     #[error("cannot use {what} {}: {why}", path.display())]
     Certificate {

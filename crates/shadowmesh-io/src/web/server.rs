@@ -12,7 +12,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -24,6 +23,7 @@ use super::site::{self, Answer, Served};
 use super::stream::WebStream;
 use super::wire::Wire;
 use super::{ServerError, tls};
+use crate::late;
 
 /// Time for the TLS handshake.
 pub(super) const TLS_MAX: Duration = Duration::from_secs(10);
@@ -41,6 +41,8 @@ const VISIT_MAX: Duration = Duration::from_secs(600);
 const HEAD_LEN_MAX: usize = 16 * 1024;
 /// Connections the kernel holds for us while we are busy.
 const BACKLOG: i32 = 256;
+/// Between two attempts to have an address that somebody else has.
+const BIND_PAUSE: Duration = Duration::from_secs(5);
 /// Out of descriptors or memory: others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -76,6 +78,7 @@ pub struct Accepted {
 /// A bound server. Nobody is answered until it runs.
 pub struct Server {
     listeners: Vec<StdListener>,
+    waiting: Waiting,
     visitors: Visitors,
 }
 
@@ -89,18 +92,20 @@ struct Visitors {
 }
 
 impl Server {
-    /// Binds every address and reads or makes the certificate.
+    /// Binds every address and reads or makes the certificate. An address that cannot be bound is tried
+    /// again while the server runs.
     pub fn bind(options: ServerOptions<'_>) -> Result<Self, ServerError> {
         let tls = tls::server(options.certificate)?;
-        let bind = |address: &SocketAddr| {
-            listen(*address).map_err(|source| ServerError::Bind {
-                address: *address,
-                source,
-            })
-        };
-        let listeners = options.listen.iter().map(bind);
+        let (mut listeners, waiting) = (Vec::new(), Waiting::default());
+        for address in options.listen {
+            match listen(*address) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => waiting.set(*address, Some(error.to_string())),
+            }
+        }
         Ok(Self {
-            listeners: listeners.collect::<Result<_, _>>()?,
+            listeners,
+            waiting,
             visitors: Visitors {
                 tls: TlsAcceptor::from(Arc::new(tls)),
                 secret_path: options.secret_path.into(),
@@ -108,6 +113,11 @@ impl Server {
                 refused: Arc::new(|_| {}),
             },
         })
+    }
+
+    /// What could not be bound until now.
+    pub fn waiting(&self) -> Waiting {
+        self.waiting.clone()
     }
 
     /// What was really bound.
@@ -132,27 +142,59 @@ impl Server {
             let visitors = self.visitors.clone();
             tokio::spawn(accept_all(listener, visitors, accepted.clone()));
         }
+        for (address, _) in self.waiting.all() {
+            let (waiting, visitors) = (self.waiting.clone(), self.visitors.clone());
+            tokio::spawn(listen_later(address, waiting, visitors, accepted.clone()));
+        }
         accepted.closed().await;
         Ok(())
     }
 }
 
 fn listen(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        // As with UDP: `[::]` and `0.0.0.0` are bound side by side.
-        socket.set_only_v6(true)?;
+    Ok(late::listen(address, BACKLOG)?.0)
+}
+
+/// Addresses that could not be bound, with the reason. Limit: those of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting(Arc<Mutex<BTreeMap<SocketAddr, String>>>);
+
+impl Waiting {
+    /// All of them.
+    pub fn all(&self) -> Vec<(SocketAddr, String)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(at, why)| (*at, why.clone())).collect()
     }
-    // A restart must not wait for old connections to be forgotten.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+
+    fn set(&self, address: SocketAddr, why: Option<String>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(all.insert(address, why)),
+            None => drop(all.remove(&address)),
+        }
+    }
+}
+
+/// Tries to bind an address until it can be had, and serves it then.
+// PROTOCOL SM-ST-2
+async fn listen_later(
+    address: SocketAddr,
+    waiting: Waiting,
+    visitors: Visitors,
+    accepted: mpsc::Sender<Accepted>,
+) {
+    let listener = loop {
+        tokio::select! {
+            () = sleep(BIND_PAUSE) => {}
+            () = accepted.closed() => return,
+        }
+        match listen(address).and_then(TcpListener::from_std) {
+            Ok(listener) => break listener,
+            Err(error) => waiting.set(address, Some(error.to_string())),
+        }
+    };
+    waiting.set(address, None);
+    accept_all(listener, visitors, accepted).await;
 }
 
 async fn accept_all(listener: TcpListener, visitors: Visitors, accepted: mpsc::Sender<Accepted>) {

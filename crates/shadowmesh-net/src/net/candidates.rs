@@ -65,9 +65,11 @@ impl Net {
         observed.dedup();
         let named = |kind, address| CandidateAddress { address, kind };
         let mut addresses: Vec<CandidateAddress> = Vec::new();
-        let all = observed
-            .into_iter()
-            .map(|address| named(CandidateKind::Observed, address))
+        // What was announced counts as mapped: nobody sees it, and it leads to us.
+        let announced = own(AddressKind::Announced).map(|a| named(CandidateKind::Mapped, a));
+        let observed = observed.into_iter();
+        let all = announced
+            .chain(observed.map(|address| named(CandidateKind::Observed, address)))
             .chain(own(AddressKind::Mapped).map(|a| named(CandidateKind::Mapped, a)))
             .chain(own(AddressKind::Host).map(|a| named(CandidateKind::Host, a)))
             .chain(

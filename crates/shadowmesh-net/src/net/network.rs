@@ -9,7 +9,7 @@ use shadowmesh_wire::way::Way;
 
 use super::{Net, OWN_ADDRESSES_MAX, Overlay};
 use crate::control::Close;
-use crate::event::{DownReason, OwnAddress, canonical};
+use crate::event::{AddressKind, DownReason, OwnAddress, canonical};
 use crate::paths::Path;
 
 /// An attempt that is younger is not begun anew for what is heard on the local network.
@@ -21,7 +21,8 @@ impl Net {
         for own in &mut addresses {
             own.address = canonical(own.address);
         }
-        addresses.sort_unstable();
+        // A host may have more than can be told.
+        addresses.sort_unstable_by_key(|own| (own.kind, own.address));
         addresses.dedup();
         addresses.truncate(OWN_ADDRESSES_MAX);
         if self.own_addresses != addresses {
@@ -42,8 +43,9 @@ impl Net {
     /// about ways may be wrong, and peers that could not be reached may be reachable now.
     pub fn network_changed(&mut self, now: Instant) {
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
-        let own = &self.own_addresses;
-        let ours: Vec<IpAddr> = own.iter().map(|own| own.address.ip()).collect();
+        let own = self.own_addresses.iter();
+        let own = own.filter(|own| matches!(own.kind, AddressKind::Host | AddressKind::Tunnel));
+        let ours: Vec<IpAddr> = own.map(|own| own.address.ip()).collect();
         // Where the host does not say, all of them may still be.
         let is_gone = |ip: IpAddr| !ours.is_empty() && !ours.contains(&ip);
         for id in peers {

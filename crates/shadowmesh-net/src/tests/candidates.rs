@@ -407,3 +407,29 @@ fn an_absent_peer_is_called_within_the_allowance_of_its_address_and_found_when_i
         world.now - came
     );
 }
+
+// PROTOCOL SM-PA-15
+#[test]
+fn an_announced_address_that_nobody_sees_is_told_to_peers_however_many_others_there_are() {
+    let mut world = World::new(2, 7);
+    world.introduce(0, 1, true);
+    world.introduce(1, 0, true);
+    world.join(0, 1);
+    let announced = SocketAddr::from(([203, 0, 113, 250], 4433));
+    let hosts = (1..=40).map(|n| crate::OwnAddress {
+        address: ([172, 16, 0, n], 4433).into(),
+        kind: crate::AddressKind::Host,
+    });
+    let own = crate::OwnAddress {
+        address: announced,
+        kind: crate::AddressKind::Announced,
+    };
+    let now = world.now;
+    world.nodes[0]
+        .net
+        .set_own_addresses(hosts.chain([own]).collect(), now);
+    world.collect(0);
+    world.run(ms(1_000));
+    let probed = |flight: &super::harness::Flight| flight.target == announced;
+    assert!(world.log.iter().any(probed), "the peer never tried it");
+}

@@ -49,8 +49,7 @@ pub fn request(
     state_dir: &Path,
     request: &Request,
 ) -> Result<impl Iterator<Item = Result<Response, ClientError>> + use<>, ClientError> {
-    let mut stream = UnixStream::connect(super::socket_path(state_dir))
-        .map_err(|error| connect_error(state_dir, error))?;
+    let mut stream = connect(state_dir).map_err(|error| connect_error(state_dir, error))?;
     check_answerer(&stream, state_dir)?;
     let mut line = serde_json::to_vec(request).expect("requests are plain data");
     line.push(b'\n');
@@ -61,6 +60,19 @@ pub fn request(
     Ok(BufReader::new(stream)
         .lines()
         .map(|line| serde_json::from_str(&line?).map_err(ClientError::NotUnderstood)))
+}
+
+/// To the socket in the state directory, or where it is when there was no room for one.
+fn connect(state_dir: &Path) -> io::Result<UnixStream> {
+    let first = match UnixStream::connect(super::socket_path(state_dir)) {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    let others = super::other_socket_paths(state_dir);
+    let mut others = others
+        .iter()
+        .filter_map(|path| UnixStream::connect(path).ok());
+    others.next().ok_or(first)
 }
 
 /// The node of a directory runs as root, as ourselves, or as the directory's owner, whom the user named

@@ -14,8 +14,10 @@ pub mod protocol;
 pub mod report;
 pub mod server;
 
+use shadowmesh_io::files::own_uid;
 use shadowmesh_wire::PeerId;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -25,6 +27,23 @@ use report::{DoctorReport, MetricsReport, NodeReport, PathReport, PeerReport};
 /// Where the running node of a state directory listens.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
     state_dir.join("admin.sock")
+}
+
+/// Where it listens when no socket can be made in the state directory, because that is full or
+/// read-only: in the directory of things that last no longer than the machine runs, by the number that
+/// the file system gave the state directory. The first that can be had.
+// PROTOCOL SM-ST-1
+fn other_socket_paths(state_dir: &Path) -> Vec<PathBuf> {
+    let Ok(found) = std::fs::metadata(state_dir) else {
+        return Vec::new();
+    };
+    let name = format!("{:x}-{:x}.sock", found.dev(), found.ino());
+    let system = (own_uid() == 0).then(|| PathBuf::from("/run"));
+    let user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let places = system.into_iter().chain(user);
+    places
+        .map(|place| place.join("shadowmesh").join(&name))
+        .collect()
 }
 
 /// Most commands that wait for the engine at once; a full queue makes the admin server wait.

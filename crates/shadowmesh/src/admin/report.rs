@@ -52,6 +52,9 @@ pub struct NodeReport {
     pub cpu_ms: u64,
     /// Resident memory of the process.
     pub memory_kib: u64,
+    /// What is not as it should be although the node runs, in words.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 impl NodeReport {
@@ -76,6 +79,8 @@ pub struct AddressReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressKind {
+    /// The configuration says that it leads to us.
+    Announced,
     /// This host has it.
     Host,
     /// A router maps it to us, because we asked.

@@ -259,6 +259,10 @@ pub struct ListenArgs {
     /// node.listen: UDP address to bind; may repeat [default: port 4433 of all addresses]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Vec<String>,
+    /// node.announce: where others reach this node, when nobody can find that out, such as a forwarded port;
+    /// may repeat [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub announce: Vec<String>,
     /// web.listen, TCP address for WebSocket over TLS, such as 0.0.0.0:443; may repeat [default: none]
     #[arg(long, value_name = "IP:PORT")]
     pub web_listen: Vec<String>,
@@ -373,8 +377,9 @@ impl UpArgs {
     pub fn flags(&self) -> Vec<(&'static str, String)> {
         let one = |flag, text: &Option<String>| text.iter().map(|t| (flag, t.clone())).collect();
         let many = |flag, texts: &Vec<String>| texts.iter().map(|t| (flag, t.clone())).collect();
-        let all: [Vec<(&'static str, String)>; 29] = [
+        let all: [Vec<(&'static str, String)>; 30] = [
             many("--listen", &self.listening.listen),
+            many("--announce", &self.listening.announce),
             one("--device-mode", &self.device_mode),
             one("--device-name", &self.device_name),
             many("--device-address", &self.device_address),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shadowmesh_io::web::WebUrl;
 use shadowmesh_net::{DataPlane, RelayAllow};
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::prefix::IpPrefix;
 use shadowmesh_wire::traffic_class::OuterDscp;
 
 use super::args::{Global, UpArgs};
@@ -33,12 +34,14 @@ pub fn run(global: &Global) -> Result<(), Failure> {
     }
     let addresses = own.map(|own| config_addresses(&loaded.config, &own));
     if global.json {
+        let warnings = [loaded.warnings.clone(), not_passed_on(&loaded.config)].concat();
         output::json(&json!({
             "ok": true,
             "file": loaded.file,
-            "warnings": loaded.warnings,
+            "warnings": warnings,
             "state_dir": loaded.config.node.state_dir,
             "listen": loaded.config.node.listen,
+            "announce": loaded.config.node.announce,
             "peer_id": own.map(|own| own.to_string()),
             "addresses": addresses,
             "session": session_report(&loaded.config),
@@ -72,6 +75,9 @@ fn print_text(loaded: &Loaded, addresses: Option<Vec<String>>) {
     output::line(format!("ok: {file}"));
     output::line(format!("  state   {}", config.node.state_dir.display()));
     output::line(format!("  listen  {}", joined(&config.node.listen)));
+    if !config.node.announce.is_empty() {
+        output::line(format!("  announce {}", joined(&config.node.announce)));
+    }
     output::line(format!(
         "  device  {name}, mtu {}, {}",
         config.device.mtu,
@@ -100,6 +106,32 @@ fn print_text(loaded: &Loaded, addresses: Option<Vec<String>>) {
         output::line(format!("  peers   {}\n", config.peers.len()));
         output::print(&table(&config.peers).to_string());
     }
+    let warnings = not_passed_on(config);
+    if !warnings.is_empty() {
+        output::line(format!("\nwarning: {}", warnings.join("\nwarning: ")));
+    }
+}
+
+/// Networks behind peers: packets for them are sent to the peer, and that takes only those for itself.
+// PROTOCOL SM-OV-3
+fn not_passed_on(config: &Config) -> Vec<String> {
+    let behind = config.peers.iter().filter_map(|peer| {
+        let longest = |prefix: &IpPrefix| if prefix.addr().is_ipv4() { 32 } else { 128 };
+        let wide = peer.allowed_ips.iter();
+        let wide: Vec<String> = wide
+            .filter(|prefix| prefix.len() < longest(prefix))
+            .map(ToString::to_string)
+            .collect();
+        let whose = peer.name.clone().unwrap_or_else(|| short_id(&peer.id.to_string()));
+        (!wide.is_empty()).then(|| {
+            format!(
+                "allowed_ips of {whose} has the network {}: packets for it go to that peer, which takes only \
+                 those for its own addresses and drops the others (not_for_us); it does not pass them on yet",
+                wide.join(", ")
+            )
+        })
+    });
+    behind.collect()
 }
 
 /// How many there will be on this machine, and whether that is not what the key says.

@@ -30,6 +30,8 @@ struct PeerBlock {
     name: Option<String>,
     /// Absent when the derived addresses are meant.
     allowed_ips: Option<Vec<String>>,
+    /// Of `node.announce`; absent where nothing is announced.
+    address: Option<Vec<String>>,
 }
 
 pub fn run(global: &Global) -> Result<(), Failure> {
@@ -48,6 +50,12 @@ pub fn run(global: &Global) -> Result<(), Failure> {
             .map(|a| format!("{}/{}", a.ip, longest(a.ip)))
             .collect()
     };
+    let announced: Vec<String> = config
+        .node
+        .announce
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let report = IdReport {
         peer_id: id.to_string(),
         ipv4: derived_ipv4(&id).to_string(),
@@ -59,6 +67,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
             id: id.to_string(),
             name: host_name(),
             allowed_ips: chosen.then(hosts),
+            address: (!announced.is_empty()).then_some(announced),
         },
     };
     if global.json {
@@ -102,9 +111,12 @@ fn print_text(report: &IdReport) {
     if let Some(allowed) = &report.peer.allowed_ips {
         output::line(format!("allowed_ips = {allowed:?}"));
     }
-    output::line(
-        "# address = [\"192.0.2.7:4433\"]  # where this machine can be reached, if it can",
-    );
+    match &report.peer.address {
+        Some(announced) => output::line(format!("address = {announced:?}")),
+        None => output::line(
+            "# address = [\"192.0.2.7:4433\"]  # where this machine can be reached, if it can",
+        ),
+    }
 }
 
 /// The name of this machine, when it is a valid peer name.

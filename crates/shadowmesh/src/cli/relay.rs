@@ -22,8 +22,18 @@ pub fn run(global: &Global, args: &RelayArgs) -> Result<(), Failure> {
 }
 
 /// The relay is up: said on standard output, with what its users must write.
-pub fn tell_ready(as_json: bool, id: &PeerId, started: &Started, relay: &RelayConfig) {
-    let addresses = reachable_at(&started.listen, &host_addresses());
+// PROTOCOL SM-PA-15
+pub fn tell_ready(
+    as_json: bool,
+    id: &PeerId,
+    started: &Started,
+    relay: &RelayConfig,
+    announce: &[SocketAddr],
+) {
+    let addresses = match announce {
+        [] => reachable_at(&started.listen, &host_addresses()),
+        announced => announced.to_vec(),
+    };
     let public = addresses.iter().any(|address| is_public(address.ip()));
     let web = reachable_at(&started.web_listen, &host_addresses());
     if as_json {

@@ -42,7 +42,7 @@ fn text(report: &NodeReport) -> String {
         ("drops", drops(report)),
         ("cost", cost(report)),
     ];
-    let warnings = report.warnings.iter().cloned();
+    let warnings = report.warnings.iter().chain(&report.notices).cloned();
     let warnings = warnings.map(|warning| ("warning", warning));
     rows.into_iter()
         .chain(warnings)
@@ -77,6 +77,7 @@ fn addresses(report: &NodeReport) -> String {
         .map(|known| {
             let kind = match known.kind {
                 AddressKind::Host => "",
+                AddressKind::Announced => " announced",
                 AddressKind::Mapped => " by the router",
                 AddressKind::Observed => " from outside",
             };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use shadowmesh_crypto::{Identity, PublicIdentity, measure_speeds};
 use shadowmesh_io::service;
@@ -26,6 +26,7 @@ use crate::engine::streams::{self, StreamsConfig, Target};
 use crate::engine::{self, EngineConfig, EngineError, Hooks, Started};
 use crate::identity_file;
 use crate::metrics::MetricsServer;
+use crate::notices;
 use crate::state::StateDir;
 
 pub fn run(global: &Global, args: &UpArgs) -> Result<(), Failure> {
@@ -65,26 +66,36 @@ async fn serve(
 ) -> Result<(), Failure> {
     let config = Arc::new(loaded.config.clone());
     let (commands, inbox) = mpsc::channel::<Command>(COMMAND_QUEUE_MAX);
-    let metrics = bind_metrics(config.metrics.listen, commands.clone()).await?;
-    let admin = AdminServer::bind(state.path(), Arc::clone(&config), commands)
-        .map_err(|error| admin_failure(state.path(), &error))?;
-    let (stop_admin, stop) = oneshot::channel();
-    let admin = tokio::spawn(admin.run(stop));
     // The endpoint is there until this is dropped.
-    let _metrics = metrics.map(|metrics| {
-        let (stop_metrics, stop) = oneshot::channel();
-        tokio::spawn(metrics.run(stop));
-        stop_metrics
-    });
+    let _metrics = config
+        .metrics
+        .listen
+        .map(|listen| serve_metrics(listen, commands.clone()));
+    let (stop_admin, stop) = oneshot::channel();
+    let admin = match AdminServer::bind(state.path(), Arc::clone(&config), commands) {
+        Ok(admin) => tokio::spawn(admin.run(stop)),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            return Err(admin_failure(state.path(), &error));
+        }
+        // PROTOCOL SM-ST-1
+        Err(error) => {
+            notices::set(
+                "admin socket",
+                format!("no verb reaches this node, because its socket cannot be made: {error}"),
+            );
+            tokio::spawn(async {})
+        }
+    };
 
     let id = identity.peer_id();
     let relay = config.relay.clone();
+    let announce = config.node.announce.clone();
     let hooks = Hooks {
         learned: key_writer(state.clone(), &config),
         ready: Box::new(move |started| {
             match role {
                 Role::Member => tell_ready(as_json, &id, started),
-                Role::Relay => super::relay::tell_ready(as_json, &id, started, &relay),
+                Role::Relay => super::relay::tell_ready(as_json, &id, started, &relay, &announce),
             }
             tell_manager("READY=1");
         }),
@@ -99,26 +110,41 @@ async fn serve(
     ended.map_err(engine_failure)
 }
 
-async fn bind_metrics(
-    listen: Option<SocketAddr>,
-    commands: mpsc::Sender<Command>,
-) -> Result<Option<MetricsServer>, Failure> {
-    let Some(listen) = listen else {
-        return Ok(None);
-    };
+/// Serves the metrics as soon as the address can be had: a node that nobody measures is better than none.
+// PROTOCOL SM-ST-2
+fn serve_metrics(listen: SocketAddr, commands: mpsc::Sender<Command>) -> oneshot::Sender<()> {
     if !listen.ip().is_loopback() {
         tracing::warn!(
             "the metrics can be read by everybody who reaches {listen}: there is no login"
         );
     }
-    match MetricsServer::bind(listen, commands).await {
-        Ok(server) => Ok(Some(server)),
-        Err(error) => Err(
-            Failure::new(format!("cannot serve metrics on {listen}: {error}"))
-                .next("choose another metrics.listen, or stop the program that uses this port"),
-        ),
-    }
+    let (stop_metrics, mut stop) = oneshot::channel();
+    tokio::spawn(async move {
+        let server = loop {
+            match MetricsServer::bind(listen, commands.clone()).await {
+                Ok(server) => break server,
+                Err(error) => notices::set(
+                    METRICS_TOPIC,
+                    format!(
+                        "cannot serve metrics on {listen} ({error}): tried again every few seconds; choose \
+                         another metrics.listen, or stop the program that uses this port"
+                    ),
+                ),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(METRICS_PAUSE) => {}
+                _ = &mut stop => return,
+            }
+        };
+        notices::clear(METRICS_TOPIC);
+        server.run(stop).await;
+    });
+    stop_metrics
 }
+
+const METRICS_TOPIC: &str = "metrics";
+/// Between two attempts to have the address of the metrics.
+const METRICS_PAUSE: Duration = Duration::from_secs(5);
 
 fn engine_config(
     config: &Config,
@@ -131,6 +157,8 @@ fn engine_config(
         streams: streams_config(config, &id)?,
         node: node_config(config, state, identity)?,
         listen: config.node.listen.clone(),
+        announce: config.node.announce.clone(),
+        metrics_listen: config.metrics.listen,
         bare: false,
         device_name: config.device.name.clone(),
         mtu: config.device.mtu,
@@ -205,10 +233,6 @@ fn environment_proxy() -> Option<ProxyUrl> {
 fn server_failure(error: ServerError) -> Failure {
     let failure = Failure::new(&error);
     match error {
-        ServerError::Bind { .. } => failure.next(
-            "choose another web.listen, or stop the program that uses this port; below 1024 it takes \
-             root or CAP_NET_BIND_SERVICE",
-        ),
         ServerError::Certificate { .. } => {
             failure.next("correct web.certificate and web.key, or leave both out")
         }
@@ -290,9 +314,7 @@ fn key_writer(state: StateDir, config: &Config) -> Box<dyn FnMut(Arc<PublicIdent
     let (learned, keys) = blocking::channel::<Arc<PublicIdentity>>();
     thread::spawn(move || {
         for key in keys {
-            if let Err(error) = state.store_peer_key(&key) {
-                tracing::warn!(%error, "a peer's key is not kept; its next handshake is longer");
-            }
+            state.store_peer_key(&key);
         }
     });
     Box::new(move |key| {
@@ -410,7 +432,7 @@ mod tests {
         let file = directory
             .path()
             .join(format!("keys/{}.key", listed.peer_id()));
-        let deadline = Instant::now() + std::time::Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(5);
         while !file.exists() && Instant::now() < deadline {
             thread::yield_now();
         }

@@ -75,6 +75,9 @@ pub struct NodeConfig {
     pub state_dir: PathBuf,
     /// UDP addresses to bind; never empty.
     pub listen: Vec<SocketAddr>,
+    /// Where others reach this node although nobody can find that out: a forwarded port, an address
+    /// that is translated one to one. At most [`ANNOUNCED_MAX`](assemble::ANNOUNCED_MAX).
+    pub announce: Vec<SocketAddr>,
 }
 
 /// `[device]`: the network device applications see.

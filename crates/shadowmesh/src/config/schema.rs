@@ -83,6 +83,12 @@ pub static NODE: Section = Section {
             flag: "--listen",
             expects: "IP addresses with port, such as [\"0.0.0.0:4433\", \"[::]:4433\"]",
         },
+        Key {
+            name: "announce",
+            shape: Shape::List,
+            flag: "--announce",
+            expects: "IP addresses with port at which others reach this node, such as [\"203.0.113.5:4433\"]",
+        },
     ],
 };
 

@@ -323,6 +323,7 @@ fn every_key_has_a_variable_and_a_misspelt_one_is_warned_about() {
     let every = variables(&[
         ("SHADOWMESH_NODE_STATE_DIR", "/x"),
         ("SHADOWMESH_NODE_LISTEN", "0.0.0.0:1"),
+        ("SHADOWMESH_NODE_ANNOUNCE", "203.0.113.5:1,10.0.0.5:2"),
         ("SHADOWMESH_DEVICE_MODE", "tun"),
         ("SHADOWMESH_DEVICE_NAME", "a"),
         ("SHADOWMESH_DEVICE_ADDRESS", "10.9.9.9/24"),
@@ -489,3 +490,28 @@ fn a_running_node_is_found_although_its_configuration_has_become_wrong() {
 
 mod connect;
 mod web;
+
+// PROTOCOL SM-PA-15
+#[test]
+fn what_is_announced_is_an_address_that_others_can_send_to() {
+    let announce = |list: &str| parse_text(&format!("[node]\nannounce = [{list}]\n"));
+    let good = announce("\"203.0.113.5:4433\", \"10.0.0.5:1\", \"[2001:db8::5]:2\"").unwrap();
+    assert_eq!(good.node.announce.len(), 3);
+    assert!(parse_text("").unwrap().node.announce.is_empty());
+    for bad in [
+        "203.0.113.5:0",
+        "0.0.0.0:1",
+        "[::]:1",
+        "224.0.0.1:1",
+        "[ff02::1]:1",
+        "255.255.255.255:1",
+        "127.0.0.1:1",
+        "203.0.113.5",
+        "vps.example:1",
+    ] {
+        assert!(announce(&format!("\"{bad}\"")).is_err(), "{bad}");
+    }
+    let many: Vec<String> = (1..=5).map(|n| format!("\"203.0.113.5:{n}\"")).collect();
+    assert!(announce(&many.join(", ")).is_err());
+    assert!(announce("\"1.2.3.4:5\", \"1.2.3.4:5\"").is_err());
+}

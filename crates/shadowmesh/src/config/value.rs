@@ -291,6 +291,21 @@ pub fn metrics_listen(place: Place, item: &Item) -> Result<Option<SocketAddr>, P
     }
 }
 
+/// `203.0.113.5:4433`: where somebody can send a datagram to. A private one may be right, too: behind
+/// the same provider, or in the same company.
+pub fn announced(place: Place, item: &Item) -> Result<SocketAddr, Problem> {
+    let address = socket_address(place, item)?;
+    let ip = address.ip().to_canonical();
+    let is_broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if address.port() == 0 || ip.is_unspecified() || ip.is_multicast() || is_broadcast {
+        return Err(place.wrong(item, "no datagram can be sent there"));
+    }
+    if ip.is_loopback() {
+        return Err(place.wrong(item, "that is every machine itself"));
+    }
+    Ok(SocketAddr::new(ip, address.port()))
+}
+
 /// `https://relay.example`, `https://192.0.2.7:8443`, `https://[2001:db8::7]`
 pub fn web_address(place: Place, item: &Item) -> Result<WebUrl, Problem> {
     item.text.parse().map_err(|error| place.wrong(item, error))

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use shadowmesh_io::files::Directory;
 use shadowmesh_io::netlink::Route;
 
-use crate::disk;
+use crate::keeper;
 
 /// Name of the file in the state directory.
 const FILE_NAME: &str = "host.json";
@@ -90,19 +90,21 @@ impl Journal {
         }
     }
 
-    /// Writes the journal so that it is complete or absent, whatever happens meanwhile.
+    /// Writes the journal so that it is complete or absent, whatever happens meanwhile; where there is no
+    /// room, as soon as there is. Nothing waits for it: a node on a full disk is better than none.
+    // PROTOCOL SM-ST-1
     pub fn save(&self, state_dir: &Path) -> io::Result<()> {
-        let directory = Directory::open(state_dir).map_err(io::Error::other)?;
-        disk::replace(&directory, FILE_NAME, &serde_json::to_vec_pretty(self)?)
+        keeper::keep(state_dir, FILE_NAME, serde_json::to_vec_pretty(self)?);
+        Ok(())
     }
 
-    /// Nothing of ours is left on the host.
+    /// Nothing of ours is left on the host. A journal that cannot be removed says of which boot and device it
+    /// is, so that it means nothing for any other.
     pub fn remove(state_dir: &Path) -> io::Result<()> {
-        let directory = Directory::open(state_dir).map_err(io::Error::other)?;
-        match directory.remove(FILE_NAME) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+        if let Err(error) = keeper::forget(state_dir, FILE_NAME) {
+            tracing::debug!(%error, "the journal of host settings stays");
         }
+        Ok(())
     }
 }
 

@@ -68,6 +68,12 @@ impl Links {
         self.links.iter().map(UdpLink::local_addr).collect()
     }
 
+    /// Looks for the addresses at which we listen: those that the host does not have now.
+    pub fn absent(&self) -> Vec<SocketAddr> {
+        let absent = self.links.iter().filter(|link| !link.look());
+        absent.map(UdpLink::local_addr).collect()
+    }
+
     /// The streams that stand now.
     pub fn streams(&self) -> &StreamTable {
         &self.streams
@@ -90,7 +96,8 @@ impl Links {
             return None;
         }
         let family = || {
-            let same = |link: &&UdpLink| link.local_addr().is_ipv4() == remote.is_ipv4();
+            let same =
+                |link: &&UdpLink| link.is_here() && link.local_addr().is_ipv4() == remote.is_ipv4();
             self.links.iter().filter(same)
         };
         family()

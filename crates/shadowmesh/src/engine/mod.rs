@@ -33,6 +33,7 @@
 //! | `links`, `extra` | the UDP sockets, and what else leads somewhere |
 //! | [`streams`] | WebSocket over TLS, where UDP does not pass |
 //! | [`host`], [`journal`] | addresses and routes, set and taken away |
+//! | `late` | addresses to listen on that come later |
 //! | `network`, `lan`, `port_map` | our own addresses, changes of the host's network, neighbours, the router |
 //! | `report`, `tally` | what commands are told, and what is counted for metrics |
 
@@ -48,6 +49,7 @@ pub mod host;
 mod inbox;
 pub mod journal;
 mod lan;
+mod late;
 mod links;
 #[cfg(test)]
 mod model;
@@ -106,6 +108,10 @@ pub struct EngineConfig {
     pub node: NodeConfig,
     /// UDP addresses to bind; a socket each.
     pub listen: Vec<SocketAddr>,
+    /// Where others reach this node, by the configuration.
+    pub announce: Vec<SocketAddr>,
+    /// TCP address of the metrics, which somebody else serves: whether the host has it is watched here.
+    pub metrics_listen: Option<SocketAddr>,
     /// No device, no addresses and no routes: the node takes part in no network, and only relays. Needs
     /// no rights.
     pub bare: bool,
@@ -198,7 +204,8 @@ pub async fn run(
     let own_id = config.node.net.identity.peer_id();
     let peer_ids = peer_ids(&config.node);
     let relaying = config.node.net.relay.enabled;
-    let node = Node::new(config.node, Instant::now())?;
+    let mut node = Node::new(config.node, Instant::now())?;
+    node.set_own_addresses(network::announced(&config.announce), Instant::now());
     let signals = Signals::new().map_err(EngineError::Threads)?;
     let links =
         Arc::new(Links::bind(&config.listen, !config.streams.only).map_err(EngineError::Listen)?);
@@ -224,6 +231,15 @@ pub async fn run(
     let mut threads = DataThreads::start(&shared, config.queues).map_err(EngineError::Threads)?;
     let server = config.streams.server.as_ref();
     let web_listen = server.map_or(Vec::new(), Server::addresses);
+    let watching = tokio::spawn(late::watch(late::Listening {
+        links: Arc::clone(&links),
+        tcp: web_listen
+            .iter()
+            .copied()
+            .chain(config.metrics_listen)
+            .collect(),
+        waiting: server.map(Server::waiting),
+    }));
     let streams = Streams::start(config.streams, &shared).map_err(EngineError::Threads)?;
     let started = Started {
         device: device.name().into(),
@@ -242,6 +258,7 @@ pub async fn run(
         own: own_id,
         peers: peer_ids,
         listen: started.listen.clone(),
+        announce: config.announce,
         device: device.index(),
         lan_discovery: config.lan_discovery,
         port_mapping: config.port_mapping,
@@ -251,6 +268,7 @@ pub async fn run(
     let ended = control
         .run(inbox, commands, network, &mut threads, signals)
         .await;
+    watching.abort();
     threads.stop();
     if let Some(host) = &mut host {
         host.undo();

@@ -48,6 +48,8 @@ pub struct NetworkOptions {
     pub peers: Vec<PeerId>,
     /// Where we listen.
     pub listen: Vec<SocketAddr>,
+    /// Where others reach us, by the configuration.
+    pub announce: Vec<SocketAddr>,
     /// The number of the tunnel's own device.
     pub device: u32,
     /// Whether to look for peers on local networks.
@@ -87,6 +89,18 @@ pub struct Network {
     /// Of this host, and of the router.
     own: Vec<OwnAddress>,
     mapped: Option<OwnAddress>,
+    announced: Vec<OwnAddress>,
+}
+
+/// What the configuration says of where others reach us.
+// PROTOCOL SM-PA-15
+pub fn announced(addresses: &[SocketAddr]) -> Vec<OwnAddress> {
+    let kind = AddressKind::Announced;
+    let own = |address: &SocketAddr| OwnAddress {
+        address: *address,
+        kind,
+    };
+    addresses.iter().map(own).collect()
 }
 
 impl Network {
@@ -95,6 +109,7 @@ impl Network {
         let (sender, found) = mpsc::channel(FOUND_MAX);
         let stop = Arc::new(Stop::new()?);
         let port_map = start_port_map(&options, &sender)?;
+        let announced = announced(&options.announce);
         let watcher = Watcher::new(options, sender, Arc::clone(&stop));
         let builder = thread::Builder::new().name("network".into());
         let thread = builder.spawn(move || watcher.run())?;
@@ -105,6 +120,7 @@ impl Network {
             port_map,
             own: Vec::new(),
             mapped: None,
+            announced,
         })
     }
 
@@ -124,7 +140,8 @@ impl Network {
             }
             Found::Heard(heard) => return News::Heard(heard),
         }
-        News::Addresses(self.own.iter().copied().chain(self.mapped).collect())
+        let all = self.announced.iter().chain(&self.own).copied();
+        News::Addresses(all.chain(self.mapped).collect())
     }
 }
 

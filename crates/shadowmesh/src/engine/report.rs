@@ -20,6 +20,7 @@ use crate::admin::report::{
     QueueReport, RelayReport, RelayingReport, SessionCounts, TrafficReport, WayReport, WayState,
 };
 use crate::admin::{BenchFailure, PingFailure};
+use crate::notices;
 
 /// The node as a whole.
 ///
@@ -73,6 +74,7 @@ pub fn node(node: &Node, started: &Started, since: Instant, overflow: u64) -> No
             .map(|(reason, count)| (reason.name().to_owned(), count))
             .collect(),
         cpu_ms: cpu::process().map_or(0, |time| millis(time.total())),
+        notices: notices::all(),
         memory_kib: cpu::memory().map_or(0, |memory| memory.resident / 1024),
     }
 }
@@ -181,6 +183,7 @@ fn addresses(status: &NodeStatus) -> Vec<AddressReport> {
     let known = status.own_addresses.iter().map(|own| AddressReport {
         address: own.address,
         kind: match own.kind {
+            NetAddressKind::Announced => AddressKind::Announced,
             NetAddressKind::Host | NetAddressKind::Tunnel => AddressKind::Host,
             NetAddressKind::Mapped => AddressKind::Mapped,
         },

@@ -15,6 +15,8 @@ use shadowmesh_wire::PeerId;
 pub struct NodeSettings {
     /// UDP addresses to bind.
     pub listen: Vec<SocketAddr>,
+    /// Where others reach it, as it is told.
+    pub announce: Vec<SocketAddr>,
     /// Time between fresh key exchanges.
     pub rekey_interval: Duration,
     /// `auto`, `aes-256-gcm` or `chacha20-poly1305`.
@@ -65,6 +67,7 @@ impl Default for NodeSettings {
                 ([0, 0, 0, 0], port).into(),
                 (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
             ],
+            announce: Vec::new(),
             rekey_interval: Duration::from_secs(120),
             cipher: "auto".into(),
             data_plane: "auto".into(),
@@ -105,10 +108,11 @@ pub fn render(state_dir: &Path, settings: &NodeSettings, peers: &[PeerSettings])
     // Writing to a `String` cannot fail.
     let _ = write!(
         text,
-        "[node]\nstate_dir = {}\nlisten = {}\n\n\
+        "[node]\nstate_dir = {}\nlisten = {}\nannounce = {}\n\n\
          [device]\nmode = \"tun\"\nname = {}\ndscp = {}\n",
         quote(&state_dir.display().to_string()),
         list(&settings.listen),
+        list(&settings.announce),
         quote(&settings.device),
         quote(&settings.dscp),
     );

@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shadowmesh_io::late;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -30,6 +31,8 @@ use crate::admin::Command;
 
 /// Limit: readers at once. A Prometheus server is one.
 const CONNECTIONS_MAX: usize = 16;
+/// Connections the kernel holds for us while we are busy.
+const BACKLOG: i32 = 64;
 /// Limit: how long one connection lasts, from its first byte to its last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit: how long a reader takes to ask.
@@ -63,7 +66,8 @@ impl MetricsServer {
     /// Binds the address. Must run inside a tokio runtime.
     pub async fn bind(listen: SocketAddr, commands: mpsc::Sender<Command>) -> io::Result<Self> {
         Ok(Self {
-            listener: TcpListener::bind(listen).await?,
+            // Ahead of the address, where that is not there yet.
+            listener: TcpListener::from_std(late::listen(listen, BACKLOG)?.0)?,
             figures: Arc::new(Figures {
                 commands,
                 last: Mutex::default(),

@@ -19,6 +19,7 @@ mod relay;
 mod restart;
 mod roaming;
 mod service;
+mod start;
 mod strangers;
 mod support;
 mod traffic_class;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use shadowmesh::admin::report::PathKind;
+use shadowmesh::lab::PORT;
 use shadowmesh::lab::internet::INSIDE;
 use shadowmesh_io::lab::{NatBoxConfig, NatBoxKind};
 
@@ -52,6 +53,30 @@ fn pairs_behind_nats_of_the_kernel_go_straight_where_they_can_and_stay_on_the_re
                 assert_eq!(kind == PathKind::Direct, straight, "{what}: {meeting:?}");
                 assert!(kind != PathKind::Web, "{what}: {meeting:?}");
             }
+        }
+    });
+}
+
+// PROTOCOL SM-PA-15
+#[test]
+fn a_node_behind_a_forwarded_port_that_nobody_sees_is_reached_straight_when_it_announces_it() {
+    let name = "nat::a_node_behind_a_forwarded_port_that_nobody_sees_is_reached_straight_when_it_announces_it";
+    in_internet(name, |internet| {
+        internet.start_relays().unwrap();
+        let forwarded = [NatBoxConfig::new(NatBoxKind::Forwarded(INSIDE, PORT))];
+        let random = [NatBoxConfig::new(NatBoxKind::FullyRandom)];
+        for announces in [false, true] {
+            let mut pair = internet.test_pair([&forwarded, &random]);
+            if announces {
+                let outside = pair.boxes[0][0].outside();
+                pair.nodes[0].settings.announce = vec![(outside, PORT).into()];
+                pair.configure().unwrap();
+            }
+            pair.start().unwrap();
+            let watch = if announces { REACHABLE_MAX } else { STAYS };
+            let meeting = pair.meet(REACHABLE_MAX, watch);
+            assert!(meeting.connected.is_some(), "{meeting:?}");
+            assert_eq!(meeting.direct.is_some(), announces, "{meeting:?}");
         }
     });
 }

@@ -60,6 +60,8 @@ pub enum Match<'a> {
     Source(Ipv4Addr),
     /// It goes to this address.
     Destination(Ipv4Addr),
+    /// It goes to this port; after [`Protocol`](Self::Protocol), which says that there are ports.
+    DestinationPort(u16),
 }
 
 /// How masquerading chooses the outside port.
@@ -117,6 +119,11 @@ impl Match<'_> {
             Self::Source(address) => compare(
                 load_payload(list, BASE_NETWORK, SOURCE_OFFSET, 4),
                 &address.octets(),
+            ),
+            // RFC 768: the second two bytes.
+            Self::DestinationPort(port) => compare(
+                load_payload(list, BASE_TRANSPORT, 2, 2),
+                &port.to_be_bytes(),
             ),
             Self::Destination(address) => compare(
                 load_payload(list, BASE_NETWORK, DESTINATION_OFFSET, 4),

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use shadowmesh_io::files::Directory;
 use tokio::io::BufReader;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -45,6 +46,20 @@ impl AdminServer {
         config: Arc<Config>,
         commands: mpsc::Sender<Command>,
     ) -> io::Result<Self> {
+        let first = match Self::bind_in(state_dir) {
+            Ok(bound) => Ok(bound),
+            Err(error) => Self::bind_elsewhere(state_dir).ok_or(error),
+        };
+        let (listener, path) = first?;
+        Ok(Self {
+            listener,
+            path,
+            config,
+            commands,
+        })
+    }
+
+    fn bind_in(state_dir: &Path) -> io::Result<(UnixListener, PathBuf)> {
         let path = super::socket_path(state_dir);
         // Between bind and chmod anyone who may enter the directory could connect; so it is bound
         // inside a private directory and moved out when its mode is right.
@@ -53,12 +68,25 @@ impl AdminServer {
         DirBuilder::new().mode(0o700).create(&private)?;
         let bound = bind_private(&private.join("s"), &path);
         let _ = fs::remove_dir_all(&private);
-        Ok(Self {
-            listener: bound?,
-            path,
-            config,
-            commands,
-        })
+        Ok((bound?, path))
+    }
+
+    /// Where the state directory has no room for a socket. The directory is private, so nobody else can
+    /// connect before the socket is, too.
+    fn bind_elsewhere(state_dir: &Path) -> Option<(UnixListener, PathBuf)> {
+        super::other_socket_paths(state_dir)
+            .into_iter()
+            .find_map(|path| {
+                let directory = Directory::open_or_make(path.parent()?).ok()?;
+                if directory.mode().ok()? & 0o077 != 0 {
+                    return None;
+                }
+                // A dead node's: the caller holds the lock of the state directory.
+                let _ = fs::remove_file(&path);
+                let listener = UnixListener::bind(&path).ok()?;
+                fs::set_permissions(&path, Permissions::from_mode(0o600)).ok()?;
+                Some((listener, path))
+            })
     }
 
     /// Serves until told to stop; answers under way are still given.

@@ -40,6 +40,8 @@ pub struct Facts {
     pub udp: Vec<UdpAnswer>,
     /// Whether a datagram to our own address outside comes back to us; `None`: there is none, or no node.
     pub hairpin: Option<bool>,
+    /// Whether a node answers at each address of `node.announce`, asked from this machine.
+    pub announced: Vec<UdpAnswer>,
     /// Whether IPv4 and IPv6 lead out.
     pub ways_out: [WayOut; 2],
     /// Who takes WebSocket over TLS, and whether it can be reached.
@@ -93,7 +95,16 @@ pub fn gather(global: &Global, retry: bool) -> Result<Facts, Failure> {
     }
     let node = ask_node(&config.node.state_dir)?;
     let outside = node.as_ref().and_then(address_outside);
-    let mut udp = ask_by_udp(questions(&config, outside));
+    let announced = &config.node.announce;
+    let mut asked = questions(&config, outside);
+    let others = asked.len();
+    asked.extend(announced.iter().map(|at| UdpAnswer {
+        whom: "ourselves".into(),
+        address: *at,
+        took: None,
+    }));
+    let mut udp = ask_by_udp(asked);
+    let announced = udp.split_off(others);
     let hairpin = outside.and_then(|address| {
         let at = udp.iter().position(|answer| answer.address == address)?;
         Some(udp.swap_remove(at).took.is_some())
@@ -107,6 +118,7 @@ pub fn gather(global: &Global, retry: bool) -> Result<Facts, Failure> {
         node,
         udp,
         hairpin,
+        announced,
         config,
     })
 }

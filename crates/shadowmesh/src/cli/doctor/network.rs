@@ -67,8 +67,11 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     if let Some(report) = &facts.node
         && report.node.only_relays()
     {
-        let found = vec![relaying(&report.node), public_address(&report.node)];
-        return found.into_iter().chain(clock(facts)).collect();
+        let mut found = vec![relaying(&report.node), public_address(&report.node)];
+        found.extend(announced(facts, report));
+        found.extend(notices(report));
+        found.extend(clock(facts));
+        return found;
     }
     let mut found = vec![node(facts), udp(facts), ipv6(facts)];
     if let Some(report) = &facts.node {
@@ -76,6 +79,8 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         found.push(address(&mapping));
         found.extend(port_mapping(facts, report, &mapping));
         found.extend(hairpin(facts));
+        found.extend(announced(facts, report));
+        found.extend(notices(report));
         found.extend(relays(report));
         found.extend(path_mtu(report));
     }
@@ -265,6 +270,50 @@ fn hairpin(facts: &Facts) -> Option<Finding> {
              discovery or their inner addresses",
         )),
     }
+}
+
+/// Each announced address, as far as somebody can tell. Nobody asks it from outside: what tells is who sees
+/// us there, and whether the way back in from here is open.
+// PROTOCOL SM-PA-15
+fn announced(facts: &Facts, report: &DoctorReport) -> Vec<Finding> {
+    const ABOUT: &str = "announced";
+    let seen: BTreeSet<SocketAddr> = observations(report).into_iter().map(|(_, at)| at).collect();
+    let judge = |announced: &SocketAddr| {
+        let answers = |q: &&super::facts::UdpAnswer| q.address == *announced && q.took.is_some();
+        if seen.contains(announced) {
+            return Finding::good(ABOUT, format!("{announced}: others see this node there"));
+        }
+        if facts.announced.iter().any(|q| answers(&q)) {
+            return Finding::good(
+                ABOUT,
+                format!("{announced}: a node answers there, asked from this machine"),
+            );
+        }
+        let family = |at: &&SocketAddr| at.is_ipv4() == announced.is_ipv4();
+        let mut others = seen.iter().filter(family);
+        let elsewhere = others.find(|at| at.ip() != announced.ip());
+        let next = "let the router pass that UDP port on to this machine, and look with `shadowmesh peers` \
+                    on a peer outside whether it comes straight";
+        match elsewhere {
+            Some(at) => Finding::note(
+                ABOUT,
+                format!("{announced}: others see this node at {}; is the address still yours?", at.ip()),
+            )
+            .next("correct node.announce, if it is not"),
+            None => Finding::note(
+                ABOUT,
+                format!("{announced}: nobody sees this node there, so nobody can tell whether it leads here"),
+            )
+            .next(next),
+        }
+    };
+    facts.config.node.announce.iter().map(judge).collect()
+}
+
+fn notices(report: &DoctorReport) -> Vec<Finding> {
+    let all = report.node.notices.iter();
+    all.map(|notice| Finding::note("notice", notice.clone()))
+        .collect()
 }
 
 fn relays(report: &DoctorReport) -> Vec<Finding> {

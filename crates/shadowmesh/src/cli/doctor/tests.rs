@@ -103,6 +103,7 @@ fn facts() -> Facts {
             took: Some(Duration::from_millis(20)),
         }],
         hairpin: None,
+        announced: Vec::new(),
         ways_out: [WayOut {
             public: true,
             route: true,
@@ -346,6 +347,39 @@ fn a_mapped_port_is_told_with_its_address_and_its_absence_with_the_reason() {
     let found = port_mapping(&facts).unwrap();
     assert_eq!(found.level, Level::Good);
     assert!(found.says.contains("203.0.113.9:61000"), "{found:?}");
+}
+
+#[test]
+// PROTOCOL SM-PA-15
+fn an_announced_address_is_good_where_somebody_sees_it_or_it_answers_and_doubtful_elsewhere() {
+    let mut facts = facts();
+    let announced = |facts: &Facts| all_about(facts, "announced").pop();
+    assert_eq!(announced(&facts), None);
+    facts.config.node.announce = vec![OUTSIDE.parse().unwrap()];
+    assert_eq!(announced(&facts).unwrap().level, Level::Good);
+    let other: std::net::SocketAddr = "198.51.100.200:7".parse().unwrap();
+    facts.config.node.announce = vec![other];
+    let found = announced(&facts).unwrap();
+    assert_eq!(found.level, Level::Note);
+    assert!(
+        found.says.contains("is the address still yours"),
+        "{found:?}"
+    );
+    facts.announced = vec![UdpAnswer {
+        whom: "ourselves".into(),
+        address: other,
+        took: Some(Duration::from_millis(1)),
+    }];
+    assert_eq!(announced(&facts).unwrap().level, Level::Good);
+}
+
+#[test]
+// PROTOCOL SM-ST-1
+fn what_the_node_says_of_itself_is_a_finding() {
+    let mut facts = facts();
+    node(&mut facts).node.notices = vec!["the state directory cannot be written".into()];
+    let found = about(&network::findings(&facts), "notice");
+    assert_eq!(found.level, Level::Note);
 }
 
 #[test]

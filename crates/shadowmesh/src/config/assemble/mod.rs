@@ -26,6 +26,8 @@ use super::{
 pub const STATE_DIR_DEFAULT: &str = "/var/lib/shadowmesh";
 /// Default of `node.listen`.
 pub const LISTEN_DEFAULT: [&str; 2] = ["0.0.0.0:4433", "[::]:4433"];
+/// Limit: addresses in `node.announce`. Peers are told 16 in all, and found ones must have room.
+pub const ANNOUNCED_MAX: usize = 4;
 /// What fits a 1500-byte path: IPv6 header 40, UDP 8, sealed frame 30, rounded down as others do.
 pub const MTU_DEFAULT: u16 = 1420;
 /// Default of `session.rekey_interval`.
@@ -70,7 +72,16 @@ impl Reader<'_> {
                 self.problems.push(Problem::new(&setting.origin, what));
             }
         }
+        let announce = self.list(&schema::NODE, &fields, "announce", value::announced);
+        if let Some(setting) = fields.get("announce") {
+            self.no_duplicates("node.announce", setting, &announce);
+            if announce.len() > ANNOUNCED_MAX {
+                let what = format!("`node.announce` has more than {ANNOUNCED_MAX} addresses");
+                self.problems.push(Problem::new(&setting.origin, what));
+            }
+        }
         NodeConfig {
+            announce,
             state_dir: self.state_dir(&fields),
             listen: if listen.is_empty() {
                 listen_default()
