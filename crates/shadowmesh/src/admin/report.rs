@@ -426,7 +426,7 @@ mod tests {
         for (found, promised) in [
             (
                 names(&NodeReport::default()),
-                "addresses cipher_speeds cpu_ms device drops handshakes listen memory_kib peer_id peers_total \
+                "addresses cipher_speeds cpu_ms device drops handshakes listen memory_kib notices peer_id peers_total \
                  peers_up pid relaying relays traffic uptime_ms version warnings",
             ),
             (
