@@ -83,7 +83,6 @@ mod tests {
 
     // PROTOCOL SM-ST-2
     #[test]
-    #[cfg(unix)]
     fn an_address_that_is_not_there_yet_is_waited_for_and_nothing_is_sent_from_it() {
         // RFC 5737: nobody has it.
         let bind = ["192.0.2.77:0", "127.0.0.1:0"].map(|address| address.parse().unwrap());
