@@ -249,8 +249,9 @@ impl Hostile {
         }
     }
 
-    /// A sealed frame with this inside (type byte first), once there is a session.
+    /// A sealed frame with this inside (type byte first, so it is not empty), once there is a session.
     pub fn seal(&mut self, call: usize, inner: &[u8]) -> Option<Vec<u8>> {
+        inner.first()?;
         let sealer = self.calls.get(&call)?.sealer.clone()?;
         let mut datagram = [&[0; HEADER_LEN], inner, &[0; TAG_LEN]].concat();
         sealer.seal(sealer.reserve(1)?, &mut datagram);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shadowmesh_net::{DataPlane, DropReason, NetEvent};
+use shadowmesh_sim::seeds::each;
 use shadowmesh_sim::siege::{Siege, Standing};
 use shadowmesh_wire::control::ControlMessage;
 use shadowmesh_wire::fragment::FragmentHeader;
@@ -176,7 +177,7 @@ fn who_only_uses_us_as_a_relay_gets_no_packet_in_whole_or_in_pieces() {
 #[test]
 fn whatever_a_peer_does_in_whatever_order_every_input_ends_and_the_others_go_on() {
     const HELD_MAX: usize = 16 * 1024 * 1024;
-    for seed in 0..12 {
+    each("hostile_peer", 12, |seed| {
         comes_back(move || {
             let mut rng = StdRng::seed_from_u64(seed);
             let standing = [Standing::Stranger, Standing::Member][seed as usize & 1];
@@ -200,5 +201,5 @@ fn whatever_a_peer_does_in_whatever_order_every_input_ends_and_the_others_go_on(
             siege.control();
             assert!(siege.friends_are_well(), "seed {seed}");
         });
-    }
+    });
 }
