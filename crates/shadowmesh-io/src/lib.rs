@@ -41,5 +41,6 @@ pub mod service;
 mod sys;
 pub mod tun;
 pub mod udp;
+pub mod underlay;
 pub mod wake;
 pub mod web;

@@ -11,6 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
+use crate::underlay;
+
 /// A nonblocking socket for a multicast group.
 pub struct Group {
     socket: UdpSocket,
@@ -23,6 +25,7 @@ impl Group {
         let socket = Socket::new(Domain::for_address(group), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        underlay::mark(&socket);
         // To every address: what is sent to one of ours alone is heard too.
         let any = match group {
             SocketAddr::V4(_) => {

@@ -30,6 +30,7 @@ mod send;
 use crate::late;
 #[cfg(target_os = "linux")]
 use crate::sys;
+use crate::underlay;
 
 /// What we ask for in each direction: 50 ms at 1 Gbit/s, enough for a control thread that is busy
 /// with a handshake; larger ones only add queueing delay.
@@ -112,6 +113,7 @@ impl UdpLink {
             // us IPv4 senders as ::ffff:a.b.c.d, a second name for the same address.
             socket.set_only_v6(true)?;
         }
+        underlay::mark(&socket);
         let is_here = late::bind(&socket, address).map_err(|error| explain_bind(error, address))?;
         enlarge_buffers(&socket);
         let socket = UdpSocket::from(socket);

@@ -12,7 +12,9 @@ use super::record::{
     CREATE, REQUEST, address_request, change_link, link_header, new_link, parse_address,
     parse_link, parse_route, route_lookup, route_request,
 };
-use super::{Address, Link, NetlinkError, Refusal, Route};
+use super::rule::{BLACKHOLE, INPUT_DEVICE, PRIORITY, parse_rule, rule_header, rule_request};
+use super::{Address, Link, NetlinkError, Refusal, Route, Rule};
+use crate::underlay;
 
 /// How often to look for a carrier.
 const CARRIER_POLL: Duration = Duration::from_millis(1);
@@ -23,11 +25,6 @@ const DUMP_ATTEMPTS_MAX: usize = 8;
 /// `IFLA_INET6_ADDR_GEN_MODE` and `IN6_ADDR_GEN_MODE_NONE` of linux/if_link.h.
 const INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
-/// `FRA_IIFNAME`, `FRA_PRIORITY` and `FR_ACT_BLACKHOLE` of linux/fib_rules.h. What a machine sends
-/// itself counts as coming in by its loopback device.
-const RULE_INPUT_DEVICE: u16 = 3;
-const RULE_PRIORITY: u16 = 6;
-const RULE_BLACKHOLE: u8 = 6;
 /// `VETH_INFO_PEER` of linux/veth.h.
 const VETH_INFO_PEER: u16 = 1;
 /// IPv6 addresses are usable at once: no duplicate detection, which would take a second and
@@ -195,6 +192,15 @@ impl Handle {
         self.execute(operation, request)
     }
 
+    /// As [`add_address`](Self::add_address), without the route to its prefix.
+    pub fn add_address_alone(&self, index: u32, address: IpAddr, prefix_len: u8) -> Result<()> {
+        let flags = ADDRESS_FLAGS | libc::IFA_F_NOPREFIXROUTE;
+        let request = address_request(libc::RTM_NEWADDR, CREATE, index, address, prefix_len)
+            .number(libc::IFA_FLAGS, flags);
+        let operation = format!("add address {address}/{prefix_len} to device number {index}");
+        self.execute(operation, request)
+    }
+
     /// Takes an address from a device.
     pub fn del_address(&self, index: u32, address: IpAddr, prefix_len: u8) -> Result<()> {
         let request = address_request(libc::RTM_DELADDR, REQUEST, index, address, prefix_len);
@@ -202,15 +208,15 @@ impl Handle {
         self.execute(operation, request)
     }
 
-    /// All unicast routes of all tables, the kernel's own included.
+    /// All unicast routes of all tables, the kernel's own included, and what else is ours.
     pub fn routes(&self) -> Result<Vec<Route>> {
         self.dump("list the routes", libc::RTM_GETROUTE, &[0; 12], parse_route)
     }
 
-    /// The next hop on the way to a destination; `None` where there is no such way, or it leads
+    /// The next hop on the underlay's way to a destination; `None` where there is no such way, or it leads
     /// nowhere else than to a device.
     pub fn gateway_towards(&self, destination: IpAddr) -> Result<Option<IpAddr>> {
-        let request = route_lookup(destination);
+        let request = route_lookup(destination, underlay::MARK);
         let mut connection = self
             .connection
             .lock()
@@ -231,13 +237,29 @@ impl Handle {
         } else {
             (libc::RTM_DELRULE, REQUEST)
         };
-        let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
-        // `struct fib_rule_hdr`: family, prefix lengths, TOS, table, two reserved, action, flags.
-        let header = [family as u8, 0, 0, 0, 0, 0, 0, RULE_BLACKHOLE, 0, 0, 0, 0];
-        let request = Request::new(kind, flags, &header)
-            .text(RULE_INPUT_DEVICE, "lo")
-            .number(RULE_PRIORITY, 1);
+        // What a machine sends itself counts as coming in by its loopback device.
+        let request = Request::new(kind, flags, &rule_header(ipv6, BLACKHOLE, 0))
+            .text(INPUT_DEVICE, "lo")
+            .number(PRIORITY, 1);
         self.execute("mute the namespace".into(), request)
+    }
+
+    /// All policy rules of one IP version.
+    pub fn rules(&self, ipv6: bool) -> Result<Vec<Rule>> {
+        let header = rule_header(ipv6, 0, 0);
+        self.dump("list the rules", libc::RTM_GETRULE, &header, parse_rule)
+    }
+
+    /// Adds a policy rule.
+    pub fn add_rule(&self, rule: &Rule) -> Result<()> {
+        let request = rule_request(libc::RTM_NEWRULE, CREATE, rule);
+        self.execute(format!("add the rule for table {}", rule.table), request)
+    }
+
+    /// Removes the policy rule that matches in every given field.
+    pub fn del_rule(&self, rule: &Rule) -> Result<()> {
+        let request = rule_request(libc::RTM_DELRULE, REQUEST, rule);
+        self.execute(format!("remove the rule for table {}", rule.table), request)
     }
 
     /// Adds a route.

@@ -34,6 +34,8 @@ pub mod nftables;
 mod own;
 #[cfg(target_os = "linux")]
 mod record;
+#[cfg(target_os = "linux")]
+mod rule;
 
 #[cfg(target_os = "linux")]
 pub use handle::Handle;
@@ -48,6 +50,8 @@ pub use unsupported::{Handle, Monitor};
 
 /// The main routing table.
 pub const TABLE_MAIN: u32 = 254;
+/// The kernel's table of the host's own addresses.
+pub const TABLE_LOCAL: u32 = 255;
 
 /// Who made a route. Ours carry a number of their own, so that `ip route show proto 83` lists
 /// them and leftovers can be told from the administrator's; the kernel knows no name for it.
@@ -92,7 +96,7 @@ pub struct Address {
     pub ready: bool,
 }
 
-/// A unicast route.
+/// A route: to somewhere, or one of ours that ends the search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// First address of the destination prefix; unspecified with length 0 is the default route.
@@ -109,6 +113,19 @@ pub struct Route {
     pub table: u32,
     /// Who made it, ours is [`ROUTE_PROTOCOL`].
     pub protocol: u8,
+    /// What it does with a packet.
+    pub kind: RouteKind,
+}
+
+/// What a route does with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteKind {
+    /// Sends it on.
+    Unicast,
+    /// Refuses it, and tells the sender so.
+    Unreachable,
+    /// Leaves it to the rules that come after.
+    Throw,
 }
 
 impl Route {
@@ -122,6 +139,7 @@ impl Route {
             metric: None,
             table: TABLE_MAIN,
             protocol: ROUTE_PROTOCOL,
+            kind: RouteKind::Unicast,
         }
     }
 
@@ -138,6 +156,11 @@ impl Route {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            RouteKind::Unicast => {}
+            RouteKind::Unreachable => write!(f, "unreachable ")?,
+            RouteKind::Throw => write!(f, "throw ")?,
+        }
         write!(f, "{}/{}", self.destination, self.prefix_len)?;
         if let Some(via) = self.via {
             write!(f, " via {via}")?;
@@ -145,7 +168,70 @@ impl fmt::Display for Route {
         if let Some(index) = self.index {
             write!(f, " to device number {index}")?;
         }
+        if self.table != TABLE_MAIN {
+            write!(f, " in table {}", self.table)?;
+        }
         Ok(())
+    }
+}
+
+/// A policy rule, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Whether it is about IPv6; else about IPv4.
+    pub ipv6: bool,
+    /// Rules are asked in this order, the smallest first.
+    pub priority: u32,
+    /// The table that is looked up.
+    pub table: u32,
+    /// It is for everything that does not carry this mark.
+    pub all_but_mark: Option<u32>,
+    /// It is for what carries this mark.
+    pub only_mark: Option<u32>,
+    /// It is for UDP from this port: with a mark for what carries that, else for what this host itself sends.
+    pub own_udp_port: Option<u16>,
+    /// Who made it, ours is [`ROUTE_PROTOCOL`]; 0 where the kernel does not say.
+    pub protocol: u8,
+    /// Whether it looks up a table for every packet without a mark, whatever its addresses are.
+    pub takes_unmarked: bool,
+}
+
+impl Rule {
+    /// A rule of ours that leads everything but what carries `mark` to a table.
+    pub fn all_but_mark(ipv6: bool, priority: u32, table: u32, mark: u32) -> Self {
+        Self {
+            ipv6,
+            priority,
+            table,
+            all_but_mark: Some(mark),
+            only_mark: None,
+            own_udp_port: None,
+            protocol: ROUTE_PROTOCOL,
+            takes_unmarked: true,
+        }
+    }
+
+    /// A rule of ours for what this host sends by UDP from `port`.
+    pub fn own_udp_port(ipv6: bool, priority: u32, table: u32, port: u16) -> Self {
+        Self {
+            ipv6,
+            priority,
+            table,
+            all_but_mark: None,
+            only_mark: None,
+            own_udp_port: Some(port),
+            protocol: ROUTE_PROTOCOL,
+            takes_unmarked: false,
+        }
+    }
+
+    /// The same for what carries a mark, whoever sends it. Linux looks at ports, when it asks where a packet
+    /// that came in may have come from, only where some rule for them is not for the host's own packets.
+    pub fn marked_udp_port(ipv6: bool, priority: u32, table: u32, port: u16, mark: u32) -> Self {
+        Self {
+            only_mark: Some(mark),
+            ..Self::own_udp_port(ipv6, priority, table, port)
+        }
     }
 }
 
@@ -160,6 +246,8 @@ pub enum Change {
     RouteAdded(Route),
     /// A unicast route was removed.
     RouteRemoved(Route),
+    /// A policy rule came or went.
+    Rule,
     /// More than could be taken in.
     Lost,
 }

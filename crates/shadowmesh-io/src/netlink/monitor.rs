@@ -13,12 +13,16 @@ use crate::sys;
 /// The kernel writes one message at a time here; one with many attributes has some kilobytes.
 const BUFFER_BYTES: usize = 32 * 1024;
 
+/// `RTNLGRP_IPV6_RULE` as a bit.
+const RTMGRP_IPV6_RULE: libc::c_int = 1 << 18;
 /// Groups of messages that are listened to (linux/rtnetlink.h).
 const GROUPS: libc::c_int = libc::RTMGRP_LINK
     | libc::RTMGRP_IPV4_IFADDR
     | libc::RTMGRP_IPV6_IFADDR
     | libc::RTMGRP_IPV4_ROUTE
-    | libc::RTMGRP_IPV6_ROUTE;
+    | libc::RTMGRP_IPV6_ROUTE
+    | libc::RTMGRP_IPV4_RULE
+    | RTMGRP_IPV6_RULE;
 
 /// Changes of links, addresses and routes in one namespace. Readable when there is one; limit: the
 /// kernel's buffer, beyond which it says that something was lost.
@@ -74,6 +78,7 @@ fn change(kind: u16, body: &[u8]) -> Option<Change> {
     let route = |make: fn(Route) -> Change| parse_route(body).map(make);
     match kind {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => Some(Change::Link),
+        libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Change::Rule),
         libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Change::Address),
         libc::RTM_NEWROUTE => route(Change::RouteAdded),
         libc::RTM_DELROUTE => route(Change::RouteRemoved),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::message::{self, Request, attributes, u16_at, u32_at};
-use super::{Address, Link, Route, TABLE_MAIN};
+use super::{Address, Link, ROUTE_PROTOCOL, Route, RouteKind, TABLE_MAIN};
 
 pub(super) const REQUEST: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 pub(super) const CREATE: u16 = REQUEST | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -157,7 +157,8 @@ pub(super) fn parse_address(body: &[u8]) -> Option<Address> {
 /// `struct rtmsg`: family, destination length, source length, TOS, table, protocol, scope, type,
 /// flags.
 pub(super) fn route_request(kind: u16, flags: u16, route: &Route) -> Request {
-    let scope = if route.via.is_some() || route.destination.is_ipv6() {
+    let is_unicast = route.kind == RouteKind::Unicast;
+    let scope = if route.via.is_some() || route.destination.is_ipv6() || !is_unicast {
         libc::RT_SCOPE_UNIVERSE
     } else {
         libc::RT_SCOPE_LINK
@@ -169,7 +170,11 @@ pub(super) fn route_request(kind: u16, flags: u16, route: &Route) -> Request {
     header[4] = u8::try_from(route.table).unwrap_or(0);
     header[5] = route.protocol;
     header[6] = scope;
-    header[7] = libc::RTN_UNICAST;
+    header[7] = match route.kind {
+        RouteKind::Unicast => libc::RTN_UNICAST,
+        RouteKind::Unreachable => libc::RTN_UNREACHABLE,
+        RouteKind::Throw => libc::RTN_THROW,
+    };
     let mut request = Request::new(kind, flags, &header).number(libc::RTA_TABLE, route.table);
     if route.prefix_len > 0 {
         request = request.address(libc::RTA_DST, route.destination);
@@ -186,20 +191,26 @@ pub(super) fn route_request(kind: u16, flags: u16, route: &Route) -> Request {
     }
 }
 
-/// Which route would be taken to a destination.
-pub(super) fn route_lookup(destination: IpAddr) -> Request {
+/// Which route would be taken to a destination by what carries `mark`.
+pub(super) fn route_lookup(destination: IpAddr, mark: u32) -> Request {
     let mut header = [0; 12];
     header[0] = family(destination);
     header[1] = if destination.is_ipv4() { 32 } else { 128 };
     let flags = libc::NLM_F_REQUEST as u16;
-    Request::new(libc::RTM_GETROUTE, flags, &header).address(libc::RTA_DST, destination)
+    Request::new(libc::RTM_GETROUTE, flags, &header)
+        .address(libc::RTA_DST, destination)
+        .number(libc::RTA_MARK, mark)
 }
 
 pub(super) fn parse_route(body: &[u8]) -> Option<Route> {
     let header = body.first_chunk::<12>()?;
-    if header[7] != libc::RTN_UNICAST {
-        return None;
-    }
+    // Of those that lead nowhere only our own matter.
+    let kind = match header[7] {
+        libc::RTN_UNICAST => RouteKind::Unicast,
+        libc::RTN_UNREACHABLE if header[5] == ROUTE_PROTOCOL => RouteKind::Unreachable,
+        libc::RTN_THROW if header[5] == ROUTE_PROTOCOL => RouteKind::Throw,
+        _ => return None,
+    };
     let unspecified = match libc::c_int::from(header[0]) {
         libc::AF_INET => IpAddr::from([0; 4]),
         libc::AF_INET6 => IpAddr::from([0; 16]),
@@ -213,6 +224,7 @@ pub(super) fn parse_route(body: &[u8]) -> Option<Route> {
         metric: None,
         table: u32::from(header[4]),
         protocol: header[5],
+        kind,
     };
     for (kind, value) in attributes(&body[12..]) {
         match kind {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::{Address, Change, Link, NetlinkError, Route};
+use super::{Address, Change, Link, NetlinkError, Route, Rule};
 
 type Result<T> = std::result::Result<T, NetlinkError>;
 
@@ -64,6 +64,18 @@ impl Handle {
         match self.0 {}
     }
     pub fn add_address(&self, _index: u32, _address: IpAddr, _prefix_len: u8) -> Result<()> {
+        match self.0 {}
+    }
+    pub fn add_address_alone(&self, _index: u32, _address: IpAddr, _prefix_len: u8) -> Result<()> {
+        match self.0 {}
+    }
+    pub fn rules(&self, _ipv6: bool) -> Result<Vec<Rule>> {
+        match self.0 {}
+    }
+    pub fn add_rule(&self, _rule: &Rule) -> Result<()> {
+        match self.0 {}
+    }
+    pub fn del_rule(&self, _rule: &Rule) -> Result<()> {
         match self.0 {}
     }
     pub fn del_address(&self, _index: u32, _address: IpAddr, _prefix_len: u8) -> Result<()> {

@@ -1,11 +1,13 @@
 //! Opens a stream: DNS, TCP, perhaps a proxy, TLS, upgrade.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Uri;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_websockets::ClientBuilder;
@@ -14,6 +16,7 @@ use super::stream::{Boxed, WebStream, limits};
 use super::url::Authority;
 use super::wire::Wire;
 use super::{ProxyUrl, WebError, WebUrl, proxy, tls};
+use crate::underlay;
 
 /// All of it together: a TCP and a TLS handshake and an upgrade through a slow proxy.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -106,7 +109,7 @@ async fn reach(to: &Authority) -> Result<TcpStream, WebError> {
         .map_err(unreachable)?;
     let mut last = std::io::Error::other("the name has no address");
     for address in addresses.take(ADDRESSES_MAX) {
-        match timeout(ADDRESS_MAX, TcpStream::connect(address)).await {
+        match timeout(ADDRESS_MAX, open(address)).await {
             Ok(Ok(tcp)) => {
                 return Ok(tcp);
             }
@@ -115,4 +118,15 @@ async fn reach(to: &Authority) -> Result<TcpStream, WebError> {
         }
     }
     Err(unreachable(last))
+}
+
+/// A TCP connection of the underlay.
+// PROTOCOL SM-DV-4
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    underlay::mark(&socket);
+    socket.connect(address).await
 }

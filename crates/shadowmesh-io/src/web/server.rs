@@ -25,6 +25,7 @@ use super::stream::WebStream;
 use super::wire::Wire;
 use super::{ServerError, tls};
 use crate::late;
+use crate::underlay;
 
 /// Time for the TLS handshake.
 pub(super) const TLS_MAX: Duration = Duration::from_secs(10);
@@ -153,7 +154,10 @@ impl Server {
 }
 
 fn listen(address: SocketAddr) -> io::Result<StdListener> {
-    Ok(late::listen(address, BACKLOG)?.0)
+    let listener = late::listen(address, BACKLOG)?.0;
+    // Streams inherit it.
+    underlay::mark(&listener);
+    Ok(listener)
 }
 
 /// Addresses that could not be bound, with the reason. Limit: those of the configuration.
