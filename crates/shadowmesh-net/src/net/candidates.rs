@@ -3,7 +3,7 @@
 //! Told end to end on the control stream, over whatever way that has, usually a relay. What a peer names
 //! is limited and checked, and gets a bounded number of small probes: it cannot make us flood others.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use rand::Rng;
@@ -11,7 +11,6 @@ use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::{
     CANDIDATES_MAX, CandidateAddress, CandidateKind, Candidates, ControlMessage, Mapping,
 };
-use shadowmesh_wire::overlay::derived;
 use shadowmesh_wire::prefix::IpPrefix;
 use shadowmesh_wire::way::Way;
 
@@ -299,23 +298,31 @@ impl Net {
         acceptable(address, loopback) && !self.in_overlay(address)
     }
 
-    /// Whether a datagram to or from there would travel inside the tunnel: then no way may lead there, or
-    /// a session would carry itself. Networks that peers lead to and that we are in ourselves are none.
+    /// Whether a datagram to or from there would travel inside the tunnel, or would have to: then no way may
+    /// lead there, or a session would carry itself. What is configured alone decides, and what the host
+    /// reaches without the tunnel is none of it: the derived range is nothing special where it is not used.
     // PROTOCOL SM-PA-6
     pub(super) fn in_overlay(&self, address: SocketAddr) -> bool {
         let ip = address.ip();
-        let derived = derived(&self.peer_id()).map(|(ip, len)| IpPrefix::containing(ip, len));
         let overlay = &self.overlay;
         let we_are_in = |prefix: &IpPrefix| {
             let mut own = self.own_addresses.iter();
             own.any(|own| own.kind != AddressKind::Mapped && prefix.contains(own.address.ip()))
         };
-        derived.iter().any(|prefix| prefix.contains(ip))
-            || overlay.own.iter().any(|prefix| prefix.contains(ip))
-            || overlay
-                .peers
-                .iter()
-                .any(|prefix| prefix.contains(ip) && !we_are_in(prefix))
+        overlay.is_own(ip)
+            || !overlay.apart
+                && overlay
+                    .peers
+                    .iter()
+                    .any(|prefix| overlay.holds(prefix, ip) && !we_are_in(prefix))
+    }
+
+    /// Whether a datagram came through the tunnel: it was sent to an address that is only there, or, where
+    /// the host does not keep the two apart, from one.
+    // PROTOCOL SM-PA-6
+    pub(super) fn came_inside(&self, remote: SocketAddr, local_ip: Option<IpAddr>) -> bool {
+        local_ip.is_some_and(|ip| self.overlay.is_own(ip))
+            || !self.overlay.apart && self.in_overlay(remote)
     }
 
     /// What we know of ourselves changed: those who do not reach us straight may do so now.

@@ -207,7 +207,7 @@ impl Net {
     /// While several addresses are tried, the one from which the handshake was completed is the
     /// path. Anything earlier may be sent by whoever saw our first packet.
     fn on_proven(&mut self, key: ConnKey, received: Received, now: Instant) {
-        if self.in_overlay(received.remote) {
+        if self.came_inside(received.remote, received.local_ip) {
             return;
         }
         let path = Path::to(received.remote);

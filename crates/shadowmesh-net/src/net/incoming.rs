@@ -35,7 +35,7 @@ impl Net {
             return self.drops.count(DropReason::FirstContactTag);
         }
         // PROTOCOL SM-PA-6
-        if self.in_overlay(incoming.remote_address()) {
+        if self.came_inside(incoming.remote_address(), incoming.local_ip()) {
             return self.ignore(incoming, DropReason::HandshakeSource);
         }
         if !self.relays.may_bring_caller(incoming.remote_address(), now) {

@@ -59,7 +59,7 @@ impl Net {
         };
         // A session that moved into the tunnel would carry itself.
         // PROTOCOL SM-PA-6
-        if self.in_overlay(received.remote) {
+        if self.came_inside(received.remote, received.local_ip) {
             return self.drops.count(DropReason::InnerUnknown);
         }
         let path = Path {

@@ -42,6 +42,7 @@ mod relaying;
 mod timeout;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -109,6 +110,23 @@ struct Overlay {
     own: Vec<IpPrefix>,
     /// What peers lead to.
     peers: Vec<IpPrefix>,
+    /// Networks that the host reaches without the tunnel though they are in one of those.
+    host: Vec<IpPrefix>,
+    /// The host keeps our datagrams out of the tunnel, wherever they are to go.
+    apart: bool,
+}
+
+impl Overlay {
+    /// Whether an address is in a network of our own overlay addresses.
+    fn is_own(&self, ip: IpAddr) -> bool {
+        self.own.iter().any(|prefix| self.holds(prefix, ip))
+    }
+
+    /// Whether an address is in a network of the overlay and in none as narrow that is the host's.
+    fn holds(&self, prefix: &IpPrefix, ip: IpAddr) -> bool {
+        let is_hosts = |host: &IpPrefix| host.len() >= prefix.len() && host.contains(ip);
+        prefix.contains(ip) && !self.host.iter().any(is_hosts)
+    }
 }
 
 /// Limit: addresses of ours that peers are told.

@@ -7,7 +7,7 @@ use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 use shadowmesh_wire::way::Way;
 
-use super::{Net, OWN_ADDRESSES_MAX, Overlay};
+use super::{Net, OWN_ADDRESSES_MAX};
 use crate::control::Close;
 use crate::event::{AddressKind, DownReason, OwnAddress, canonical};
 use crate::paths::Path;
@@ -36,7 +36,16 @@ impl Net {
     /// lead to. No way to a peer leads there. Not to be told: a network as wide as a default route, in
     /// which peers themselves are.
     pub fn set_overlay(&mut self, own: Vec<IpPrefix>, peers: Vec<IpPrefix>) {
-        self.overlay = Overlay { own, peers };
+        self.overlay.own = own;
+        self.overlay.peers = peers;
+    }
+
+    /// What the host does: networks that it reaches without the tunnel though the overlay holds them, and
+    /// whether it keeps our datagrams out of the tunnel (`apart`). Then a peer may be found inside a network
+    /// that it leads to, and only what came through the tunnel is refused.
+    pub fn set_host(&mut self, networks: Vec<IpPrefix>, apart: bool) {
+        self.overlay.host = networks;
+        self.overlay.apart = apart;
     }
 
     /// A link, an address or a route of the host changed, or the host slept: all that was found out

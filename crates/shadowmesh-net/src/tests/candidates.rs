@@ -84,6 +84,8 @@ fn where_a_relay_is_seen_is_the_word_of_members_alone() {
     say(&mut world, CLIENT, RELAY, &made_up);
     assert_eq!(observed(&world), seen);
     // Nor is what no node can be reached at.
+    let own = vec!["10.100.0.0/16".parse().unwrap()];
+    world.nodes[RELAY].net.set_overlay(own, Vec::new());
     for bad in ["224.0.0.1:7", "10.100.3.4:7", "192.0.2.1:0", "127.0.0.1:7"] {
         let bad = ControlMessage::ObservedAddress(bad.parse().unwrap());
         say(&mut world, MEMBER, RELAY, &bad);
@@ -119,7 +121,7 @@ fn pair(seed: u64) -> World {
 fn no_way_leads_through_the_tunnel_whoever_names_it() {
     let mut world = pair(4);
     let (id, now) = (world.id(0), world.now);
-    let inside = ["10.9.0.7:7", "172.16.3.4:7", "10.100.3.4:7"].map(|a| a.parse().unwrap());
+    let inside = ["10.9.0.7:7", "172.16.3.4:7"].map(|a| a.parse().unwrap());
     let outside: SocketAddr = ([198, 51, 100, 9], 7).into();
     let tried = |world: &World, at: SocketAddr| world.log.iter().any(|f| f.target == at);
     for (round, address) in (100..).zip(inside) {
@@ -152,6 +154,32 @@ fn no_way_leads_through_the_tunnel_whoever_names_it() {
     say(&mut world, 0, 1, &candidates(300, inside[1]));
     assert!(tried(&world, inside[1]));
     assert!(!tried(&world, inside[0]));
+}
+
+// PROTOCOL SM-PA-6
+#[test]
+fn the_overlay_is_what_is_configured_but_for_networks_of_the_host() {
+    let tried = |address: &str, tell: fn(&mut crate::Net)| {
+        let mut world = pair(4);
+        tell(&mut world.nodes[1].net);
+        let address: SocketAddr = address.parse().unwrap();
+        say(&mut world, 0, 1, &candidates(100, address));
+        world.log.iter().any(|flight| flight.target == address)
+    };
+    let as_is = |_: &mut crate::Net| {};
+    assert!(
+        tried("10.100.3.4:7", as_is),
+        "derived addresses are none of ours"
+    );
+    assert!(!tried("10.9.0.7:7", as_is) && !tried("172.16.3.4:7", as_is));
+    // The host is in our network, or in a part of it.
+    let same = |net: &mut crate::Net| net.set_host(vec!["10.9.0.0/24".parse().unwrap()], false);
+    assert!(tried("10.9.0.7:7", same));
+    let part = |net: &mut crate::Net| net.set_host(vec!["10.9.0.0/28".parse().unwrap()], false);
+    assert!(tried("10.9.0.7:7", part) && !tried("10.9.0.77:7", part));
+    // Our datagrams never enter the tunnel, so a peer may be outside in what it leads to.
+    let apart = |net: &mut crate::Net| net.set_host(Vec::new(), true);
+    assert!(tried("172.16.3.4:7", apart) && !tried("10.9.0.7:7", apart));
 }
 
 #[test]

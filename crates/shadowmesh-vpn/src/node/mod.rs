@@ -25,6 +25,7 @@ use shadowmesh_net::{
 };
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::control::ControlMessage;
+use shadowmesh_wire::prefix::IpPrefix;
 
 use crate::config::{ConfigError, NodeConfig, NodePeer, NodeRelay};
 use crate::demand::DemandQueue;
@@ -156,6 +157,12 @@ impl Node {
     pub fn set_own_addresses(&mut self, addresses: Vec<OwnAddress>, now: Instant) {
         self.net.set_own_addresses(addresses, now);
         self.drain_net(now);
+    }
+
+    /// What the host makes of the overlay: networks within it that the host reaches without us, and whether
+    /// our own datagrams are kept out of the tunnel.
+    pub fn set_host(&mut self, networks: Vec<IpPrefix>, apart: bool) {
+        self.net.set_host(networks, apart);
     }
 
     /// A link, an address or a route of the host changed, or the host slept.

@@ -74,11 +74,12 @@ impl Node {
         self.members.own_addresses()
     }
 
-    /// The prefixes that lead into the mesh, for the host's routes.
-    pub fn routes(&self) -> impl Iterator<Item = IpPrefix> {
-        self.members
-            .peers()
-            .iter()
-            .flat_map(|p| p.allowed_ips.iter().copied())
+    /// The prefixes that lead into the mesh and what their owners are called, for the host's routes.
+    pub fn routes(&self) -> impl Iterator<Item = (IpPrefix, String)> {
+        let prefixes = |peer: &NodePeer| -> Vec<(IpPrefix, String)> {
+            let allowed = peer.allowed_ips.iter();
+            allowed.map(|prefix| (*prefix, peer.label())).collect()
+        };
+        self.members.peers().iter().flat_map(prefixes)
     }
 }

@@ -60,7 +60,7 @@ pub struct NodeReport {
 impl NodeReport {
     /// Whether it has no part in any network and only relays for others.
     pub fn only_relays(&self) -> bool {
-        self.device.addresses.is_empty()
+        self.device.addresses.is_empty() && self.device.clashes.is_empty()
     }
 }
 
@@ -160,6 +160,32 @@ pub struct DeviceReport {
     pub mtu: u16,
     /// Overlay addresses with prefix length.
     pub addresses: Vec<String>,
+    /// What is wrong with it and is not in the node's hands; absent: nothing.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// Where networks of this host and of the overlay do not go together.
+    #[serde(default)]
+    pub clashes: Vec<ClashReport>,
+}
+
+impl DeviceReport {
+    /// What keeps packets from it, in words.
+    pub fn troubles(&self) -> impl Iterator<Item = &str> {
+        let lost = self.clashes.iter().filter(|clash| clash.is_loss);
+        let lost = lost.map(|clash| clash.says.as_str());
+        self.problem.as_deref().into_iter().chain(lost)
+    }
+}
+
+/// A network of this host and one of the overlay that do not go together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClashReport {
+    /// Something that was asked for is not there.
+    pub is_loss: bool,
+    /// What is so.
+    pub says: String,
+    /// What to do about it.
+    pub next: String,
 }
 
 /// What each AEAD does on this machine, in MB/s.

@@ -1,6 +1,6 @@
 //! `shadowmesh config check`
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ use crate::config::{
     CONFIG_PATH_DEFAULT, CipherChoice, Config, DeviceConfig, Loaded, Offload, PathsConfig,
     PeerConfig, ProxyChoice, RelayConfig, RelayUse, WebConfig, WebUse,
 };
+use crate::engine::claims::{Clash, Wanted};
+use crate::engine::host;
 use crate::identity_file;
 use crate::state::StateDir;
 
@@ -33,6 +35,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         loaded.check_against(own)?;
     }
     let addresses = own.map(|own| config_addresses(&loaded.config, &own));
+    let clashes = own.map_or(Vec::new(), |own| clashes(&loaded.config, &own));
     if global.json {
         let warnings = [loaded.warnings.clone(), not_passed_on(&loaded.config)].concat();
         output::json(&json!({
@@ -44,6 +47,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
             "announce": loaded.config.node.announce,
             "peer_id": own.map(|own| own.to_string()),
             "addresses": addresses,
+            "clashes": clashes.iter().map(clash_report).collect::<Value>(),
             "session": session_report(&loaded.config),
             "device": device_report(&loaded.config),
             "relay": relay_report(&loaded.config.relay),
@@ -54,8 +58,31 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         }));
     } else {
         print_text(&loaded, addresses);
+        for clash in clashes {
+            output::line(format!("\nwarning: {clash}\n  next: {}", clash.next_step()));
+        }
     }
     Ok(())
+}
+
+/// With the networks that this machine is in now.
+fn clashes(config: &Config, own: &PeerId) -> Vec<Clash> {
+    let addresses = config.overlay_addresses(own);
+    let addresses: Vec<(IpAddr, u8)> = addresses.iter().map(|a| (a.ip, a.prefix_len)).collect();
+    let prefixes = config.peers.iter().flat_map(|peer| {
+        let name = peer
+            .name
+            .clone()
+            .unwrap_or_else(|| short_id(&peer.id.to_string()));
+        let prefixes = peer.allowed_ips.iter();
+        prefixes.map(move |prefix| (*prefix, name.clone()))
+    });
+    let all = host::foresee(&Wanted::new(own, &addresses, prefixes));
+    all.into_iter().filter(Clash::is_loss).collect()
+}
+
+fn clash_report(clash: &Clash) -> Value {
+    json!({ "says": clash.to_string(), "next": clash.next_step() })
 }
 
 fn config_addresses(config: &Config, own: &PeerId) -> Vec<String> {

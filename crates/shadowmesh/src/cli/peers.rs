@@ -14,8 +14,13 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         Response::Peers(peers) => peers,
         other => return Err(unexpected(&other)),
     };
+    let device = match ask(global, &Request::Status)? {
+        Response::Status(node) => node.device,
+        other => return Err(unexpected(&other)),
+    };
     if global.json {
-        output::json(&serde_json::json!({ "peers": peers }));
+        let problem = device.problem;
+        output::json(&serde_json::json!({ "peers": peers, "device_problem": problem }));
     } else if peers.is_empty() {
         output::line(
             "no peers: add a [[peer]] block; `shadowmesh id` on the other machine prints it",
@@ -30,6 +35,9 @@ pub fn run(global: &Global) -> Result<(), Failure> {
                 let (says, next) = (copied.says(), copied.next());
                 output::line(format!("{}: {says}; {next}", called(peer)));
             }
+        }
+        for trouble in device.troubles() {
+            output::line(format!("device: {trouble}"));
         }
     }
     Ok(())

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, Instant as TokioInstant};
 
 use super::by_quic::FrameBatch;
+use super::host::HostView;
 use super::inbox::{FromNetwork, Inbox};
 use super::network::{Network, News};
 use super::receiver::coalescer;
@@ -56,6 +57,7 @@ pub struct Control {
     /// `None` where there are none and never will be.
     streams: Option<Streams>,
     started: Started,
+    host: HostView,
     since: Instant,
     hooks: Hooks,
     responder: Responder,
@@ -99,6 +101,7 @@ impl Control {
         shared: Shared,
         streams: Option<Streams>,
         started: Started,
+        host: HostView,
         hooks: Hooks,
     ) -> Self {
         let coalescer = coalescer(shared.device.offloads());
@@ -108,6 +111,7 @@ impl Control {
             published: None,
             streams,
             started,
+            host,
             since: Instant::now(),
             hooks,
             responder: Responder::default(),
@@ -230,6 +234,11 @@ impl Control {
                 }
             }
             News::Heard(heard) => self.node.learn_address(&heard.peer, heard.address, now),
+            News::Host(view) => {
+                self.node.set_host(view.networks.clone(), view.apart);
+                self.started.addresses.clone_from(&view.addresses);
+                self.host = view;
+            }
         }
         None
     }
@@ -284,7 +293,7 @@ impl Control {
 
     fn report(&self) -> NodeReport {
         let overflow = self.shared.links.receive_drops();
-        report::node(&self.node, &self.started, self.since, overflow)
+        report::node(&self.node, &self.started, &self.host, self.since, overflow)
     }
 
     fn ping(&mut self, peer: PeerId, reply: oneshot::Sender<Result<PingReply, PingFailure>>) {

@@ -3,7 +3,8 @@
 //! A clean exit takes everything away again. A killed process cannot, so the next start reads the
 //! journal of the last one and does it then. Usually the kernel was faster: a TUN device goes with
 //! its process and takes its addresses and routes along. It stays when somebody made the device
-//! persistent, and then only the journal knows which addresses on it were ours.
+//! persistent, and then only the journal knows which addresses on it were ours. Rules and what leads
+//! nowhere hang on no device and stay always.
 //!
 //! Never trust an old journal blindly: after a reboot, in another namespace, or when the device was
 //! made anew, the same words mean somebody else's property.
@@ -16,8 +17,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use shadowmesh_io::files::Directory;
-use shadowmesh_io::netlink::Route;
 
+use super::routing::Marks;
 use crate::keeper;
 
 /// Name of the file in the state directory.
@@ -36,8 +37,14 @@ pub struct Journal {
     pub device_name: String,
     /// Addresses with their prefix length.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Routes through the device: network address and prefix length.
+    /// Prefixes that lead to the device, by network address and length.
     pub routes: Vec<(IpAddr, u8)>,
+    /// Routing tables that are ours; none: the routes are in the main one.
+    #[serde(default)]
+    pub tables: Vec<u32>,
+    /// UDP ports of ours for which there may be rules.
+    #[serde(default)]
+    pub ports: Vec<u16>,
 }
 
 /// Where device indexes mean something.
@@ -60,11 +67,14 @@ impl World {
 }
 
 impl Journal {
-    /// The routes as netlink takes them.
-    pub fn routes(&self) -> impl Iterator<Item = Route> {
-        self.routes
-            .iter()
-            .map(|(address, len)| Route::to_device(*address, *len, self.device_index))
+    /// By what the routes and rules are known.
+    pub fn marks(&self) -> Marks<'_> {
+        Marks {
+            tables: &self.tables,
+            ports: &self.ports,
+            prefixes: &self.routes,
+            device: self.device_index,
+        }
     }
 
     /// What the last run left in `state_dir`, if it ended without cleaning up. A journal that is
@@ -119,6 +129,8 @@ mod tests {
             device_name: "shadow0".into(),
             addresses: vec![("10.100.1.5".parse().unwrap(), 16)],
             routes: vec![("fd00::".parse().unwrap(), 64)],
+            tables: vec![8300, 8301],
+            ports: vec![4433],
         }
     }
 

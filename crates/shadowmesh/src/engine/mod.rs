@@ -32,7 +32,8 @@
 //! | `priority` | who goes first when all cores are busy |
 //! | `links`, `extra` | the UDP sockets, and what else leads somewhere |
 //! | [`streams`] | WebSocket over TLS, where UDP does not pass |
-//! | [`host`], [`journal`] | addresses and routes, set and taken away |
+//! | [`host`], [`journal`] | addresses and routes, set, kept and taken away |
+//! | [`claims`], `ground`, `routing` | what of the host's address space we may take, and the tables that lead to us |
 //! | `late` | addresses to listen on that come later |
 //! | `network`, `lan`, `port_map` | our own addresses, changes of the host's network, neighbours, the router |
 //! | `report`, `tally` | what commands are told, and what is counted for metrics |
@@ -41,10 +42,12 @@ mod arrivals;
 mod buffers;
 mod by_quic;
 mod cell;
+pub mod claims;
 mod control;
 mod duty;
 mod envelopes;
 mod extra;
+mod ground;
 pub mod host;
 mod inbox;
 pub mod journal;
@@ -62,6 +65,7 @@ mod priority;
 mod receiver;
 mod relayed;
 mod report;
+mod routing;
 mod runs;
 mod sender;
 mod stop;
@@ -91,8 +95,9 @@ use tokio::sync::mpsc;
 
 use crate::admin::Command;
 use cell::SnapshotCell;
+use claims::Wanted;
 use control::{Control, Signals};
-use host::{Host, HostError};
+use host::{Host, HostError, HostOptions};
 use inbox::Outbox;
 use links::Links;
 use network::{Network, NetworkOptions};
@@ -216,7 +221,14 @@ pub async fn run(
         offload: config.offload,
     };
     let wanted = (!config.bare).then_some(&wanted);
-    let (device, mut host) = open_device(wanted, &node, &config.state_dir)?;
+    let (device, host) = open_device(
+        wanted,
+        (&own_id, &node),
+        &links.addresses(),
+        &config.state_dir,
+    )?;
+    let view = host.as_ref().map(|host| host.view()).unwrap_or_default();
+    node.set_host(view.networks.clone(), view.apart);
     let drops = Arc::clone(node.drops());
     let (outbox, inbox) = inbox::queues(Arc::clone(&drops));
     let shared = Shared {
@@ -245,10 +257,7 @@ pub async fn run(
         device: device.name().into(),
         listen: links.addresses(),
         web_listen,
-        addresses: match config.bare {
-            true => Vec::new(),
-            false => node.addresses().to_vec(),
-        },
+        addresses: view.addresses.clone(),
         mtu: config.mtu,
         relaying,
         cipher_speeds,
@@ -260,17 +269,18 @@ pub async fn run(
         listen: started.listen.clone(),
         announce: config.announce,
         device: device.index(),
+        host: host.clone(),
         lan_discovery: config.lan_discovery,
         port_mapping: config.port_mapping,
     })
     .map_err(EngineError::Threads)?;
-    let control = Control::new(node, shared, streams, started, config.hooks);
+    let control = Control::new(node, shared, streams, started, view, config.hooks);
     let ended = control
         .run(inbox, commands, network, &mut threads, signals)
         .await;
     watching.abort();
     threads.stop();
-    if let Some(host) = &mut host {
+    if let Some(host) = &host {
         host.undo();
     }
     // The last owner: with it the device goes, before anybody is told that it has.
@@ -281,16 +291,24 @@ pub async fn run(
 /// The device and what is set on the host for it; where none is wanted, nothing and nothing.
 fn open_device(
     wanted: Option<&TunOptions<'_>>,
-    node: &Node,
+    (own_id, node): (&PeerId, &Node),
+    listen: &[SocketAddr],
     state_dir: &Path,
-) -> Result<(Arc<Tun>, Option<Host>), EngineError> {
+) -> Result<(Arc<Tun>, Option<Arc<Host>>), EngineError> {
     let Some(wanted) = wanted else {
         return Ok((Arc::new(Tun::nothing()?), None));
     };
     host::clean_leftovers(state_dir)?;
     let device = Tun::open(wanted)?;
-    let host = Host::configure(&device, node.addresses(), node.routes(), state_dir)?;
-    Ok((Arc::new(device), Some(host)))
+    let over_ipv4 = listen.iter().filter(|address| address.is_ipv4());
+    let host = Host::configure(HostOptions {
+        device: &device,
+        mtu: wanted.mtu,
+        wanted: Wanted::new(own_id, node.addresses(), node.routes()),
+        ports: over_ipv4.map(SocketAddr::port).collect(),
+        state_dir,
+    })?;
+    Ok((Arc::new(device), Some(Arc::new(host))))
 }
 
 /// Everybody whom this node may want to reach.

@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use shadowmesh_io::netlink::{self, Address, Change, Handle, Link, Monitor, Route};
+use shadowmesh_io::netlink::{self, Address, Change, Handle, Link, Monitor, ROUTE_PROTOCOL, Route};
 use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::wake::WakeWatch;
 use shadowmesh_net::{AddressKind, OwnAddress};
 use shadowmesh_wire::PeerId;
 use tokio::sync::mpsc;
 
+use super::host::{Host, HostView};
 use super::lan::{Heard, Lan};
 use super::port_map::PortMap;
 use super::stop::Stop;
@@ -37,6 +38,8 @@ const CALM: Duration = Duration::from_secs(10);
 /// Limit: routes remembered to tell a new one from one that is said again. Beyond it (a router with
 /// the routes of the internet) only default routes count.
 const ROUTES_MAX: usize = 1024;
+/// How often the host is looked after where the kernel tells of no change.
+const HOST_UNWATCHED: Duration = Duration::from_secs(5);
 /// Limit: what control has not taken yet.
 const FOUND_MAX: usize = 64;
 
@@ -52,6 +55,8 @@ pub struct NetworkOptions {
     pub announce: Vec<SocketAddr>,
     /// The number of the tunnel's own device.
     pub device: u32,
+    /// What is set on the host for it.
+    pub host: Option<Arc<Host>>,
     /// Whether to look for peers on local networks.
     pub lan_discovery: bool,
     /// Whether to ask the router for a port.
@@ -67,6 +72,8 @@ pub enum News {
     Changed,
     /// A peer is on one of our networks, by its own word.
     Heard(Heard),
+    /// What is set on the host is not what it was.
+    Host(HostView),
 }
 
 /// What a thread has found.
@@ -78,6 +85,7 @@ enum Found {
     Mapped(Option<OwnAddress>),
     Changed,
     Heard(Heard),
+    Host(HostView),
 }
 
 /// The running threads.
@@ -139,6 +147,7 @@ impl Network {
                 return News::Changed;
             }
             Found::Heard(heard) => return News::Heard(heard),
+            Found::Host(view) => return News::Host(view),
         }
         let all = self.announced.iter().chain(&self.own).copied();
         News::Addresses(all.chain(self.mapped).collect())
@@ -197,6 +206,10 @@ struct Watcher {
     /// Something has changed, and what belongs to it should be there by then.
     settled_at: Option<Instant>,
     told: Vec<OwnAddress>,
+    /// How it stood with the host when it was told.
+    view: HostView,
+    /// When to look after the host again though nothing tells of a change.
+    host_due: Option<Instant>,
 }
 
 impl Watcher {
@@ -220,6 +233,12 @@ impl Watcher {
             pace: Pace::new(now),
             settled_at: None,
             told: Vec::new(),
+            view: options
+                .host
+                .as_ref()
+                .map(|host| host.view())
+                .unwrap_or_default(),
+            host_due: None,
             options,
             found,
             stop,
@@ -229,6 +248,8 @@ impl Watcher {
     fn run(mut self) {
         self.look();
         self.tell_addresses();
+        // What changed between the setting up and the first word of the kernel.
+        self.look_after_host(Instant::now());
         while !self.stop.is_set() {
             if let Err(error) = self.wait() {
                 tracing::debug!(%error, "the host's network is watched no longer");
@@ -239,6 +260,9 @@ impl Watcher {
             let now = Instant::now();
             if self.settled_at.is_some_and(|at| at <= now) {
                 self.settle();
+                self.look_after_host(now);
+            } else if self.host_due.is_some_and(|at| at <= now) {
+                self.look_after_host(now);
             }
             self.take_neighbours(now);
         }
@@ -252,7 +276,8 @@ impl Watcher {
         let sockets = self.lan.iter().flat_map(Lan::sockets);
         watches.extend(sockets.map(Watch::readable));
         let due = self.lan.as_ref().map(Lan::due);
-        let next = due.into_iter().chain(self.settled_at).min();
+        let next = due.into_iter().chain(self.settled_at).chain(self.host_due);
+        let next = next.min();
         let left = next.map(|at| at.saturating_duration_since(Instant::now()));
         poll::wait(&mut watches, left).map(drop)
     }
@@ -266,9 +291,11 @@ impl Watcher {
             Ok(changes) => {
                 for change in changes {
                     let counts = match change {
-                        Change::Link | Change::Address | Change::Lost => true,
+                        Change::Link | Change::Address | Change::Rule | Change::Lost => true,
                         Change::RouteAdded(route) => self.routes.added(&route, device),
-                        Change::RouteRemoved(route) => self.routes.removed(&route, device),
+                        Change::RouteRemoved(route) => {
+                            self.routes.removed(&route, device) || is_ours(&route, device)
+                        }
                     };
                     if counts && self.settled_at.is_none() {
                         let now = Instant::now();
@@ -305,6 +332,24 @@ impl Watcher {
         if self.look() | self.routes.take_news() {
             tracing::debug!("the host's network changed");
             self.tell_change();
+        }
+    }
+
+    /// Others may have changed what is set for the node, or the host entered a network of the overlay's.
+    // PROTOCOL SM-DV-6
+    fn look_after_host(&mut self, now: Instant) {
+        let Some(host) = self.options.host.clone() else {
+            return;
+        };
+        self.host_due = host.keep(now);
+        if self.monitor.is_none() {
+            let unwatched = now + HOST_UNWATCHED;
+            self.host_due = Some(self.host_due.map_or(unwatched, |at| at.min(unwatched)));
+        }
+        let view = host.view();
+        if view != self.view {
+            self.view = view.clone();
+            self.tell(Found::Host(view));
         }
     }
 
@@ -451,8 +496,13 @@ impl Routes {
 
     fn concerns(&self, route: &Route, device: u32) -> bool {
         let has_room = route.prefix_len == 0 || self.known.len() < ROUTES_MAX;
-        route.index != Some(device) && has_room
+        !is_ours(route, device) && has_room
     }
+}
+
+/// Of this node, or of another on this host.
+fn is_ours(route: &Route, device: u32) -> bool {
+    route.index == Some(device) || route.protocol == ROUTE_PROTOCOL
 }
 
 fn key(route: &Route) -> RouteKey {

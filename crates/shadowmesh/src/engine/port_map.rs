@@ -6,13 +6,14 @@
 //! often, and the node goes on without.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use shadowmesh_io::netlink::Handle;
 use shadowmesh_io::port_map::Mapping;
+use shadowmesh_io::underlay;
 
 /// The time that is asked for: what RFC 6886 recommends, §3.3.
 const LIFETIME: Duration = Duration::from_secs(7200);
@@ -221,13 +222,11 @@ impl Router {
     }
 }
 
-/// Our address towards another. Connecting a UDP socket sends nothing.
+/// Our address towards another.
 fn source_towards(router: Ipv4Addr) -> Option<Ipv4Addr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((router, 9)).ok()?;
-    match socket.local_addr().ok()? {
-        SocketAddr::V4(own) => Some(*own.ip()),
-        SocketAddr::V6(_) => None,
+    match underlay::source_towards((router, 9).into())? {
+        IpAddr::V4(own) => Some(own),
+        IpAddr::V6(_) => None,
     }
 }
 
@@ -243,6 +242,7 @@ mod tests {
     use shadowmesh_io::lab::privileged;
     use shadowmesh_io::netlink::Route;
     use shadowmesh_io::netns::Netns;
+    use std::net::UdpSocket;
 
     #[test]
     fn only_a_host_behind_a_nat_asks_for_a_port() {

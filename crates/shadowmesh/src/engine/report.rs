@@ -1,10 +1,11 @@
 //! What commands are told, and what the log says: the node's state in the words of the admin socket.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use shadowmesh_io::cpu;
+use shadowmesh_io::underlay;
 use shadowmesh_net::{
     AddressKind as NetAddressKind, CandidateReport, CandidateState, Copied, DropReason, NetError,
     NetEvent, PathInfo, PeerState as NetState, PeerStatus, SessionStatus, TrafficTotals,
@@ -14,10 +15,13 @@ use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 
 use super::Started;
+use super::claims::Clash;
+use super::host::HostView;
 use crate::admin::report::{
-    AddressKind, AddressReport, CipherSpeeds, CopiedIdentity, DeviceReport, DoctorReport,
-    HandshakeReport, MetricsReport, NodeReport, PathKind, PathReport, PeerReport, PeerState,
-    QueueReport, RelayReport, RelayingReport, SessionCounts, TrafficReport, WayReport, WayState,
+    AddressKind, AddressReport, CipherSpeeds, ClashReport, CopiedIdentity, DeviceReport,
+    DoctorReport, HandshakeReport, MetricsReport, NodeReport, PathKind, PathReport, PeerReport,
+    PeerState, QueueReport, RelayReport, RelayingReport, SessionCounts, TrafficReport, WayReport,
+    WayState,
 };
 use crate::admin::{BenchFailure, PingFailure};
 use crate::notices;
@@ -25,7 +29,13 @@ use crate::notices;
 /// The node as a whole.
 ///
 /// `overflow`: datagrams that the kernel dropped before we saw them.
-pub fn node(node: &Node, started: &Started, since: Instant, overflow: u64) -> NodeReport {
+pub fn node(
+    node: &Node,
+    started: &Started,
+    host: &HostView,
+    since: Instant,
+    overflow: u64,
+) -> NodeReport {
     let status = node.status(Instant::now());
     let is_up = |peer: &&NodePeerStatus| session_of(peer).is_some();
     let [aes_256_gcm, chacha20_poly1305] = started.cipher_speeds;
@@ -38,6 +48,8 @@ pub fn node(node: &Node, started: &Started, since: Instant, overflow: u64) -> No
             name: started.device.clone(),
             mtu: started.mtu,
             addresses: with_lengths(&started.addresses),
+            problem: host.problem.clone(),
+            clashes: host.clashes.iter().map(clash).collect(),
         },
         listen: started.listen.clone(),
         addresses: addresses(&status),
@@ -76,6 +88,14 @@ pub fn node(node: &Node, started: &Started, since: Instant, overflow: u64) -> No
         cpu_ms: cpu::process().map_or(0, |time| millis(time.total())),
         notices: notices::all(),
         memory_kib: cpu::memory().map_or(0, |memory| memory.resident / 1024),
+    }
+}
+
+fn clash(clash: &Clash) -> ClashReport {
+    ClashReport {
+        is_loss: clash.is_loss(),
+        says: clash.to_string(),
+        next: clash.next_step(),
     }
 }
 
@@ -263,15 +283,7 @@ fn state(state: NetState) -> PeerState {
 
 /// The address from which the kernel sends to the other end of a path, where the choice is left to it.
 fn source_towards(path: PathInfo) -> Option<IpAddr> {
-    let remote = path.remote()?;
-    let any: IpAddr = match remote.ip() {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // Connecting a UDP socket sends nothing; it only looks up the route.
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(remote).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    underlay::source_towards(path.remote()?)
 }
 
 /// A path with its last known round trip.

@@ -8,17 +8,18 @@ use shadowmesh::engine::host;
 use shadowmesh::engine::journal::{Journal, World};
 use shadowmesh::lab::{DEVICE, Family, LabNode, wait_until};
 use shadowmesh_io::lab::privileged;
-use shadowmesh_io::netlink::{Address, Handle, Route};
+use shadowmesh_io::netlink::{Address, Handle, Route, Rule};
 use shadowmesh_io::netns::Netns;
 
 use crate::support::{PING_INTERVAL, REACHABLE_MAX, in_lab};
 
-/// Addresses and routes of a namespace, in an order of their own.
-fn settings(netns: &Netns) -> (Vec<Address>, Vec<Route>) {
+/// Addresses, routes and rules of a namespace, in an order of their own.
+fn settings(netns: &Netns) -> (Vec<Address>, Vec<Route>, Vec<Rule>) {
     netns.run(|| {
         let netlink = Handle::new().unwrap();
-        let routes = netlink.routes().unwrap();
-        (netlink.addresses().unwrap(), routes)
+        let (routes, addresses) = (netlink.routes().unwrap(), netlink.addresses().unwrap());
+        let rules = [false, true].map(|ipv6| netlink.rules(ipv6).unwrap());
+        (addresses, routes, rules.concat())
     })
 }
 
@@ -48,7 +49,7 @@ fn a_node_leaves_addresses_and_routes_as_it_found_them() {
                 let node = &mut lab.nodes[0];
                 node.start().unwrap();
                 let routed = || {
-                    let (_, routes) = settings(&node.netns);
+                    let (_, routes, _) = settings(&node.netns);
                     let leads_to = |network: &str| {
                         let network: IpAddr = network.parse().unwrap();
                         routes.iter().any(|route| route.destination == network)
@@ -134,10 +135,12 @@ fn leave_leftovers() -> Leftovers {
             device_name: "left0".into(),
             addresses: vec![(OURS.parse().unwrap(), 16)],
             routes: vec![("172.20.0.0".parse().unwrap(), 16)],
+            tables: Vec::new(),
+            ports: Vec::new(),
         };
-        journal
-            .routes()
-            .for_each(|route| netlink.add_route(&route).unwrap());
+        let (network, len) = journal.routes[0];
+        let route = Route::to_device(network, len, index);
+        netlink.add_route(&route).unwrap();
         journal
     });
     let state_dir = tempfile::tempdir().unwrap();

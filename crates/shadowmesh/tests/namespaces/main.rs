@@ -4,10 +4,12 @@
 //! echo reply, a transferred file, an address on a device, a line of `status --json`.
 
 mod ciphers;
+mod clashes;
 mod damage;
 mod doctor;
 mod figures;
 mod host;
+mod kept;
 mod laboratory;
 mod mesh;
 mod nat;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use shadowmesh_io::underlay;
 use shadowmesh_io::web::{Client, ProxyUrl, WebError, WebUrl};
 use shadowmesh_wire::PeerId;
 
@@ -229,7 +230,7 @@ fn ask_by_udp(mut questions: Vec<UdpAnswer>) -> Vec<UdpAnswer> {
 }
 
 fn open(any: IpAddr) -> Option<UdpSocket> {
-    let socket = UdpSocket::bind((any, 0)).ok()?;
+    let socket = underlay::udp_socket(any).ok()?;
     socket.set_nonblocking(true).ok()?;
     Some(socket)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Finding;
 use super::facts::{Facts, observations, relay_name};
 use crate::admin::report::{
-    AddressKind, DoctorReport, NodeReport, PathKind, PathReport, PeerState,
+    AddressKind, DeviceReport, DoctorReport, NodeReport, PathKind, PathReport, PeerState,
 };
 use crate::cli::addresses::is_public;
 use crate::cli::output::{duration, rtt};
@@ -75,6 +75,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     }
     let mut found = vec![node(facts), udp(facts), ipv6(facts)];
     if let Some(report) = &facts.node {
+        found.extend(device(&report.node.device));
         let mapping = Mapping::of(report);
         found.push(address(&mapping));
         found.extend(port_mapping(facts, report, &mapping));
@@ -115,6 +116,30 @@ fn node(facts: &Facts) -> Finding {
         )
         .next("start it (`shadowmesh up`), give it some seconds, and ask again"),
     }
+}
+
+/// Whether the device is as it was set, and what of it the host's own networks leave.
+fn device(device: &DeviceReport) -> Vec<Finding> {
+    const ABOUT: &str = "device";
+    let mut found = Vec::new();
+    if let Some(problem) = &device.problem {
+        let next = "find the program that changes it (NetworkManager, systemd-networkd, firewalld and such \
+                    can be told to leave it alone); a restart of the node sets everything again";
+        found.push(Finding::bad(ABOUT, problem).next(next));
+    }
+    for clash in device.clashes.iter().filter(|clash| clash.is_loss) {
+        let says = &clash.says;
+        let finding = match device.addresses.is_empty() {
+            true => Finding::bad(ABOUT, says),
+            false => Finding::note(ABOUT, says),
+        };
+        found.push(finding.next(&clash.next));
+    }
+    if found.is_empty() && !device.name.is_empty() {
+        let has = format!("{} has {}", device.name, device.addresses.join(", "));
+        found.push(Finding::good(ABOUT, has));
+    }
+    found
 }
 
 fn relaying(node: &NodeReport) -> Finding {

@@ -40,7 +40,7 @@ pub fn assemble(layers: &Layers, problems: &mut Vec<Problem>) -> Config {
     let node = reader.node(layers);
     let device = reader.device(layers);
     let session = reader.session(layers);
-    let peers = reader.peers(layers, &node.listen, session.data_plane);
+    let peers = reader.peers(layers, &node.listen, &device, session.data_plane);
     let relay = reader.relay(layers, &node.listen, &peers);
     let web = reader.web(layers);
     let paths = reader.paths(layers);
@@ -157,6 +157,7 @@ impl Reader<'_> {
         &mut self,
         layers: &Layers,
         listen: &[SocketAddr],
+        device: &DeviceConfig,
         data_plane: DataPlane,
     ) -> Vec<PeerConfig> {
         let mut peers = Vec::new();
@@ -168,20 +169,25 @@ impl Reader<'_> {
             self.unique(raw, &peer, &mut seen);
             let written = place(&schema::PEER, "address");
             self.reachable_family(written, raw, &peer.address, listen);
-            self.outside_the_mesh(raw, &peer);
+            self.outside_the_mesh(raw, &peer, device);
             peers.push(peer);
         }
         peers
     }
 
-    /// The tunnel to a peer cannot lead through itself: a slip of those who write down the address
-    /// that answers pings.
-    fn outside_the_mesh(&mut self, raw: &Entry, peer: &PeerConfig) {
+    /// Nobody is outside at the address that only the mesh gives him: a slip of those who write down the
+    /// address that answers pings. An address outside that is led into the tunnel for others as well is none.
+    fn outside_the_mesh(&mut self, raw: &Entry, peer: &PeerConfig, device: &DeviceConfig) {
         let Some(setting) = raw.fields.get("address") else {
             return;
         };
         for (address, item) in peer.address.iter().zip(&setting.items) {
-            if peer.allowed_ips.contains(&IpPrefix::host(address.ip())) {
+            let host = IpPrefix::host(address.ip());
+            let mut ours = device.address.iter();
+            let is_inside = derived_prefixes(&peer.id).contains(&host)
+                || ours
+                    .any(|own| IpPrefix::containing(own.ip, own.prefix_len).contains(host.addr()));
+            if is_inside && peer.allowed_ips.contains(&host) {
                 let what = format!("{} is this peer's address inside the mesh", address.ip());
                 let note = "write the one that reaches that machine from outside: of its network, \
                             or its public one";
