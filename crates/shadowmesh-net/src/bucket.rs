@@ -39,6 +39,11 @@ impl Bucket {
         self.whole_at = (self.whole_at.max(now) + cost).min(now + most);
     }
 
+    /// What was taken is there again.
+    pub(crate) fn give_back(&mut self, cost: Duration) {
+        self.whole_at = self.whole_at.checked_sub(cost).unwrap_or(self.whole_at);
+    }
+
     /// When nothing of it will be missing; in the past for one that was not used lately.
     pub fn whole_at(&self) -> Instant {
         self.whole_at

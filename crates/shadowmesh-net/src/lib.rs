@@ -33,6 +33,7 @@ pub mod gate;
 mod lives;
 mod memory;
 mod net;
+mod pacing;
 mod paths;
 mod peer;
 mod plane;

@@ -32,6 +32,8 @@ pub(crate) enum Timer {
     Paths(ConnKey),
     /// Try again to connect.
     Connect(PeerId),
+    /// Somebody who waits for a part of the budget for calls may have it now, or is to be knocked at.
+    Calls,
     /// Look whether enough of our relays answer, and whether some are not needed.
     Relays,
     /// A client of ours whose session ended may be forgotten.
@@ -59,6 +61,7 @@ impl Timer {
             Timer::Mtu(_) => "path MTU",
             Timer::Paths(_) => "paths",
             Timer::Connect(_) => "connect",
+            Timer::Calls => "calls that wait for the budget",
             Timer::Relays => "relays",
             Timer::ForgetClient(_) => "forget client",
             Timer::Stream(_) => "stream wanted",

@@ -19,6 +19,7 @@ use crate::control::{CID_LEN, Close, ConnKey, Connection, LongHeader, Owner};
 use crate::drops::DropReason;
 use crate::event::{DownReason, Received};
 use crate::paths::Path;
+use crate::timers::Timer;
 
 impl Net {
     /// A datagram came that is no frame of a session in [`Net::forwarding`].
@@ -141,6 +142,9 @@ impl Net {
         if let Some(key) = lost {
             tracing::debug!("peer lost the keys of our session");
             return self.close(key, Close::Dead, DownReason::Reset, now);
+        }
+        if self.pacing.answered_knock(received.remote) {
+            return self.timers.set(Timer::Calls, now);
         }
         self.drops.count(DropReason::UnknownIndex);
         if !self.resets.would_allow(received.remote, now) {

@@ -60,11 +60,22 @@ impl Net {
         }
         let call_at = self.call_at(&targets, now);
         if call_at > now {
+            self.call_over(&id, now);
             return self.timers.set(Timer::Connect(id), call_at);
         }
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        // PROTOCOL SM-PA-12
+        if peer.primary.is_some() || self.relays.contains(&id) {
+            self.pacing.take(id, targets.len(), now);
+        } else if !self
+            .pacing
+            .ask(id, &targets, peer.retry.is_wanted(now), now)
+        {
+            self.timers.stop(Timer::Connect(id));
+            return self.await_turn(now);
+        }
         peer.retry.begun();
         self.timers.stop(Timer::Connect(id));
         let known = peer.primary.and_then(|key| self.control.data_mtu(key));
@@ -80,6 +91,7 @@ impl Net {
             }
             Err(error) => {
                 peer.last_error = Some(error.to_string());
+                self.pacing.over(&id);
                 self.schedule_attempt(id, now);
             }
         }
@@ -257,6 +269,7 @@ impl Net {
 
     fn use_session(&mut self, key: ConnKey, id: PeerId, now: Instant) {
         self.timers.stop(Timer::Connect(id));
+        self.call_over(&id, now);
         self.timers.stop(Timer::Linger(key));
         let (Some(peer), Some(connection)) =
             (self.peers.get_mut(&id), self.control.connections.get(&key))
@@ -433,6 +446,7 @@ impl Net {
         peer.lingering.retain(|lingering| *lingering != key);
         if peer.attempt == Some(key) {
             peer.attempt = None;
+            self.call_over(&id, now);
             self.schedule_attempt(id, now);
         } else if peer.primary == Some(key) {
             peer.primary = None;

@@ -16,12 +16,14 @@
 //! | `timeout` | time |
 //! | `quic` | what QUIC says of a connection: connected, lost, stream events |
 //! | `message` | a control message |
+//! | `calling` | whose turn it is to be called; calls that nobody answered |
 //! | `lifecycle` | what follows for the peer: session up, session down, connecting again |
 //! | `publish` | what follows for the data plane |
 //!
 //! Each ends in [`Net::settle`], which lets every touched connection say and send all it has, so
 //! that between two inputs nothing is half done.
 
+mod calling;
 mod candidates;
 mod datagram;
 mod frames;
@@ -62,6 +64,7 @@ use crate::event::{
 };
 use crate::forwarding::{Forwarding, TrafficTotals};
 use crate::gate::Gate;
+use crate::pacing::Pacing;
 use crate::peer::{Peer, Role};
 use crate::relay::{RelayCounters, Relays};
 use crate::roster::Roster;
@@ -89,6 +92,7 @@ pub struct Net {
     spending: Spending,
     resets: ResetLimit,
     timers: Timers,
+    pacing: Pacing,
     output: Output,
     drops: Arc<DropCounters>,
     counters: Arc<HandshakeCounters>,
@@ -174,6 +178,7 @@ impl Net {
             used_quic: BTreeSet::new(),
             removed: Removed::default(),
             timers: Timers::default(),
+            pacing: Pacing::new(now),
             output: Output::new(Published::new(relayed.clone())),
             drops: Arc::default(),
             counters,
@@ -280,7 +285,7 @@ impl Net {
             PeerState::Up
         } else if peer.attempt.is_some() {
             PeerState::Connecting
-        } else if self.timers.get(Timer::Connect(id)).is_some() {
+        } else if self.timers.get(Timer::Connect(id)).is_some() || self.pacing.waits(&id) {
             PeerState::Waiting
         } else {
             PeerState::Idle

@@ -85,7 +85,7 @@ impl Net {
             && !connection.was_answered()
         {
             // Its packets are lost, and QUIC waits longer and longer before it repeats them.
-            self.close(key, Close::Replaced, DownReason::Removed, now);
+            self.abandon(key, now);
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.retry.begin_anew();

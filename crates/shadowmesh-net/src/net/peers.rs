@@ -12,6 +12,7 @@ use super::{Net, NetError};
 use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::{Cids, Close, ConnKey, Owner};
 use crate::event::{DownReason, canonical};
+use crate::pacing::Pacing;
 use crate::peer::{Peer, Retry, Role};
 use crate::plane::DataPlane;
 use crate::timers::Timer;
@@ -126,6 +127,7 @@ impl Net {
         }
         self.timers.stop(Timer::Connect(*id));
         self.timers.stop(Timer::Stream(*id));
+        self.call_over(id, now);
         self.forget_relay(id);
         self.end_client(id);
         self.forget_peer(id);
@@ -230,6 +232,8 @@ impl Net {
             peer.retry = Retry::default();
             self.timers.stop(Timer::Connect(*id));
         }
+        self.pacing = Pacing::new(now);
+        self.timers.stop(Timer::Calls);
         self.forget_waiting();
         let keys: Vec<ConnKey> = self.control.connections.keys().copied().collect();
         for key in keys {

@@ -139,6 +139,9 @@ impl Net {
             return;
         };
         let Some(peer) = connection.peer else { return };
+        if self.pacing.proven(&peer) {
+            self.timers.set(Timer::Calls, now);
+        }
         let early_data = connection.quic.accepted_0rtt();
         connection.resumed |= early_data;
         let event = NetEvent::Handshaken {

@@ -31,6 +31,7 @@ impl Net {
                 Timer::Paths(key) => self.on_paths_timeout(key, now),
                 Timer::Stream(peer) => self.on_stream_wanted(peer, now),
                 Timer::Connect(peer) => self.on_connect_timeout(peer, now),
+                Timer::Calls => self.call_the_next(now),
                 Timer::Relays => self.keep_relays(now),
                 Timer::ForgetClient(peer) => self.forget_client(peer, now),
                 Timer::Strangers => self.on_strangers_waited(now),
@@ -62,7 +63,8 @@ impl Net {
         if answered && now < deadline {
             return self.timers.set(Timer::Handshake(key), deadline);
         }
-        if !connection.is_client() {
+        let is_client = connection.is_client();
+        if !is_client {
             // PROTOCOL SM-OV-5
             self.drops.count(DropReason::HandshakeFailed);
         }
@@ -74,7 +76,11 @@ impl Net {
             };
             peer.last_error = Some(error.to_owned());
         }
-        self.close(key, Close::Dead, DownReason::Silent, now);
+        if answered || !is_client {
+            return self.close(key, Close::Dead, DownReason::Silent, now);
+        }
+        // PROTOCOL SM-PA-12
+        self.abandon(key, now);
     }
 
     fn on_liveness_tick(&mut self, key: ConnKey, now: Instant) {

@@ -4,6 +4,7 @@ mod again;
 mod bare;
 mod candidates;
 mod connectivity;
+mod crowd;
 mod data_plane;
 mod early_data;
 mod early_frames;
