@@ -27,15 +27,15 @@ const KNOCK_COST: u32 = 100;
 pub(crate) const KNOCK_LEN: usize = 64;
 /// So much may go out at once, and how fast it is regained, in bytes and bytes a second: within 5 s and with what
 /// knocks cost less than 2 MB, and then less than the slowest uplinks of today.
-// PROTOCOL SM-PA-12
+// PROTOCOL SM-PA-13
 const BURST: u32 = 1024 * 1024;
 const RATE: u32 = 64 * 1024;
 /// What those may owe beyond that who have shown a sign of life.
-// PROTOCOL SM-PA-12
+// PROTOCOL SM-PA-13
 const ANSWERED_OWE: u32 = 256 * 1024;
 /// Limit: calls under way that nobody has answered with proof of who it is; each holds a QUIC connection, some
 /// 80 KB. And so many more to those who have shown a sign of life.
-// PROTOCOL SM-PA-12
+// PROTOCOL SM-PA-13
 pub(crate) const CALLS_MAX: usize = 64;
 const ANSWERED_MAX: usize = 32;
 /// Knocks go out in so small groups, so long apart, as not to fill any queue on their way.
@@ -307,7 +307,7 @@ mod tests {
         turns
     }
 
-    // PROTOCOL SM-PA-12
+    // PROTOCOL SM-PA-13
     #[test]
     fn first_go_the_living_then_the_wanted_then_the_others_in_the_order_they_came() {
         let now = start();
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(turns(&mut pacing, later), [id(903)]);
     }
 
-    // PROTOCOL SM-PA-12
+    // PROTOCOL SM-PA-13
     #[test]
     fn those_who_answer_cost_nothing_and_those_who_do_not_a_little_each_second() {
         let now = start();
@@ -363,7 +363,7 @@ mod tests {
         assert!(pacing.doors.is_empty());
     }
 
-    // PROTOCOL SM-PA-12
+    // PROTOCOL SM-PA-13
     #[test]
     fn whoever_waits_is_asked_again_when_there_is_enough_for_all_its_addresses_and_not_in_a_circle()
     {

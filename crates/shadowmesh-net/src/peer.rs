@@ -28,6 +28,11 @@ const HEARD_MAX: usize = 2;
 const HEARD_BURST: u32 = 4;
 const HEARD_INTERVAL: Duration = Duration::from_secs(10);
 
+/// After so many calls in a row without an answer the next is made from another port: packets are lost now and
+/// then, and machines restart, but seldom for three calls.
+// PROTOCOL SM-PA-14
+const UNANSWERED_MIN: u32 = 3;
+
 /// What we have to do with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -60,6 +65,8 @@ pub(crate) struct Peer {
     pub(crate) attempt: Option<ConnKey>,
     /// When to try again.
     pub(crate) retry: Retry,
+    /// Calls in a row that nobody answered.
+    pub(crate) unanswered: u32,
     /// What we want to carry its packets.
     pub(crate) data_plane: DataPlane,
     /// Sealed frames did not get through in the last session: when to look again.
@@ -93,6 +100,7 @@ impl Peer {
             lingering: Vec::new(),
             attempt: None,
             retry: Retry::default(),
+            unanswered: 0,
             data_plane: config.data_plane,
             sealed_blocked_until: None,
             holds_our_key: false,
@@ -169,6 +177,13 @@ impl Peer {
     /// Whether the configuration names this address, or the peer was there last.
     pub(crate) fn names(&self, address: SocketAddr) -> bool {
         self.addresses.contains(&address) || self.last_seen == Some(address)
+    }
+
+    /// Whether the next call should come from another port than those before: a NAT may lead what we send from ours
+    /// to where nobody is any more, for as long as we go on sending. Every second one does, once some have failed.
+    // PROTOCOL SM-PA-14
+    pub(crate) fn wants_fresh_port(&self) -> bool {
+        self.unanswered >= UNANSWERED_MIN && (self.unanswered - UNANSWERED_MIN).is_multiple_of(2)
     }
 
     /// Whether nothing but a word on the local network names this address.

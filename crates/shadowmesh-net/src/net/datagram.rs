@@ -214,7 +214,10 @@ impl Net {
         if self.came_inside(received.remote, received.local_ip) {
             return;
         }
-        let path = Path::to(received.remote);
+        let path = Path {
+            socket: received.socket,
+            ..Path::to(received.remote)
+        };
         let moved = self
             .control
             .connections

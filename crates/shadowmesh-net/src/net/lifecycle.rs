@@ -66,7 +66,7 @@ impl Net {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        // PROTOCOL SM-PA-12
+        // PROTOCOL SM-PA-13
         if peer.primary.is_some() || self.relays.contains(&id) {
             self.pacing.take(id, targets.len(), now);
         } else if !self
@@ -85,6 +85,7 @@ impl Net {
         match self.control.connect(id, &targets, kind, now) {
             Ok(key) => {
                 peer.attempt = Some(key);
+                self.choose_port(key, id);
                 self.timers.set(Timer::Handshake(key), now + UNANSWERED_MAX);
                 self.timers.set(Timer::Stream(id), now + STREAM_AFTER);
                 self.begin_as_client(key, now);
@@ -288,6 +289,7 @@ impl Net {
         peer.primary = Some(key);
         peer.last_seen = Some(path.remote);
         peer.last_error = None;
+        peer.unanswered = 0;
         peer.retry.succeeded(now);
         self.output.published.stale(id);
         let cipher = session.cipher;

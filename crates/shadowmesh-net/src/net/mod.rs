@@ -93,6 +93,8 @@ pub struct Net {
     resets: ResetLimit,
     timers: Timers,
     pacing: Pacing,
+    /// Which local port was opened last for a call from a fresh one.
+    fresh: u16,
     output: Output,
     drops: Arc<DropCounters>,
     counters: Arc<HandshakeCounters>,
@@ -179,6 +181,7 @@ impl Net {
             removed: Removed::default(),
             timers: Timers::default(),
             pacing: Pacing::new(now),
+            fresh: 0,
             output: Output::new(Published::new(relayed.clone())),
             drops: Arc::default(),
             counters,

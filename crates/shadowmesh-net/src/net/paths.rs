@@ -381,7 +381,7 @@ impl Net {
     }
 
     /// A search that used extra local ports is over: only those that became ways are kept.
-    fn close_sockets(&mut self) {
+    pub(super) fn close_sockets(&mut self) {
         let in_search = self.peers.values().any(|peer| {
             peer.primary
                 .and_then(|key| self.control.connections.get(&key))
@@ -397,6 +397,7 @@ impl Net {
             .flat_map(|connection| connection.paths.candidates())
             .filter(|candidate| candidate.heard_at.is_some() && candidate.path.socket != 0)
             .map(|candidate| candidate.path.socket)
+            .chain(self.sockets_used())
             .collect();
         keep.sort_unstable();
         keep.dedup();

@@ -79,7 +79,11 @@ impl Net {
         if answered || !is_client {
             return self.close(key, Close::Dead, DownReason::Silent, now);
         }
-        // PROTOCOL SM-PA-12
+        // PROTOCOL SM-PA-14
+        if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
+            peer.unanswered = peer.unanswered.saturating_add(1);
+        }
+        // PROTOCOL SM-PA-13
         self.abandon(key, now);
     }
 

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use shadowmesh_wire::control::{Candidates, Mapping};
 use shadowmesh_wire::sealed::OVERHEAD;
+use shadowmesh_wire::way::Way;
 
 use crate::bucket::Bucket;
 use crate::config::PathTimers;
@@ -198,8 +199,29 @@ impl Paths {
         (path.remote != self.current.remote).then_some(path)
     }
 
+    /// Sends from this local port, to all addresses for which ports mean something. Only before anything was sent.
+    pub(crate) fn send_from(&mut self, socket: u16) {
+        let first = self.current;
+        let all = self.tried.iter_mut().chain([&mut self.current]);
+        for path in all.filter(|path| Way::of(path.remote).is_udp()) {
+            path.socket = socket;
+        }
+        let current = self.current;
+        if let Some(candidate) = self.find_mut(first) {
+            candidate.path = current;
+        }
+    }
+
+    /// The local port from which addresses are tried.
+    pub(crate) fn socket(&self) -> u16 {
+        self.targets().map(|path| path.socket).max().unwrap_or(0)
+    }
+
     /// Tries another address too. Only while they are tried.
-    pub(crate) fn also_try(&mut self, path: Path) {
+    pub(crate) fn also_try(&mut self, mut path: Path) {
+        if Way::of(path.remote).is_udp() {
+            path.socket = self.socket();
+        }
         if self.targets().all(|known| known.remote != path.remote) {
             self.tried.push(path);
         }

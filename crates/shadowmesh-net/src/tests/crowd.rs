@@ -52,7 +52,7 @@ fn run(world: &mut World, time: Duration) -> usize {
     most
 }
 
-// PROTOCOL SM-PA-12
+// PROTOCOL SM-PA-13
 #[test]
 fn five_thousand_absent_peers_cost_less_than_two_megabytes_in_five_seconds_and_few_connections() {
     for wanted in [false, true] {
@@ -92,7 +92,7 @@ fn five_thousand_absent_peers_cost_less_than_two_megabytes_in_five_seconds_and_f
     }
 }
 
-// PROTOCOL SM-PA-12
+// PROTOCOL SM-PA-13
 #[test]
 fn fifty_peers_that_are_there_are_found_among_a_thousand_that_are_not_within_seconds() {
     const THERE: usize = 50;
@@ -118,7 +118,7 @@ fn fifty_peers_that_are_there_are_found_among_a_thousand_that_are_not_within_sec
     assert_eq!(up, THERE);
 }
 
-// PROTOCOL SM-PA-12
+// PROTOCOL SM-PA-13
 #[test]
 fn a_peer_that_gives_no_sign_of_life_but_is_there_has_its_turn_all_the_same() {
     let mut world = World::new(2, 3);
@@ -135,7 +135,7 @@ fn a_peer_that_gives_no_sign_of_life_but_is_there_has_its_turn_all_the_same() {
     assert!(world.run_until(ms(150_000), |world| world.is_up(US, 1)));
 }
 
-// PROTOCOL SM-PA-12
+// PROTOCOL SM-PA-13
 #[test]
 fn a_removed_peer_gives_its_turn_away() {
     let mut world = World::new(2, 4);

@@ -234,8 +234,18 @@ impl World {
             return true;
         }
         let frame = sealed(outbound, InnerType::IpPacket, payload);
+        let socket = match &outbound.via {
+            Some(via) => via.relay.socket,
+            None => outbound.socket,
+        };
         outbound.traffic.sent(1, payload.len() as u64);
-        self.dispatch(node, frame.remote, (Kind::Data, false), frame.contents);
+        self.dispatch_from(
+            node,
+            socket,
+            frame.remote,
+            (Kind::Data, false),
+            frame.contents,
+        );
         true
     }
 
@@ -252,14 +262,17 @@ impl World {
         self.enqueue(flight);
     }
 
-    fn dispatch(
+    /// The node's local port number n is n above where it listens.
+    fn dispatch_from(
         &mut self,
         from: usize,
+        socket: u16,
         target: SocketAddr,
         (kind, may_fragment): (Kind, bool),
         data: Vec<u8>,
     ) {
-        let source = self.nodes[from].address;
+        let mut source = self.nodes[from].address;
+        source.set_port(source.port() + socket);
         let flight = Flight {
             from,
             source,
@@ -297,7 +310,13 @@ impl World {
             let len = transmit.segment_size.unwrap_or(transmit.contents.len());
             for datagram in transmit.contents.chunks(len.max(1)) {
                 let sort = (Kind::Control, transmit.may_fragment);
-                self.dispatch(node, transmit.remote, sort, datagram.to_vec());
+                self.dispatch_from(
+                    node,
+                    transmit.socket,
+                    transmit.remote,
+                    sort,
+                    datagram.to_vec(),
+                );
             }
         }
         while let Some((_, frame)) = self.nodes[node].net.poll_frame() {
@@ -358,7 +377,7 @@ impl World {
         let target = self
             .nodes
             .iter()
-            .position(|node| node.address == flight.target);
+            .position(|node| node.socket_at(flight.target).is_some());
         if let Some(node) = target {
             self.nodes[node].receive(flight, self.now);
             self.collect(node);
@@ -423,8 +442,18 @@ impl Node {
         }
     }
 
+    /// The number of the local port at this address.
+    fn socket_at(&self, address: SocketAddr) -> Option<u16> {
+        let socket = address.port().checked_sub(self.address.port())?;
+        (address.ip() == self.address.ip() && matches!(socket, 0 | 1_000..2_000)).then_some(socket)
+    }
+
     fn receive(&mut self, flight: Flight, now: Instant) {
-        self.judge(Received::from_remote(flight.source), &flight.data, now);
+        let received = Received {
+            socket: self.socket_at(flight.target).unwrap_or(0),
+            ..Received::from_remote(flight.source)
+        };
+        self.judge(received, &flight.data, now);
     }
 
     /// A frame that waited for its session: never given to `Net` once more.

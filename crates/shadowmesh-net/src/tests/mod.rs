@@ -9,6 +9,7 @@ mod data_plane;
 mod early_data;
 mod early_frames;
 mod flood;
+mod fresh_port;
 mod glare;
 mod handshake;
 pub(crate) mod harness;

@@ -12,8 +12,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use shadowmesh_io::poll::Waker;
 use shadowmesh_io::udp::UdpLink;
 
-/// Limit: sockets at once, in both IP versions together.
-pub const EXTRA_MAX: usize = 256;
+/// Limit: sockets at once, in both IP versions together: those of a search, and eight for calls that do not get through
+/// from where we listen.
+pub const EXTRA_MAX: usize = 256 + 2 * 8;
 
 /// The sockets of now.
 pub struct ExtraLinks {
