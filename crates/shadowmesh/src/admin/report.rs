@@ -468,7 +468,10 @@ mod tests {
                 names(&TrafficReport::default()),
                 "bytes_in bytes_out packets_in packets_out",
             ),
-            (names(&DeviceReport::default()), "addresses mtu name"),
+            (
+                names(&DeviceReport::default()),
+                "addresses clashes mtu name problem",
+            ),
             (names(&HandshakeReport::default()), "kem sign verify"),
             (
                 names(&CipherSpeeds::default()),

@@ -548,8 +548,12 @@ mod tests {
 
     const DEVICE: u32 = 9;
 
+    /// A route that the host made, not a node.
     fn route(destination: [u8; 4], prefix_len: u8, index: u32) -> Route {
-        Route::to_device(destination.into(), prefix_len, index)
+        Route {
+            protocol: 0,
+            ..Route::to_device(destination.into(), prefix_len, index)
+        }
     }
 
     #[test]

@@ -329,7 +329,7 @@ mod tests {
         near: Near,
         at: SocketAddr,
         /// What was sent, so that nonces differ.
-        count: u8,
+        count: u16,
         heard: Vec<Heard>,
     }
 
@@ -370,7 +370,9 @@ mod tests {
     impl Node {
         fn nonce(&mut self) -> [u8; NONCE_LEN] {
             self.count += 1;
-            let mut nonce = [self.count; NONCE_LEN];
+            let [high, low] = self.count.to_be_bytes();
+            let mut nonce = [low; NONCE_LEN];
+            nonce[1] = high;
             nonce[0] = self.at.port() as u8 ^ self.at.to_string().as_bytes()[8];
             nonce
         }
