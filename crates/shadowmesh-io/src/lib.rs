@@ -5,7 +5,7 @@
 //! TUN device with its offload header ([`tun`]), addresses, routes and links ([`netlink`]), waiting for
 //! several of them at once ([`poll`]), asking the router for a port ([`port_map`]), noticing that the machine slept ([`wake`]), ending other programs
 //! ([`process`]), telling a
-//! service manager ([`service`]), who goes first ([`sched`]), what the machine spends on it
+//! service manager ([`service`]), how wide the terminal is ([`terminal`]), who goes first ([`sched`]), what the machine spends on it
 //! ([`cpu`]), message streams that look like web traffic ([`web`]), files that may be believed ([`files`]), who is
 //! at the other end of a Unix socket ([`local`]), listening ahead of an address ([`late`]), and the
 //! means to build and observe a small network on one machine ([`netns`], [`lab`]).
@@ -39,6 +39,7 @@ pub mod process;
 pub mod sched;
 pub mod service;
 mod sys;
+pub mod terminal;
 pub mod tun;
 pub mod udp;
 pub mod underlay;

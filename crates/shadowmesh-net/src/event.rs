@@ -13,6 +13,13 @@ use crate::forwarding::TrafficTotals;
 use crate::lives::Copied;
 use crate::plane::PlaneStatus;
 
+/// The words of [`PeerStatus::last_error`] where the peer's configuration does not list us.
+pub const NOT_LISTED: &str = "refused: no peer with our PeerId stands in its configuration";
+/// The same where the peer said goodbye.
+pub const STOPPED_THERE: &str = "stopped there: its node said goodbye";
+/// The same where nothing came back.
+pub const NO_ANSWER: &str = "no answer";
+
 /// Where a datagram came from, as the link saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
@@ -302,8 +309,10 @@ pub enum PeerState {
     Connecting,
     /// The last attempt failed; the next one is set.
     Waiting,
-    /// A session is up.
+    /// A session is up, and what was asked in it was answered.
     Up,
+    /// A session is up, but nothing has come back for some seconds although something was asked.
+    Silent,
 }
 
 impl PeerState {
@@ -314,6 +323,7 @@ impl PeerState {
             PeerState::Connecting => "connecting",
             PeerState::Waiting => "waiting",
             PeerState::Up => "up",
+            PeerState::Silent => "silent",
         }
     }
 }
@@ -333,6 +343,10 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// Whether two machines use the peer's identity, or ours, in sessions with it.
     pub copied: Option<Copied>,
+    /// Since it was last heard in a session; `None`: never.
+    pub heard: Option<Duration>,
+    /// Since the last handshake with it was complete; `None`: never.
+    pub handshake: Option<Duration>,
 }
 
 /// The session part of [`PeerStatus`].

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod callers;
 mod config;
 mod connectivity;
 mod control;
@@ -48,6 +49,7 @@ mod timers;
 mod tests;
 
 pub use bucket::Bucket;
+pub use callers::RefusedCaller;
 pub use config::{
     ConfigError, NetConfig, PathTimers, PeerConfig, REKEY_INTERVAL_MAX, REKEY_INTERVAL_MIN,
     RelayAllow, RelayConfig,
@@ -55,8 +57,9 @@ pub use config::{
 pub use connectivity::{Connectivity, ConnectivityTotals, MIGRATION_BUCKETS_MS};
 pub use drops::{DropCounters, DropReason};
 pub use event::{
-    AddressKind, CandidateReport, CandidateState, DownReason, NetEvent, OwnAddress, PathInfo,
-    PathReport, PeerState, PeerStatus, Received, SessionStatus, Transmit,
+    AddressKind, CandidateReport, CandidateState, DownReason, NO_ANSWER, NOT_LISTED, NetEvent,
+    OwnAddress, PathInfo, PathReport, PeerState, PeerStatus, Received, STOPPED_THERE,
+    SessionStatus, Transmit,
 };
 pub use forwarding::{Forwarding, Inbound, Outbound, RelayTo, Traffic, TrafficTotals, Via};
 pub use fragments::{Pieces, Reassembled, Reassembler, pieces};

@@ -83,6 +83,10 @@ pub(crate) struct Peer {
     pub(crate) credit: Option<Arc<Credit>>,
     /// What went wrong last.
     pub(crate) last_error: Option<String>,
+    /// When it was last heard in a session that ended.
+    pub(crate) heard_at: Option<Instant>,
+    /// When the last handshake was complete.
+    pub(crate) handshaken_at: Option<Instant>,
 }
 
 impl Peer {
@@ -109,6 +113,8 @@ impl Peer {
             lives: Lives::default(),
             credit: None,
             last_error: None,
+            heard_at: None,
+            handshaken_at: None,
         }
     }
 

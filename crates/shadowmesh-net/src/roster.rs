@@ -25,6 +25,8 @@ struct Inner {
     /// Keys learned and not yet reported. Limit: one for each member, since a known key is not
     /// learned again.
     learned: Vec<Arc<PublicIdentity>>,
+    /// Who was asked for last and is no member, until it is taken. Limit: one.
+    refused: Option<PeerId>,
 }
 
 impl Roster {
@@ -61,6 +63,11 @@ impl Roster {
         std::mem::take(&mut self.lock().learned)
     }
 
+    /// Who was refused since the last call: by its own word only, because members are looked up first.
+    pub(crate) fn take_refused(&self) -> Option<PeerId> {
+        self.lock().refused.take()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder of this lock panics")
     }
@@ -69,7 +76,10 @@ impl Roster {
 impl PeerBook for Roster {
     // PROTOCOL SM-RL-5
     fn is_member(&self, id: &PeerId) -> bool {
-        self.open || self.lists(id)
+        let mut inner = self.lock();
+        let admits = self.open || inner.members.contains_key(id);
+        inner.refused = (!admits).then_some(*id);
+        admits
     }
 
     fn public_identity(&self, id: &PeerId) -> Option<Arc<PublicIdentity>> {

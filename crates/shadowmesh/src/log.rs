@@ -8,12 +8,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use tracing::callsite::Identifier;
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -25,6 +27,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// How many times one warning may appear in each [`WINDOW`]. Enough to see a pattern.
 const BURST: u32 = 5;
+/// The same for a line at INFO that says nothing else than the one before it.
+const BURST_SAME: u32 = 1;
+/// Limit: lines at INFO that are told apart; beyond it all are forgotten.
+const LINES_MAX: usize = 1024;
 /// How long a budget lasts.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -47,7 +53,9 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
         // A log that cannot be written is no reason to stop: it would be said on standard error, which
         // is where the log goes, and a print that fails there ends the thread.
         .log_internal_errors(false)
-        .with_ansi(wants_colour());
+        .with_ansi(wants_colour())
+        // Where in the program a line comes from is of use to those who look for its errors.
+        .with_target(filter.max_level_hint() > Some(LevelFilter::INFO));
     let registry = tracing_subscriber::registry().with(filter);
     let _ = match format {
         LogFormat::Text => registry
@@ -86,7 +94,8 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
 struct Limited<F> {
     inner: F,
     form: LogFormat,
-    budgets: Mutex<HashMap<Identifier, Budget>>,
+    /// By place in the code; at INFO by what is said, too. Limit: places, and [`LINES_MAX`].
+    budgets: Mutex<HashMap<(Identifier, u64), Budget>>,
 }
 
 impl<F> Limited<F> {
@@ -111,19 +120,27 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        if *event.metadata().level() > Level::WARN {
+        let level = *event.metadata().level();
+        if level > Level::INFO {
             return self.inner.format_event(context, writer, event);
         }
+        let (said, burst) = match level {
+            Level::INFO => (Said::by(event), BURST_SAME),
+            _ => (0, BURST),
+        };
         let decision = {
             // A panic while holding this lock cannot leave a budget half changed.
             let mut budgets = self
                 .budgets
                 .lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
+            if budgets.len() >= LINES_MAX {
+                budgets.clear();
+            }
             budgets
-                .entry(event.metadata().callsite())
+                .entry((event.metadata().callsite(), said))
                 .or_default()
-                .spend(Instant::now())
+                .spend(burst, Instant::now())
         };
         match decision {
             Decision::LeaveOut => Ok(()),
@@ -134,11 +151,30 @@ where
                 match self.form {
                     LogFormat::Text => writeln!(writer, "  ({left_out} more like this left out)"),
                     LogFormat::Json => {
-                        writeln!(writer, "{{\"level\":\"WARN\",\"left_out\":{left_out}}}")
+                        writeln!(writer, "{{\"level\":\"{level}\",\"left_out\":{left_out}}}")
                     }
                 }
             }
         }
+    }
+}
+
+/// A number for what an event says, beside where it says it.
+#[derive(Default)]
+struct Said(DefaultHasher);
+
+impl Said {
+    fn by(event: &Event<'_>) -> u64 {
+        let mut said = Self::default();
+        event.record(&mut said);
+        said.0.finish()
+    }
+}
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        field.name().hash(&mut self.0);
+        format!("{value:?}").hash(&mut self.0);
     }
 }
 
@@ -157,7 +193,7 @@ enum Decision {
 }
 
 impl Budget {
-    fn spend(&mut self, now: Instant) -> Decision {
+    fn spend(&mut self, burst: u32, now: Instant) -> Decision {
         let over = self
             .window_start
             .is_none_or(|start| now.duration_since(start) >= WINDOW);
@@ -165,7 +201,7 @@ impl Budget {
             self.window_start = Some(now);
             self.written = 0;
         }
-        if self.written >= BURST {
+        if self.written >= burst {
             self.left_out += 1;
             return Decision::LeaveOut;
         }
@@ -188,16 +224,16 @@ mod tests {
         let start = Instant::now();
         let mut budget = Budget::default();
         for _ in 0..BURST {
-            assert_eq!(budget.spend(start), Decision::Write { left_out: 0 });
+            assert_eq!(budget.spend(BURST, start), Decision::Write { left_out: 0 });
         }
-        assert_eq!(budget.spend(start), Decision::LeaveOut);
-        assert_eq!(budget.spend(start), Decision::LeaveOut);
+        assert_eq!(budget.spend(BURST, start), Decision::LeaveOut);
+        assert_eq!(budget.spend(BURST, start), Decision::LeaveOut);
         assert_eq!(
-            budget.spend(start + WINDOW),
+            budget.spend(BURST, start + WINDOW),
             Decision::Write { left_out: 2 }
         );
         assert_eq!(
-            budget.spend(start + WINDOW),
+            budget.spend(BURST, start + WINDOW),
             Decision::Write { left_out: 0 }
         );
     }
@@ -256,11 +292,15 @@ mod tests {
             for n in 0..50 {
                 tracing::info!(n, "said as often as wanted");
             }
+            for _ in 0..6 {
+                tracing::info!(peer = "vps", "session up");
+            }
         });
         let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.matches("flood").count(), BURST as usize);
         assert_eq!(text.matches("another place").count(), 1);
         assert_eq!(text.matches("said as often").count(), 50);
+        assert_eq!(text.matches("session up").count(), 1);
         for line in text.lines() {
             serde_json::from_str::<serde_json::Value>(line).unwrap();
         }

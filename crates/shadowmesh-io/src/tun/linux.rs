@@ -224,6 +224,7 @@ fn open_driver(path: &str) -> Result<File, TunError> {
         .map_err(|source| match source.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
             Some(libc::EACCES | libc::EPERM) => TunError::Permission { action: ACTION },
+            Some(libc::EISDIR) => TunError::NoDevice,
             _ => TunError::Io {
                 action: ACTION,
                 source,
@@ -258,6 +259,8 @@ fn attach(file: &File, wanted: Option<&str>, more_flags: libc::c_int) -> Result<
 fn explain_attach(source: io::Error, wanted: Option<&str>) -> TunError {
     const ACTION: &str = "make the TUN device";
     match (source.raw_os_error(), wanted) {
+        // Only a device of this driver knows the request.
+        (Some(libc::ENOTTY), _) => TunError::NoDevice,
         (Some(libc::EPERM | libc::EACCES), _) => TunError::Permission { action: ACTION },
         (Some(libc::EBUSY), Some(name)) => TunError::Busy {
             name: name.to_owned(),

@@ -122,6 +122,12 @@ pub enum TunError {
          device in (--device /dev/net/tun)"
     )]
     NoDriver,
+    /// Something else lies in the place of the driver.
+    #[error(
+        "/dev/net/tun is a plain file and no device: remove it and make the device (rm /dev/net/tun && mknod \
+         /dev/net/tun c 10 200), or in a container pass the device in (--device /dev/net/tun)"
+    )]
+    NoDevice,
     /// The process may not make devices.
     #[error(
         "no permission to {action}: run as root, or give the program the capability \

@@ -290,6 +290,7 @@ impl Net {
         peer.last_seen = Some(path.remote);
         peer.last_error = None;
         peer.unanswered = 0;
+        peer.handshaken_at = Some(session.established_at);
         peer.retry.succeeded(now);
         self.output.published.stale(id);
         let cipher = session.cipher;
@@ -442,7 +443,11 @@ impl Net {
         let mut rtt = None;
         if let Phase::Up(session) = phase {
             rtt = session.rtt;
-            peer.past_traffic = peer.past_traffic.plus(session.traffic.totals());
+            let totals = session.traffic.totals();
+            peer.past_traffic = peer.past_traffic.plus(totals);
+            peer.heard_at = peer
+                .heard_at
+                .max(Some(session.liveness.heard_at(totals, now)));
             self.output.published.stale(id);
         }
         peer.lingering.retain(|lingering| *lingering != key);

@@ -55,6 +55,7 @@ use shadowmesh_crypto::HandshakeCounters;
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 
+use crate::callers::{Callers, RefusedCaller};
 use crate::config::{ConfigError, NetConfig};
 use crate::connectivity::Connectivity;
 use crate::control::Control;
@@ -106,6 +107,7 @@ pub struct Net {
     own_addresses: Vec<OwnAddress>,
     overlay: Overlay,
     connectivity: Arc<Connectivity>,
+    callers: Callers,
     rng: StdRng,
 }
 
@@ -191,6 +193,7 @@ impl Net {
             own_addresses: Vec::new(),
             overlay: Overlay::default(),
             connectivity: Arc::default(),
+            callers: Callers::default(),
             rng,
         })
     }
@@ -248,6 +251,11 @@ impl Net {
         self.output.published.take_changed()
     }
 
+    /// Who called and is no peer of ours, the latest first.
+    pub fn refused_callers(&self) -> &[RefusedCaller] {
+        self.callers.refused()
+    }
+
     /// Drops by reason; to be shared with the data plane.
     pub fn drops(&self) -> &Arc<DropCounters> {
         &self.drops
@@ -284,8 +292,17 @@ impl Net {
     }
 
     fn peer_status(&self, id: PeerId, peer: &Peer, now: Instant) -> PeerStatus {
-        let state = if peer.primary.is_some() {
-            PeerState::Up
+        let in_use = peer
+            .primary
+            .and_then(|key| self.control.connections.get(&key));
+        let in_use = in_use.and_then(|connection| connection.session());
+        let heard_at =
+            in_use.map(|session| session.liveness.heard_at(session.traffic.totals(), now));
+        let state = if let Some(session) = in_use {
+            match session.liveness.is_silent(session.traffic.totals(), now) {
+                true => PeerState::Silent,
+                false => PeerState::Up,
+            }
         } else if peer.attempt.is_some() {
             PeerState::Connecting
         } else if self.timers.get(Timer::Connect(id)).is_some() || self.pacing.waits(&id) {
@@ -299,6 +316,7 @@ impl Net {
             .fold(TrafficTotals::default(), |sum, session| {
                 sum.plus(session.traffic.totals())
             });
+        let ago = |at| now.saturating_duration_since(at);
         PeerStatus {
             peer: id,
             state,
@@ -306,6 +324,8 @@ impl Net {
             traffic: peer.past_traffic.plus(live),
             last_error: peer.last_error.clone(),
             copied: peer.lives.copied(now),
+            heard: peer.heard_at.max(heard_at).map(ago),
+            handshake: peer.handshaken_at.map(ago),
         }
     }
 

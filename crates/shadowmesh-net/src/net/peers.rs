@@ -65,6 +65,7 @@ impl Net {
         let (id, relay) = (config.id, config.relay);
         let config_wants_quic = config.data_plane == DataPlane::Quic;
         self.end_client(&id);
+        self.callers.forget(&id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.role = Role::Member;
             peer.addresses = config.addresses;

@@ -1,18 +1,20 @@
 //! What QUIC says of a connection.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use quinn_proto::{
     ConnectionError, EcnCodepoint, EndpointEvent, Event, StreamEvent, TransportErrorCode,
 };
 use shadowmesh_crypto::authenticated_peer;
+use shadowmesh_wire::PeerId;
 use shadowmesh_wire::sealed::is_initial;
 use shadowmesh_wire::way::Way;
 
 use super::Net;
 use crate::control::{Close, ConnKey, Phase, StreamError};
 use crate::drops::DropReason;
-use crate::event::{DownReason, NetEvent, Transmit};
+use crate::event::{DownReason, NOT_LISTED, NetEvent, STOPPED_THERE, Transmit};
 use crate::paths::{Origin, Path};
 use crate::session::{Session, no_common_cipher};
 use crate::spending::Purpose;
@@ -117,6 +119,9 @@ impl Net {
             Ok(id) => id,
             Err(why) => {
                 tracing::debug!("connection of somebody who is not a member");
+                if let Some(id) = authenticated.filter(|_| called_us) {
+                    self.note_refused(id, from, now);
+                }
                 self.drops.count(DropReason::NotMember);
                 return self.close(key, why, DownReason::ConnectionLost, now);
             }
@@ -183,6 +188,16 @@ impl Net {
             // PROTOCOL SM-OV-5
             self.drops.count(DropReason::HandshakeFailed);
         }
+        let from = connection.paths.current().remote;
+        if handshaking
+            && !connection.is_client()
+            && let Some(id) = self.roster.take_refused()
+        {
+            self.note_refused(id, from, now);
+        }
+        let Some(connection) = self.control.connections.get(&key) else {
+            return;
+        };
         let attempt = connection.is_client() && connection.session().is_none();
         let answered = attempt && !matches!(reason, ConnectionError::TimedOut);
         if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
@@ -191,7 +206,10 @@ impl Net {
                 // PROTOCOL SM-PA-4
                 peer.retry.refused();
                 if let Some(id) = connection.peer {
-                    tracing::info!(peer = %id, "refused; `shadowmesh peers` says why");
+                    tracing::info!(
+                        peer = crate::callers::short(&id),
+                        "refused; `shadowmesh doctor` says why"
+                    );
                 }
             }
             if answered && std::mem::take(&mut peer.holds_our_key) {
@@ -201,6 +219,15 @@ impl Net {
             }
         }
         self.end(key, down_reason(reason), now);
+    }
+
+    /// A caller that is no peer of ours: remembered for those who ask, and told to the log once in a while.
+    // PROTOCOL SM-OV-7
+    fn note_refused(&mut self, id: PeerId, from: SocketAddr, now: Instant) {
+        if self.callers.refuse(id, from, now) {
+            let caller = crate::callers::short(&id);
+            tracing::info!(%caller, "a caller is refused, for no [[peer]] here has its PeerId; `shadowmesh doctor` prints the block");
+        }
     }
 
     fn on_stream_event(&mut self, key: ConnKey, event: StreamEvent, now: Instant) {
@@ -388,8 +415,12 @@ fn in_words(reason: &ConnectionError, cipher_speeds: [u32; 2]) -> String {
     match reason {
         reason if wants_another_cipher(reason) => no_common_cipher(cipher_speeds),
         ConnectionError::ConnectionClosed(close) if is_access_denied(close.error_code) => {
-            "refused: no peer with our PeerId stands in its configuration".into()
+            NOT_LISTED.into()
         }
+        reason if down_reason(reason) == DownReason::Refused && !is_not_served(reason) => {
+            NOT_LISTED.into()
+        }
+        reason if down_reason(reason) == DownReason::PeerLeft => STOPPED_THERE.into(),
         reason if is_not_served(reason) => {
             "refused: this relay is full, or does not serve us; its `[relay]` settings `allow`, \
              `clients_max` and `clients_per_source` decide"

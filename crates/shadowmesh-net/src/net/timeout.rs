@@ -9,7 +9,7 @@ use super::Net;
 use super::lifecycle::HANDSHAKE_MAX;
 use crate::control::{Close, ConnKey};
 use crate::drops::DropReason;
-use crate::event::DownReason;
+use crate::event::{DownReason, NO_ANSWER};
 use crate::session::{LIVENESS_TICK, Pulse};
 use crate::timers::Timer;
 
@@ -72,7 +72,7 @@ impl Net {
             let error = if answered {
                 "handshake timed out"
             } else {
-                "no answer"
+                NO_ANSWER
             };
             peer.last_error = Some(error.to_owned());
         }

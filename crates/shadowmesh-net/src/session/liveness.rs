@@ -16,6 +16,8 @@ pub(crate) const TICK: Duration = Duration::from_secs(1);
 const SILENT_HALVES_MAX: u32 = 5;
 /// But not before a look that sends a probe and three more, however short the interval is.
 const SILENCE_MIN: Duration = Duration::from_secs(4);
+/// An answer to a probe that takes longer is missed.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Probes without an answer, while there is traffic, until the peer is dead.
 const UNANSWERED_MAX: u32 = 3;
 
@@ -61,6 +63,25 @@ impl Liveness {
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard_at = now;
         self.unanswered = 0;
+    }
+
+    /// When the peer was last heard, with what was counted since the last look.
+    pub(crate) fn heard_at(&self, totals: TrafficTotals, now: Instant) -> Instant {
+        match totals.received_frames != self.received {
+            true => now,
+            false => self.heard_at,
+        }
+    }
+
+    /// Whether nothing comes back although something was asked: two probes beside traffic, or one of an idle
+    /// session with time for its answer.
+    // PROTOCOL SM-PA-3
+    pub(crate) fn is_silent(&self, totals: TrafficTotals, now: Instant) -> bool {
+        if totals.received_frames != self.received {
+            return false;
+        }
+        let asked_in_vain = self.probed_at > self.heard_at && now >= self.probed_at + ANSWER_MAX;
+        self.unanswered >= 2 || asked_in_vain
     }
 
     /// We sent a probe, which is no traffic that asks for an answer.
@@ -122,6 +143,10 @@ mod tests {
             }
         }
 
+        fn is_silent(&self) -> bool {
+            self.liveness.is_silent(self.totals, self.now)
+        }
+
         fn tick(&mut self, sent: u64, received: u64) -> Pulse {
             self.now += TICK;
             self.totals.sent_frames += sent;
@@ -129,6 +154,25 @@ mod tests {
             self.liveness
                 .look(self.totals, Duration::from_secs(10), self.now)
         }
+    }
+
+    // PROTOCOL SM-PA-3
+    #[test]
+    fn a_session_is_silent_while_what_was_asked_in_it_is_not_answered() {
+        let mut world = World::new();
+        for _ in 0..9 {
+            assert_eq!(world.tick(0, 0), Pulse::Fine);
+        }
+        assert!(!world.is_silent(), "nothing was asked");
+        assert_eq!(world.tick(0, 0), Pulse::Probe);
+        assert!(!world.is_silent(), "it has some time");
+        world.tick(1, 0);
+        world.tick(0, 0);
+        assert!(world.is_silent());
+        world.totals.received_frames += 1;
+        assert!(!world.is_silent(), "also before the next look");
+        world.tick(0, 0);
+        assert!(!world.is_silent());
     }
 
     // PROTOCOL SM-PA-3

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use shadowmesh_net::{DropReason, OwnAddress, PeerStatus};
+use shadowmesh_net::{DropReason, OwnAddress, PeerStatus, RefusedCaller};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 
@@ -27,6 +27,8 @@ pub struct NodeStatus {
     pub relaying: (usize, u64, u64),
     /// Packets and datagrams dropped since the start, by reason; reasons never met are left out.
     pub drops: Vec<(DropReason, u64)>,
+    /// Who called and is no peer of ours, the latest first.
+    pub refused_callers: Vec<RefusedCaller>,
 }
 
 /// A peer at one moment: what was configured, and how it goes.
@@ -61,6 +63,7 @@ impl Node {
             own_addresses: self.net.own_addresses().to_vec(),
             relaying: self.net.relay_totals(),
             drops: self.net.drops().nonzero().collect(),
+            refused_callers: self.net.refused_callers().to_vec(),
         }
     }
 

@@ -63,7 +63,7 @@ pub enum Response {
     /// to [`Request::Ping`], first: whom the name meant
     PingStart {
         /// `sm1…`
-        peer: String,
+        id: String,
         /// name of the configuration
         name: Option<String>,
     },
@@ -71,12 +71,12 @@ pub enum Response {
     Probe(ProbeReport),
     /// to [`Request::BenchPrepare`]
     BenchReady {
-        /// where the peer listens, on the overlay
-        address: SocketAddr,
         /// `sm1…`
-        peer: String,
+        id: String,
         /// name of the configuration
         name: Option<String>,
+        /// where the peer listens, on the overlay
+        address: SocketAddr,
     },
     /// to [`Request::Down`]: device and routes are gone
     Stopped,
@@ -85,13 +85,14 @@ pub enum Response {
 }
 
 /// How one probe ended.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeReport {
     /// Counted from 1.
     pub sequence: u32,
-    /// Round trip; absent when lost.
+    /// Round trip; `null` when lost.
     pub rtt_us: Option<u64>,
-    /// Path taken; absent when lost.
+    /// Path taken; `null` when lost.
     pub path: Option<PathReport>,
     /// Why it is lost, when known.
     pub lost: Option<String>,

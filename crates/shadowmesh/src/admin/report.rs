@@ -1,7 +1,10 @@
 //! What a running node tells about itself: the shapes behind `status`, `peers` and `ping`.
 //!
-//! These are also what `--json` prints, so a field once here keeps its name and unit. Units are in
-//! the names; absent means unknown, never zero.
+//! These are also what `--json` prints, so a field once here keeps its name and unit. One thing has one name
+//! in all verbs: `id` is the PeerId of what the object is about and `name` what people call it, `addresses` is a list
+//! of texts, `addresses` of a device are overlay addresses with their prefix length. Units are in the names, and
+//! times are whole numbers: `_us` for round trips and costs of a handshake, `_ms` for everything else.
+//! `null` means unknown, never zero. The schemas in `docs/json` are made from these types by a test.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,9 +14,10 @@ use shadowmesh_net::ConnectivityTotals;
 
 /// The node as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NodeReport {
-    /// `sm1…` of this node.
-    pub peer_id: String,
+    /// PeerId of this node, `sm1…`.
+    pub id: String,
     /// Version of the running program.
     pub version: String,
     /// Process id of the running node.
@@ -28,9 +32,9 @@ pub struct NodeReport {
     pub peers_total: usize,
     /// Peers with a session.
     pub peers_up: usize,
-    /// Our underlay addresses.
+    /// Where others may reach us.
     #[serde(default)]
-    pub addresses: Vec<AddressReport>,
+    pub candidates: Vec<CandidateReport>,
     /// The relays we use, in the order of the configuration.
     #[serde(default)]
     pub relays: Vec<RelayReport>,
@@ -48,6 +52,9 @@ pub struct NodeReport {
     pub handshakes: HandshakeReport,
     /// Drops by reason, only reasons that happened.
     pub drops: BTreeMap<String, u64>,
+    /// Who called and was refused, because no `[[peer]]` has its PeerId; the latest first, the last few only.
+    #[serde(default)]
+    pub refused_callers: Vec<CallerReport>,
     /// CPU time of the whole process.
     pub cpu_ms: u64,
     /// Resident memory of the process.
@@ -64,9 +71,24 @@ impl NodeReport {
     }
 }
 
+/// A caller that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CallerReport {
+    /// What it calls itself, `sm1…`; it is refused before it has to prove it.
+    pub id: String,
+    /// Where it called from last.
+    pub address: SocketAddr,
+    /// Since it called last.
+    pub age_ms: u64,
+    /// How often it called.
+    pub count: u64,
+}
+
 /// An underlay address of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddressReport {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CandidateReport {
     /// The address, with the port where we listen or the one that leads to it.
     pub address: SocketAddr,
     /// How we know it.
@@ -77,6 +99,7 @@ pub struct AddressReport {
 
 /// How we know an address of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AddressKind {
     /// The configuration says that it leads to us.
@@ -91,6 +114,7 @@ pub enum AddressKind {
 
 /// A relay we use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RelayReport {
     /// `sm1…`
     pub id: String,
@@ -108,6 +132,7 @@ pub struct RelayReport {
 
 /// What we do as a relay. Nothing says for whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RelayingReport {
     /// Clients that are no peers of ours.
     pub clients: usize,
@@ -119,6 +144,7 @@ pub struct RelayingReport {
 
 /// What `doctor` looks at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DoctorReport {
     /// The node as a whole.
     pub node: NodeReport,
@@ -130,6 +156,7 @@ pub struct DoctorReport {
 
 /// One way to a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WayReport {
     /// Which.
     pub path: PathReport,
@@ -139,6 +166,7 @@ pub struct WayReport {
 
 /// What is known of a way to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum WayState {
     /// It is tried now, or will be soon.
@@ -153,6 +181,7 @@ pub enum WayState {
 
 /// The network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceReport {
     /// Name as `ip link` shows it.
     pub name: String,
@@ -179,6 +208,7 @@ impl DeviceReport {
 
 /// A network of this host and one of the overlay that do not go together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ClashReport {
     /// Something that was asked for is not there.
     pub is_loss: bool,
@@ -190,6 +220,7 @@ pub struct ClashReport {
 
 /// What each AEAD does on this machine, in MB/s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CipherSpeeds {
     /// AES-256-GCM
     pub aes_256_gcm: u32,
@@ -199,6 +230,7 @@ pub struct CipherSpeeds {
 
 /// Inner packets and bytes in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TrafficReport {
     /// Frames opened and accepted.
     pub packets_in: u64,
@@ -212,6 +244,7 @@ pub struct TrafficReport {
 
 /// Post-quantum operations counted since start; the flood tests read these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HandshakeReport {
     /// ML-KEM-1024 operations.
     pub kem: u64,
@@ -223,6 +256,7 @@ pub struct HandshakeReport {
 
 /// One peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PeerReport {
     /// `sm1…`
     pub id: String,
@@ -233,6 +267,15 @@ pub struct PeerReport {
     /// Why there is no session, in words, as far as known.
     #[serde(default)]
     pub problem: Option<String>,
+    /// The same in one word.
+    #[serde(default)]
+    pub cause: Option<PeerCause>,
+    /// Since it was last heard; `null`: never since this node started.
+    #[serde(default)]
+    pub seen_age_ms: Option<u64>,
+    /// Since the last handshake with it; `null`: none since this node started.
+    #[serde(default)]
+    pub handshake_age_ms: Option<u64>,
     /// The path in use, when there is a session.
     pub path: Option<PathReport>,
     /// Key generation of the session.
@@ -261,6 +304,7 @@ pub struct PeerReport {
 
 /// Whose identity two machines use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CopiedIdentity {
     /// The peer's.
@@ -295,20 +339,39 @@ impl CopiedIdentity {
     }
 }
 
+/// Why there is no session with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum PeerCause {
+    /// Its configuration does not list us.
+    Refused,
+    /// Its node said goodbye.
+    Stopped,
+    /// Nothing came back.
+    NoAnswer,
+    /// Something else, which `problem` says.
+    Said,
+}
+
 /// Where the session with a peer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PeerState {
     /// Nobody wanted it yet, or no address is known.
     Idle,
     /// A handshake is under way.
     Connecting,
-    /// Data flows.
+    /// There is a session, and what was asked in it was answered.
     Up,
+    /// There is a session, and nothing has come back for some seconds although something was asked.
+    Silent,
 }
 
 /// The way frames take to a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PathReport {
     /// Kind of path.
     pub kind: PathKind,
@@ -333,6 +396,7 @@ pub struct PathReport {
 
 /// Kind of path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {
     /// UDP straight to the peer.
@@ -349,8 +413,8 @@ pub enum PathKind {
 pub struct MetricsReport {
     /// The node as a whole.
     pub node: NodeReport,
-    /// Peers by [`PeerState`]: idle, connecting, up.
-    pub peers: [usize; 3],
+    /// Peers by [`PeerState`]: idle, connecting, up, silent.
+    pub peers: [usize; 4],
     /// Sessions by [`PathKind`]: direct, relay, web.
     pub paths: [usize; 3],
     /// How peers were reached since the start.
@@ -424,6 +488,9 @@ mod tests {
             name: None,
             state: PeerState::Idle,
             problem: None,
+            cause: None,
+            seen_age_ms: None,
+            handshake_age_ms: None,
             path: None,
             epoch: None,
             cipher: None,
@@ -444,7 +511,7 @@ mod tests {
             path: None,
             observed: None,
         };
-        let address = AddressReport {
+        let address = CandidateReport {
             address: "192.0.2.1:1".parse().unwrap(),
             kind: AddressKind::Host,
             seen_by: 0,
@@ -452,13 +519,13 @@ mod tests {
         for (found, promised) in [
             (
                 names(&NodeReport::default()),
-                "addresses cipher_speeds cpu_ms device drops handshakes listen memory_kib notices peer_id peers_total \
-                 peers_up pid relaying relays traffic uptime_ms version warnings",
+                "candidates cipher_speeds cpu_ms device drops handshakes id listen memory_kib notices peers_total \
+                 peers_up pid refused_callers relaying relays traffic uptime_ms version warnings",
             ),
             (
                 names(&peer),
-                "allowed_ips cipher copied data_plane epoch id key_age_ms name observed path problem resumed \
-                 session_age_ms state traffic",
+                "allowed_ips cause cipher copied data_plane epoch handshake_age_ms id key_age_ms name observed path problem resumed \
+                 seen_age_ms session_age_ms state traffic",
             ),
             (names(&way), "kind local mtu relay relay_name remote rtt_us"),
             (names(&relay), "id name observed path problem state"),
@@ -489,7 +556,12 @@ mod tests {
                 AddressKind::Mapped,
                 AddressKind::Observed,
             ],
-            [PeerState::Idle, PeerState::Connecting, PeerState::Up],
+            [
+                PeerState::Idle,
+                PeerState::Connecting,
+                PeerState::Up,
+                PeerState::Silent,
+            ],
             [PathKind::Direct, PathKind::Relay, PathKind::Web],
             [CopiedIdentity::Theirs, CopiedIdentity::Ours],
             [
@@ -503,7 +575,7 @@ mod tests {
             serde_json::to_value(words).unwrap(),
             serde_json::json!([
                 ["host", "mapped", "observed"],
-                ["idle", "connecting", "up"],
+                ["idle", "connecting", "up", "silent"],
                 ["direct", "relay", "web"],
                 ["theirs", "ours"],
                 ["untried", "unanswered", "proven", "broken"],

@@ -33,6 +33,7 @@ use super::classical;
 
 /// Kinds of handshake, as in the table above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Post-quantum, first contact.
@@ -45,6 +46,7 @@ pub enum Kind {
 
 /// Mean cost of one handshake.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cost {
     /// Which kind.
     pub kind: Kind,
@@ -60,9 +62,10 @@ pub struct Cost {
 
 /// What one side spends on a handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SideCost {
     /// CPU time.
-    pub cpu_us: f64,
+    pub cpu_us: u64,
     /// UDP payload it sends.
     pub bytes_sent: f64,
     /// Datagrams it sends.
@@ -231,7 +234,7 @@ impl Spent {
     fn mean(&self, count: u32) -> SideCost {
         let count = f64::from(count);
         SideCost {
-            cpu_us: self.cpu.as_secs_f64() * 1e6 / count,
+            cpu_us: (self.cpu.as_secs_f64() * 1e6 / count).round() as u64,
             bytes_sent: self.bytes as f64 / count,
             datagrams_sent: self.datagrams as f64 / count,
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::layout::Width;
 use crate::config::value::parse_duration;
 use crate::log::LogFormat;
 
@@ -16,17 +17,17 @@ use crate::log::LogFormat;
     name = "shadowmesh",
     version,
     propagate_version = true,
-    max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "Start here:
-  shadowmesh id                     this machine's PeerId and a [[peer]] block for the others
+  shadowmesh id                     this machine's PeerId, in a [[peer]] block
   shadowmesh config check           is the configuration right?
   shadowmesh up                     join the mesh, in the foreground
   shadowmesh ping vps               from another terminal
 
-Configuration: /etc/shadowmesh.toml, over it SHADOWMESH_SECTION_KEY variables, over both
-flags. Exit codes: 0 done, 1 failed, 2 wrong command line or configuration, 3 no node is running."
+Configuration: /etc/shadowmesh.toml, over it SHADOWMESH_SECTION_KEY variables,
+over both flags. Exit codes: 0 done, 1 failed, 2 wrong command line or
+configuration, 3 no node is running."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -53,6 +54,9 @@ pub struct Global {
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
     pub json: bool,
+    /// Lines as long as they get: every column of a table
+    #[arg(long, global = true)]
+    pub wide: bool,
     /// error, warn, info, debug, trace, or a list such as info,shadowmesh_net=debug
     #[arg(
         long,
@@ -77,6 +81,13 @@ pub struct Global {
     pub log_format: LogFormat,
 }
 
+impl Global {
+    /// How long the lines of the answer may be.
+    pub fn width(&self) -> Width {
+        Width::of_output(self.wide)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Join the mesh, in the foreground, until stopped
@@ -86,21 +97,25 @@ pub enum Verb {
   shadowmesh up --state-dir ./a --listen 127.0.0.1:5001 \\
       --peer id=sm1…,name=vps,address=192.0.2.7:4433
 
-The timers are also SHADOWMESH_P2P_RETRY_INTERVAL, SHADOWMESH_P2P_HEALTH_CHECK_INTERVAL and
-SHADOWMESH_P2P_CONNECT_TIMEOUT in the environment; any other key is SHADOWMESH_SECTION_KEY.
+The timers are also SHADOWMESH_P2P_RETRY_INTERVAL,
+SHADOWMESH_P2P_HEALTH_CHECK_INTERVAL and SHADOWMESH_P2P_CONNECT_TIMEOUT in the
+environment; any other key is SHADOWMESH_SECTION_KEY.
 
-Needs the right to create a network device: root, or CAP_NET_ADMIN. Ctrl-C or `shadowmesh down`
-stops it and takes its addresses and routes away; what a killed node left is cleaned at next start.")]
+Needs the right to create a network device: root, or CAP_NET_ADMIN. Ctrl-C or
+`shadowmesh down` stops it and takes its addresses and routes away; what a
+killed node left is cleaned at next start.")]
     Up(Box<UpArgs>),
     /// Relay for others, in the foreground, until stopped: no device, no root
     #[command(after_help = "Examples:
   shadowmesh relay --state-dir ~/.shadowmesh-relay
   shadowmesh relay --allow sm1… --allow sm1… --client-mbit 100
 
-Run it where everybody can reach it by UDP, and let its port (4433) in through the firewall. It prints
-the [[relay.use]] block for those who use it. It forwards sealed datagrams, can read none of them, and
-keeps no record of who talks to whom. [relay], [node], [web], [paths] and [metrics] of the configuration
-apply; the rest does not. A node that is a member of the mesh relays by `[relay] enabled` instead.")]
+Run it where everybody can reach it by UDP, and let its port (4433) in through
+the firewall. It prints the [[relay.use]] block for those who use it. It
+forwards sealed datagrams, can read none of them, and keeps no record of who
+talks to whom. [relay], [node], [web], [paths] and [metrics] of the
+configuration apply; the rest does not. A node that is a member of the mesh
+relays by `[relay] enabled` instead.")]
     Relay(Box<RelayArgs>),
     /// Stop the running node
     #[command(after_help = "Example:
@@ -109,7 +124,7 @@ apply; the rest does not. A node that is a member of the mesh relays by `[relay]
     /// This machine's PeerId, its addresses, and a `[[peer]]` block for the other machines
     #[command(after_help = "Makes the identity when there is none yet. Example:
   shadowmesh id >> peers-of-the-others.toml
-  shadowmesh id --json | jq -r .peer_id")]
+  shadowmesh id --json | jq -r .id")]
     Id,
     /// The running node: addresses, device, sessions, relays, traffic, drops by reason
     #[command(after_help = "Example:
@@ -122,13 +137,14 @@ apply; the rest does not. A node that is a member of the mesh relays by `[relay]
     /// What the network allows, which way each peer is reached, and why not a better one
     #[command(after_help = "Examples:
   shadowmesh doctor
-  shadowmesh doctor --json | jq '.peers[] | select(.level != \"good\")'
+  shadowmesh doctor --json | jq '.peers[] | select(.level != \"ok\")'
 
-Asks the running node, and tries by itself what can be tried: UDP to every address in the configuration,
-streams to every `web`, the routes of this machine. Tells less when no node is running. Changes nothing.
-With --retry the running node first looks for better paths and calls peers that it does not reach, as it
-otherwise does when paths.retry_interval is over or the network changes.
-Exit code 1 when something does not work at all.")]
+Asks the running node, and tries by itself what can be tried: UDP to every
+address in the configuration, streams to every `web`, the routes of this
+machine. Tells less when no node is running. Changes nothing. With --retry the
+running node first looks for better paths and calls peers that it does not
+reach, as it otherwise does when paths.retry_interval is over or the network
+changes. Exit code 1 when something does not work at all.")]
     Doctor(DoctorArgs),
     /// Probe a peer through the tunnel: path and round trip
     #[command(after_help = "Examples:
@@ -146,8 +162,8 @@ Exit code 1 when no probe comes back.")]
   shadowmesh bench vps --seconds 10 --json
   shadowmesh bench handshake
 
-With a peer: one TCP stream over the overlay in each direction, then round trips. Both nodes must be
-up. `bench handshake` needs no node."
+With a peer: one TCP stream over the overlay in each direction, then round
+trips. Both nodes must be up. `bench handshake` needs no node."
     )]
     Bench(BenchArgs),
     /// Three nodes on this machine, in network namespaces: the whole mesh at work, measured
@@ -156,13 +172,18 @@ up. `bench handshake` needs no node."
   shadowmesh demo --keep
   shadowmesh demo --json > report.json
 
-Runs as root, or as anybody on a machine that allows unprivileged user namespaces. It touches nothing
-outside its namespaces and a temporary directory, and exits 0 only if all went well.")]
+Runs as root, or as anybody on a machine that allows unprivileged user
+namespaces. It touches nothing outside its namespaces and a temporary directory,
+and exits 0 only if all went well.")]
     Demo {
         /// Leave the nodes running until Ctrl-C, and say how to look around
         #[arg(long)]
         keep: bool,
     },
+    /// Version of this program; `status` tells that of the running node
+    #[command(after_help = "Example:
+  shadowmesh version --json | jq -r .version")]
+    Version,
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -477,8 +498,9 @@ mod tests {
 
     #[test]
     fn every_verb_takes_json_config_and_state_dir() {
-        let verbs: [&[&str]; 11] = [
+        let verbs: [&[&str]; 12] = [
             &["up"],
+            &["version"],
             &["doctor"],
             &["relay"],
             &["down"],

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::args::Global;
 use super::failure::Failure;
-use super::output::{self, Table, short_id};
+use super::layout::{Column, Table, Width};
+use super::output::{self, short_id};
 use super::{ask, unexpected};
 use crate::admin::protocol::{Request, Response};
 use crate::bench::handshake::{self, Cost, Kind};
@@ -19,8 +20,11 @@ use crate::bench::stream::{self, Moved};
 const ROUND_TRIPS_MAX: usize = 10_000;
 
 #[derive(Serialize)]
-struct PeerBench {
-    peer: String,
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct PeerBench {
+    /// PeerId of the other side.
+    id: String,
+    /// Name of the configuration.
     name: Option<String>,
     /// Overlay address measured against.
     address: SocketAddr,
@@ -32,13 +36,26 @@ struct PeerBench {
     latency: Summary,
 }
 
+/// What `bench handshake` prints.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct HandshakeBench {
+    /// Every kind.
+    handshakes: Vec<Cost>,
+}
+
+/// One direction.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Throughput {
+    /// Payload.
     bytes: u64,
-    seconds: f64,
+    /// How long it took.
+    elapsed_ms: u64,
+    /// Rate of the payload.
     gbit_s: f64,
-    /// CPU time of this side: the node and this program. Absent when it cannot be read.
-    local_cpu_s: Option<f64>,
+    /// CPU time of this side: the node and this program. `null` when it cannot be read.
+    cpu_ms: Option<u64>,
 }
 
 pub fn peer(global: &Global, peer: &str, seconds: u64) -> Result<(), Failure> {
@@ -48,11 +65,7 @@ pub fn peer(global: &Global, peer: &str, seconds: u64) -> Result<(), Failure> {
         duration_ms: duration.as_millis() as u64 * 3,
     };
     let (address, id, name) = match ask(global, &request)? {
-        Response::BenchReady {
-            address,
-            peer,
-            name,
-        } => (address, peer, name),
+        Response::BenchReady { address, id, name } => (address, id, name),
         other => return Err(unexpected(&other)),
     };
     let who = name.clone().unwrap_or_else(|| short_id(&id));
@@ -70,7 +83,7 @@ pub fn peer(global: &Global, peer: &str, seconds: u64) -> Result<(), Failure> {
     say(&format!("  from {who}  {}", throughput_text(&download)));
     let times = stream::round_trips(address, duration, ROUND_TRIPS_MAX)
         .map_err(|error| broken(&who, &error))?;
-    let latency = Summary::of(times.iter().map(|time| time.as_secs_f64() * 1e6))
+    let latency = Summary::of(times.iter().map(|time| output::micros(*time)))
         .ok_or_else(|| Failure::new(format!("no round trip to {who} within {seconds} s")))?;
     say(&format!(
         "  round trip  p50 {}, p99 {} ({} of 64 bytes)",
@@ -81,7 +94,7 @@ pub fn peer(global: &Global, peer: &str, seconds: u64) -> Result<(), Failure> {
     if global.json {
         let congestion_control = congestion_control();
         output::json(&PeerBench {
-            peer: id,
+            id,
             name,
             address,
             congestion_control,
@@ -105,9 +118,9 @@ fn throughput(
         .map(|(after, before)| after.saturating_sub(before));
     Ok(Throughput {
         bytes: moved.bytes,
-        seconds: moved.elapsed.as_secs_f64(),
+        elapsed_ms: output::millis(moved.elapsed),
         gbit_s: moved.gbit_s(),
-        local_cpu_s: spent.map(|cpu| cpu.as_secs_f64()),
+        cpu_ms: spent.map(output::millis),
     })
 }
 
@@ -121,14 +134,14 @@ fn local_cpu(global: &Global) -> Option<Duration> {
 }
 
 fn throughput_text(throughput: &Throughput) -> String {
-    let cpu = throughput.local_cpu_s.map_or(String::new(), |cpu| {
-        format!(", {cpu:.1} s of CPU on this side")
+    let cpu = throughput.cpu_ms.map_or(String::new(), |ms| {
+        format!(", {:.1} s of CPU on this side", ms as f64 / 1000.0)
     });
     format!(
         "{:.2} Gbit/s ({} in {:.1} s{cpu})",
         throughput.gbit_s,
         output::bytes(throughput.bytes),
-        throughput.seconds
+        throughput.elapsed_ms as f64 / 1000.0
     )
 }
 
@@ -150,21 +163,21 @@ pub fn handshake(global: &Global, count: u32) -> Result<(), Failure> {
         costs.push(handshake::measure(kind, count).map_err(Failure::new)?);
     }
     if global.json {
-        output::json(&serde_json::json!({ "handshakes": costs }));
+        output::json(&HandshakeBench { handshakes: costs });
     } else {
-        output::print(&handshake_text(&costs));
+        output::print(&handshake_text(&costs, global.width()));
     }
     Ok(())
 }
 
-fn handshake_text(costs: &[Cost]) -> String {
+fn handshake_text(costs: &[Cost], width: Width) -> String {
     let mut table = Table::new([
-        "HANDSHAKE",
-        "PER SECOND",
-        "CLIENT CPU",
-        "SERVER CPU",
-        "CLIENT SENDS",
-        "SERVER SENDS",
+        Column::new("HANDSHAKE").wraps(14),
+        Column::new("PER S"),
+        Column::new("CLIENT CPU"),
+        Column::new("SERVER CPU"),
+        Column::new("CLIENT SENDS").wraps(12),
+        Column::new("SERVER SENDS").wraps(12),
     ]);
     for cost in costs {
         let sends = |side: &handshake::SideCost| {
@@ -181,14 +194,39 @@ fn handshake_text(costs: &[Cost]) -> String {
         table.row([
             name.into(),
             format!("{:.0}", cost.per_second),
-            format!("{:.0} us", cost.client.cpu_us),
-            format!("{:.0} us", cost.server.cpu_us),
+            output::rtt(cost.client.cpu_us),
+            output::rtt(cost.server.cpu_us),
             sends(&cost.client),
             sends(&cost.server),
         ]);
     }
     format!(
-        "{table}one core, both sides in this process, {} of each\n",
+        "{}one core, both sides in this process, {} of each\n",
+        table.to_text(width),
         costs[0].count
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::handshake::SideCost;
+
+    #[test]
+    fn the_table_of_handshakes_fits_the_terminal() {
+        let side = SideCost {
+            cpu_us: 430,
+            bytes_sent: 11_600.0,
+            datagrams_sent: 9.5,
+        };
+        let cost = |kind| Cost {
+            kind,
+            count: 300,
+            per_second: 1176.4,
+            client: side,
+            server: side,
+        };
+        let costs = [Kind::Full, Kind::Short, Kind::Classical].map(cost);
+        crate::cli::snapshots::hold("bench-handshake", |width| handshake_text(&costs, width));
+    }
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::args::Global;
 use super::failure::Failure;
 use super::{ask, output, state_dir, unexpected};
@@ -12,6 +14,14 @@ use crate::state;
 /// The node says it stopped when its device is gone; its process ends soon after.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What `down` prints.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct DownReport {
+    /// The node is gone, with its device and routes.
+    stopped: bool,
+}
+
 pub fn run(global: &Global) -> Result<(), Failure> {
     match ask(global, &Request::Down)? {
         Response::Stopped => {}
@@ -19,7 +29,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
     }
     wait_until_gone(&state_dir(global)?)?;
     if global.json {
-        output::json(&serde_json::json!({ "stopped": true }));
+        output::json(&DownReport { stopped: true });
     } else {
         output::line("stopped");
     }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::admin::client::ClientError;
 use crate::admin::protocol::ErrorReport;
@@ -93,28 +93,66 @@ impl Failure {
         text
     }
 
-    fn to_json(&self) -> Value {
-        let mut object = Map::new();
-        object.insert("error".into(), self.what.clone().into());
-        object.insert("next".into(), self.next.clone().into());
-        if !self.problems.is_empty() {
-            let problems: Vec<Value> = self.problems.iter().map(problem_json).collect();
-            object.insert("problems".into(), problems.into());
+    fn to_json(&self) -> ErrorObject {
+        ErrorObject {
+            error: self.what.clone(),
+            next: self.next.clone(),
+            problems: self.problems.iter().map(ProblemObject::of).collect(),
         }
-        object.into()
+    }
+}
+
+/// What every verb prints with `--json` when it did not do what it was asked.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct ErrorObject {
+    /// What is wrong.
+    error: String,
+    /// What to do about it.
+    next: Option<String>,
+    /// Everything that is wrong with the configuration, if that is it.
+    problems: Vec<ProblemObject>,
+}
+
+impl ErrorObject {
+    /// An error that is none of the configuration's.
+    pub fn new(error: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            error: error.into(),
+            next: Some(next.into()),
+            problems: Vec::new(),
+        }
     }
 }
 
 /// A problem of the configuration with its place taken apart.
-fn problem_json(problem: &Problem) -> Value {
-    let at = problem.origin.position();
-    json!({
-        "what": problem.what,
-        "where": problem.origin.to_string(),
-        "line": at.map(|at| at.line),
-        "column": at.map(|at| at.column),
-        "notes": problem.notes,
-    })
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct ProblemObject {
+    /// What, naming the key.
+    what: String,
+    /// `FILE:LINE:COLUMN`, the variable, or the flag.
+    #[serde(rename = "where")]
+    place: String,
+    /// Line in the file, from 1.
+    line: Option<usize>,
+    /// Column in the line, from 1.
+    column: Option<usize>,
+    /// What would be right.
+    notes: Vec<String>,
+}
+
+impl ProblemObject {
+    fn of(problem: &Problem) -> Self {
+        let at = problem.origin.position();
+        Self {
+            what: problem.what.clone(),
+            place: problem.origin.to_string(),
+            line: at.map(|at| at.line),
+            column: at.map(|at| at.column),
+            notes: problem.notes.clone(),
+        }
+    }
 }
 
 impl From<ConfigError> for Failure {

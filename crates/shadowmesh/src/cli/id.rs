@@ -10,13 +10,19 @@ use crate::config::{self, Config};
 use crate::identity_file;
 use crate::state::StateDir;
 
+/// What `id` prints.
 #[derive(Serialize)]
-struct IdReport {
-    peer_id: String,
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct IdReport {
+    /// PeerId of this machine, `sm1…`.
+    id: String,
+    /// IPv4 address derived from the PeerId.
     ipv4: String,
+    /// IPv6 address derived from the PeerId.
     ipv6: String,
     /// What is set on the device: configured, else the two derived ones.
     addresses: Vec<String>,
+    /// Where the identity lies.
     identity_file: String,
     /// Made just now.
     created: bool,
@@ -24,9 +30,13 @@ struct IdReport {
     peer: PeerBlock,
 }
 
+/// A `[[peer]]` block.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct PeerBlock {
+    /// PeerId.
     id: String,
+    /// Name of this machine, when it can be one of a peer.
     name: Option<String>,
     /// Absent when the derived addresses are meant.
     allowed_ips: Option<Vec<String>>,
@@ -57,7 +67,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         .map(ToString::to_string)
         .collect();
     let report = IdReport {
-        peer_id: id.to_string(),
+        id: id.to_string(),
         ipv4: derived_ipv4(&id).to_string(),
         ipv6: derived_ipv6(&id).to_string(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
@@ -100,7 +110,7 @@ fn print_text(report: &IdReport) {
         ));
     }
     // Comments, so that the whole output can be appended to a configuration.
-    output::line(format!("# PeerId     {}", report.peer_id));
+    output::line(format!("# PeerId     {}", report.id));
     output::line(format!("# addresses  {}", report.addresses.join(", ")));
     output::line("\n# for the configuration of the other machines:");
     output::line("[[peer]]");

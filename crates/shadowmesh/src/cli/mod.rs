@@ -10,35 +10,53 @@ mod doctor;
 mod down;
 mod failure;
 mod id;
+mod layout;
+mod mistyped;
 mod output;
 mod peers;
 mod ping;
 mod relay;
+#[cfg(test)]
+mod schemas;
+#[cfg(test)]
+mod snapshots;
 mod status;
 mod up;
+mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::admin::client;
 use crate::admin::protocol::{Request, Response};
 use crate::config::{self, Loaded, Sources};
 use args::{BenchVerb, Cli, ConfigVerb, Global, UpArgs, Verb};
 use failure::{Failure, Kind};
+use layout::Width;
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
+    let cli = parse().unwrap_or_else(|error| refuse(error));
     match start_log(&cli).and_then(|()| run(&cli)) {
         Ok(code) => code,
         Err(failure) => failure.report(cli.global.json),
     }
 }
 
+/// The command line. Its help is as wide as the terminal, which must be known before anything is understood.
+fn parse() -> Result<Cli, clap::Error> {
+    let wide = std::env::args_os().any(|argument| argument == "--wide");
+    let Width(columns) = Width::of_output(wide);
+    let mut command = Cli::command().term_width(columns.unwrap_or(0));
+    Cli::from_arg_matches(&command.try_get_matches_from_mut(std::env::args_os())?)
+        .map_err(|error| error.format(&mut command))
+}
+
 /// A command line that says nothing, told by clap; and as an object to a script that asked for one.
-fn refuse(error: &clap::Error) -> ! {
+fn refuse(mut error: clap::Error) -> ! {
+    mistyped::correct(&mut error);
     if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         // Its first paragraph says what is wrong, the others what would be right.
         let text = error.to_string();
@@ -46,7 +64,7 @@ fn refuse(error: &clap::Error) -> ! {
         let first: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
         let what = first.join(" ");
         let what = what.trim_start_matches("error: ");
-        output::json(&serde_json::json!({ "error": what, "next": "see --help" }));
+        output::json(&failure::ErrorObject::new(what, "see --help"));
     }
     error.exit()
 }
@@ -57,6 +75,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Demo { keep } => return demo::run(global, *keep),
         Verb::Up(up) => up::run(global, up),
         Verb::Relay(relay) => relay::run(global, relay),
+        Verb::Version => {
+            version::run(global);
+            Ok(())
+        }
         Verb::Down => down::run(global),
         Verb::Id => id::run(global),
         Verb::Status => status::run(global),

@@ -22,43 +22,9 @@ pub fn json(value: &impl Serialize) {
     line(text);
 }
 
-/// Columns as wide as their widest cell, two spaces between; the last is not padded.
-#[derive(Debug, Default)]
-pub struct Table {
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    /// A table with a heading.
-    pub fn new<const N: usize>(heading: [&str; N]) -> Self {
-        Self {
-            rows: vec![heading.map(String::from).into()],
-        }
-    }
-
-    /// Adds a row.
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
-    }
-}
-
-impl std::fmt::Display for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in &self.rows {
-            let mut text = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                text.push_str(&format!("{cell:<width$}  "));
-            }
-            writeln!(f, "{}", text.trim_end())?;
-        }
-        Ok(())
-    }
+/// The same in one line, where more may follow on the same stream.
+pub fn json_line(value: &impl Serialize) {
+    line(serde_json::to_string(value).expect("results are plain data"));
 }
 
 /// `1.2 GB`, in powers of 1000 as networks count.
@@ -101,9 +67,30 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// Microseconds as milliseconds with enough digits for a LAN: `0.412 ms`.
-pub fn rtt(us: f64) -> String {
-    format!("{:.3} ms", us / 1000.0)
+/// How long ago, or how old, for tables: the largest unit alone, as `12 s`, `3 min`, `2 h`, `3 d`.
+pub fn age(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds @ 3600..86400 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86400),
+    }
+}
+
+/// Microseconds as milliseconds with enough digits for a LAN: `0.412 ms`. Round trips and costs of
+/// microseconds are written so everywhere, and all other times by [`duration`] or [`age`].
+pub fn rtt(us: u64) -> String {
+    format!("{}.{:03} ms", us / 1000, us % 1000)
+}
+
+/// Microseconds of a duration, for JSON.
+pub fn micros(time: Duration) -> u64 {
+    time.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+/// Milliseconds of a duration, for JSON.
+pub fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// The beginning of a PeerId, for tables.
@@ -126,13 +113,9 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(340)), "340 ms");
         assert_eq!(duration(Duration::from_secs(192)), "3 min 12 s");
         assert_eq!(duration(Duration::from_secs(7500)), "2 h 5 min");
-        assert_eq!(rtt(412.0), "0.412 ms");
-    }
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new(["A", "B"]);
-        table.row(["long".into(), "x".into()]);
-        assert_eq!(table.to_string(), "A     B\nlong  x\n");
+        assert_eq!(rtt(412), "0.412 ms");
+        assert_eq!(rtt(12_005), "12.005 ms");
+        assert_eq!(age(59_999), "59 s");
+        assert_eq!(age(7_500_000), "2 h");
     }
 }

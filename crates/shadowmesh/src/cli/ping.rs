@@ -12,12 +12,17 @@ use crate::admin::protocol::{ProbeReport, Request, Response};
 use crate::bench::stats::Summary;
 
 #[derive(Serialize)]
-struct PingReport {
-    peer: String,
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct PingReport {
+    /// PeerId of the other side.
+    id: String,
+    /// Name of the configuration.
     name: Option<String>,
+    /// Probes sent.
     sent: usize,
+    /// Probes that came back.
     received: usize,
-    /// Absent when nothing came back.
+    /// `null` when nothing came back.
     rtt: Option<Summary>,
     /// In the order they ended.
     probes: Vec<ProbeReport>,
@@ -31,18 +36,18 @@ pub fn run(global: &Global, args: &PingArgs) -> Result<(), Failure> {
         timeout_ms: args.timeout.as_millis() as u64,
     };
     let mut answers = client::request(&state_dir(global)?, &request)?;
-    let (peer, name) = match answers.next().ok_or_else(no_answer)?? {
-        Response::PingStart { peer, name } => (peer, name),
+    let (id, name) = match answers.next().ok_or_else(no_answer)?? {
+        Response::PingStart { id, name } => (id, name),
         Response::Error(report) => return Err(report.into()),
         other => return Err(unexpected(&other)),
     };
-    let who = name.clone().unwrap_or_else(|| short_id(&peer));
+    let who = name.clone().unwrap_or_else(|| short_id(&id));
     let mut probes = Vec::new();
     for answer in answers {
         match answer? {
             Response::Probe(probe) => {
                 if !args.quiet && !global.json {
-                    output::line(probe_text(&who, &probe));
+                    output::print(&global.width().hang("", &probe_text(&who, &probe)));
                 }
                 probes.push(probe);
             }
@@ -50,17 +55,13 @@ pub fn run(global: &Global, args: &PingArgs) -> Result<(), Failure> {
             other => return Err(unexpected(&other)),
         }
     }
-    finish(global, &who, report(peer, name, probes))
+    finish(global, &who, report(id, name, probes))
 }
 
-fn report(peer: String, name: Option<String>, probes: Vec<ProbeReport>) -> PingReport {
-    let times: Vec<f64> = probes
-        .iter()
-        .filter_map(|p| p.rtt_us)
-        .map(|us| us as f64)
-        .collect();
+fn report(id: String, name: Option<String>, probes: Vec<ProbeReport>) -> PingReport {
+    let times: Vec<u64> = probes.iter().filter_map(|probe| probe.rtt_us).collect();
     PingReport {
-        peer,
+        id,
         name,
         sent: probes.len(),
         received: times.len(),
@@ -73,12 +74,12 @@ fn finish(global: &Global, who: &str, report: PingReport) -> Result<(), Failure>
     if global.json {
         output::json(&report);
     } else {
-        output::line(summary_text(who, &report));
+        output::print(&global.width().hang("", &summary_text(who, &report)));
     }
     match report.received {
         // The JSON object already says so; a second one would break its reader.
         0 if global.json => Err(Failure::silent()),
-        0 => Err(nothing_came_back(who, problem_of(global, &report.peer))),
+        0 => Err(nothing_came_back(who, problem_of(global, &report.id))),
         _ => Ok(()),
     }
 }
@@ -96,11 +97,7 @@ fn probe_text(who: &str, probe: &ProbeReport) -> String {
             let path = path
                 .as_ref()
                 .map_or(String::new(), |path| format!(" by {}", path_text(path)));
-            format!(
-                "{who}: probe {} back in {}{path}",
-                probe.sequence,
-                rtt(us as f64)
-            )
+            format!("{who}: probe {} back in {}{path}", probe.sequence, rtt(us))
         }
         (None, _) => {
             let why = probe.lost.as_deref().unwrap_or("lost");

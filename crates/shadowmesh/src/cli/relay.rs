@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use serde_json::json;
+use serde::Serialize;
 use shadowmesh_net::RelayAllow;
 use shadowmesh_wire::PeerId;
 
@@ -16,9 +16,28 @@ use crate::engine::Started;
 
 pub fn run(global: &Global, args: &RelayArgs) -> Result<(), Failure> {
     let mut loaded = load(global, &args.as_up())?;
-    // Other relays are for those who cannot be reached, and a relay must be.
-    loaded.config.relay.uses.clear();
+    loaded.for_bare_relay();
     run_node(global, loaded, Role::Relay)
+}
+
+/// What `relay` prints when it runs.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct RelayReport {
+    /// `up`
+    event: &'static str,
+    /// PeerId of the relay.
+    id: String,
+    /// UDP addresses really bound.
+    listen: Vec<SocketAddr>,
+    /// TCP addresses for WebSocket.
+    web_listen: Vec<SocketAddr>,
+    /// Where its users reach it.
+    addresses: Vec<SocketAddr>,
+    /// Whether one of these is public.
+    public: bool,
+    /// The block for the files of its users.
+    relay_use: String,
 }
 
 /// The relay is up: said on standard output, with what its users must write.
@@ -37,21 +56,21 @@ pub fn tell_ready(
     let public = addresses.iter().any(|address| is_public(address.ip()));
     let web = reachable_at(&started.web_listen, &host_addresses());
     if as_json {
-        output::line(json!({
-            "event": "up",
-            "peer_id": id.to_string(),
-            "listen": started.listen,
-            "addresses": addresses,
-            "web_listen": started.web_listen,
-            "public": public,
-            "relay_use": block(id, &addresses, web.first()),
-        }));
+        output::json_line(&RelayReport {
+            event: "up",
+            id: id.to_string(),
+            listen: started.listen.clone(),
+            web_listen: started.web_listen.clone(),
+            relay_use: block(id, &addresses, web.first()),
+            addresses,
+            public,
+        });
         return;
     }
     let listen: Vec<String> = started.listen.iter().map(ToString::to_string).collect();
     let whom = match &relay.allow {
         RelayAllow::Any => "anybody".to_owned(),
-        RelayAllow::Listed(ids) => format!("{} listed and the peers of its own file", ids.len()),
+        RelayAllow::Listed(ids) => format!("the {} listed", ids.len()),
     };
     output::line(format!("relay: {id}"));
     output::line(format!("    listening on {}", listen.join(", ")));

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::args::Global;
 use super::failure::Failure;
+use super::layout::Width;
 use super::output::{bytes, count, duration, rtt as rtt_text, short_id};
 use super::{ask, output, unexpected};
 use crate::admin::protocol::{Request, Response};
-use crate::admin::report::{AddressKind, AddressReport, NodeReport, PeerState};
+use crate::admin::report::{AddressKind, CandidateReport, NodeReport, PeerState};
 
 pub fn run(global: &Global) -> Result<(), Failure> {
     let report = match ask(global, &Request::Status)? {
@@ -17,17 +18,17 @@ pub fn run(global: &Global) -> Result<(), Failure> {
     if global.json {
         output::json(&report);
     } else {
-        output::print(&text(&report));
+        output::print(&text(&report, global.width()));
     }
     Ok(())
 }
 
-fn text(report: &NodeReport) -> String {
+fn text(report: &NodeReport, width: Width) -> String {
     let traffic = &report.traffic;
     let listen: Vec<String> = report.listen.iter().map(ToString::to_string).collect();
     let peers = format!("{} of {} connected", report.peers_up, report.peers_total);
     let rows = [
-        ("node", report.peer_id.clone()),
+        ("node", report.id.clone()),
         ("running", running(report)),
         ("device", device(report)),
         ("listen", listen.join(", ")),
@@ -46,7 +47,7 @@ fn text(report: &NodeReport) -> String {
     let warnings = warnings.map(|warning| ("warning", warning));
     rows.into_iter()
         .chain(warnings)
-        .map(|(name, value)| format!("{name:<10} {value}\n"))
+        .map(|(name, value)| width.hang(&format!("{name:<10} "), &value))
         .collect()
 }
 
@@ -70,7 +71,7 @@ fn device(report: &NodeReport) -> String {
 
 /// Where others may reach this node, those that were seen first.
 fn addresses(report: &NodeReport) -> String {
-    let mut all: Vec<&AddressReport> = report.addresses.iter().collect();
+    let mut all: Vec<&CandidateReport> = report.candidates.iter().collect();
     all.sort_by_key(|address| std::cmp::Reverse(address.seen_by));
     let all: Vec<String> = all
         .into_iter()
@@ -102,8 +103,9 @@ fn relays(report: &NodeReport) -> String {
             let name = relay.name.clone().unwrap_or_else(|| short_id(&relay.id));
             let rtt = relay.path.as_ref().and_then(|path| path.rtt_us);
             match (relay.state, rtt, &relay.problem) {
-                (PeerState::Up, Some(us), _) => format!("{name} {}", rtt_text(us as f64)),
+                (PeerState::Up, Some(us), _) => format!("{name} {}", rtt_text(us)),
                 (PeerState::Up, None, _) => format!("{name} up"),
+                (PeerState::Silent, ..) => format!("{name} silent"),
                 (_, _, Some(problem)) => format!("{name} down ({problem})"),
                 (PeerState::Connecting, ..) => format!("{name} connecting"),
                 (PeerState::Idle, ..) => format!("{name} in reserve"),
@@ -182,16 +184,23 @@ mod tests {
     #[test]
     fn warnings_stand_below_the_rest() {
         let mut report = NodeReport::default();
-        assert!(!text(&report).contains("warning"));
+        assert!(!text(&report, Width(None)).contains("warning"));
         report.warnings.push("vps: two machines".into());
-        assert!(text(&report).ends_with("warning    vps: two machines\n"));
+        assert!(text(&report, Width(None)).ends_with("warning    vps: two machines\n"));
+    }
+
+    #[test]
+    fn it_fits_the_terminal() {
+        crate::cli::snapshots::hold("status", |width| {
+            text(&crate::cli::snapshots::node(), width)
+        });
     }
 
     #[test]
     fn drops_are_named_by_reason() {
         let mut report = NodeReport::default();
-        assert!(text(&report).contains("drops      none\n"));
+        assert!(text(&report, Width(None)).contains("drops      none\n"));
         report.drops.insert("replayed".into(), 1234);
-        assert!(text(&report).contains("drops      replayed 1,234\n"));
+        assert!(text(&report, Width(None)).contains("drops      replayed 1,234\n"));
     }
 }

@@ -1,6 +1,7 @@
 //! `shadowmesh up`: from configuration and state directory to a running engine, and back.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::mpsc as blocking;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::Serialize;
 use shadowmesh_crypto::{Identity, PublicIdentity, measure_speeds};
 use shadowmesh_io::service;
 use shadowmesh_io::web::{ProxyUrl, Server, ServerError, ServerOptions};
@@ -19,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::args::{Global, UpArgs};
 use super::failure::Failure;
 use super::{load, output};
+use crate::admin::report::DeviceReport;
 use crate::admin::server::AdminServer;
 use crate::admin::{COMMAND_QUEUE_MAX, Command};
 use crate::config::{CipherChoice, Config, Loaded, Offload, ProxyChoice, WebUse};
@@ -27,7 +30,7 @@ use crate::engine::{self, EngineConfig, EngineError, Hooks, Started};
 use crate::identity_file;
 use crate::metrics::MetricsServer;
 use crate::notices;
-use crate::state::StateDir;
+use crate::state::{StateDir, StateError};
 
 pub fn run(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     run_node(global, load(global, args)?, Role::Member)
@@ -43,12 +46,20 @@ pub(super) enum Role {
 }
 
 /// Runs the node in the foreground until something ends it.
-pub(super) fn run_node(global: &Global, loaded: Loaded, role: Role) -> Result<(), Failure> {
+pub(super) fn run_node(global: &Global, mut loaded: Loaded, role: Role) -> Result<(), Failure> {
     let state = StateDir::open(&loaded.config.node.state_dir)?;
-    let lock = state.lock()?;
+    let lock = state.lock().map_err(|error| {
+        let in_use = matches!(error, StateError::InUse { .. });
+        match in_use && role == Role::Relay {
+            true => Failure::new(error).next(RELAY_THERE),
+            false => error.into(),
+        }
+    })?;
     let identity = Arc::new(identity_file::load_or_create(state.directory())?);
     state.remove_leftovers(&lock);
-    loaded.check_against(&identity.peer_id())?;
+    for note in loaded.check_against(&identity.peer_id())? {
+        tracing::warn!("{note}");
+    }
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -107,7 +118,7 @@ async fn serve(
     // Verbs that wait for an answer, `down` above all, still get it.
     let _ = stop_admin.send(());
     let _ = admin.await;
-    ended.map_err(engine_failure)
+    ended.map_err(|error| engine_failure(error, role))
 }
 
 /// Serves the metrics as soon as the address can be had: a node that nobody measures is better than none.
@@ -325,6 +336,22 @@ fn key_writer(state: StateDir, config: &Config) -> Box<dyn FnMut(Arc<PublicIdent
     })
 }
 
+/// What `up` prints when the node runs.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct UpReport {
+    /// `up`
+    event: &'static str,
+    /// PeerId of this node.
+    id: String,
+    /// UDP addresses really bound.
+    listen: Vec<String>,
+    /// TCP addresses for WebSocket.
+    web_listen: Vec<SocketAddr>,
+    /// The device that applications see.
+    device: DeviceReport,
+}
+
 /// The node is up: said on standard output, where a script waits for it.
 fn tell_ready(as_json: bool, id: &PeerId, started: &Started) {
     let addresses: Vec<String> = started
@@ -335,15 +362,18 @@ fn tell_ready(as_json: bool, id: &PeerId, started: &Started) {
     let listen: Vec<String> = started.listen.iter().map(ToString::to_string).collect();
     if as_json {
         // One line, because more may follow on the same stream one day.
-        output::line(serde_json::json!({
-            "event": "up",
-            "peer_id": id.to_string(),
-            "device": started.device,
-            "addresses": addresses,
-            "listen": listen,
-            "web_listen": started.web_listen,
-            "mtu": started.mtu,
-        }));
+        output::json_line(&UpReport {
+            event: "up",
+            id: id.to_string(),
+            listen,
+            web_listen: started.web_listen.clone(),
+            device: DeviceReport {
+                name: started.device.clone(),
+                mtu: started.mtu,
+                addresses,
+                ..DeviceReport::default()
+            },
+        });
         return;
     }
     output::line(format!(
@@ -351,10 +381,8 @@ fn tell_ready(as_json: bool, id: &PeerId, started: &Started) {
         started.device,
         addresses.join(", ")
     ));
-    output::line(format!(
-        "    this node is {id}, listening on {}",
-        listen.join(", ")
-    ));
+    output::line(format!("    this node is {id}"));
+    output::line(format!("    listening on {}", listen.join(", ")));
     if !started.web_listen.is_empty() {
         let web: Vec<String> = started.web_listen.iter().map(ToString::to_string).collect();
         output::line(format!("    WebSocket over TLS on {}", web.join(", ")));
@@ -387,9 +415,20 @@ fn admin_failure(state_dir: &Path, error: &std::io::Error) -> Failure {
     }
 }
 
-fn engine_failure(error: EngineError) -> Failure {
+/// Where one runs already, it can relay beside its own traffic.
+const RELAY_THERE: &str = "a node runs here already, perhaps: let it relay (`enabled = true` in [relay] of its configuration) instead, or \
+     give this relay another --listen";
+
+fn engine_failure(error: EngineError, role: Role) -> Failure {
     let failure = Failure::new(&error);
     match error {
+        EngineError::Listen(error) if error.kind() == io::ErrorKind::AddrNotAvailable => failure.next(
+            "write an address of this machine in node.listen (`ip address` shows them), or 0.0.0.0 and [::] for all",
+        ),
+        EngineError::Listen(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            failure.next("choose a port of 1024 or more in node.listen, or run as root")
+        }
+        EngineError::Listen(_) if role == Role::Relay => failure.next(RELAY_THERE),
         EngineError::Config(_) => failure.next("correct it, then try `shadowmesh config check`"),
         EngineError::Listen(_) => {
             failure.next("choose another node.listen, or stop the program that uses this port")

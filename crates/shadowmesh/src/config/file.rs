@@ -97,8 +97,14 @@ impl Reader<'_> {
             match section.key(name.get_ref()) {
                 None => self.unknown_key(section, name),
                 Some(key) => {
-                    if let Some(setting) = self.setting(section, key, value) {
-                        fields.insert(key.name, setting);
+                    let Some(setting) = self.setting(section, key, value) else {
+                        continue;
+                    };
+                    if fields.insert(key.name, setting).is_some() {
+                        let brackets = section.bracketed();
+                        let what =
+                            format!("`{}` stands in {brackets} by both of its names", key.name);
+                        self.problem(name.span(), what);
                     }
                 }
             }
@@ -155,20 +161,15 @@ impl Reader<'_> {
         let written = name.get_ref().as_ref();
         let valid: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
         let what = format!("unknown key `{written}` in {}", section.bracketed());
-        let mut problem = Problem::new(&self.origin(name.span()), what)
-            .did_you_mean(written, valid.iter().copied())
-            .note(format!(
-                "valid keys in {}: {}",
-                section.bracketed(),
-                valid.join(", ")
-            ));
-        let elsewhere = schema::SECTIONS
-            .into_iter()
-            .find(|other| other.key(written).is_some());
-        if let Some(other) = elsewhere {
-            problem = problem.note(format!("`{written}` belongs to [{}]", other.name));
+        let mut problem = Problem::new(&self.origin(name.span()), what);
+        if let Some(meant) = meant(written, section) {
+            problem = problem.note(meant);
         }
-        self.problems.push(problem);
+        self.problems.push(problem.note(format!(
+            "valid keys in {}: {}",
+            section.bracketed(),
+            valid.join(", ")
+        )));
     }
 
     fn unknown_section(&mut self, name: &Spanned<impl AsRef<str>>, value: &Spanned<DeValue<'_>>) {
@@ -187,11 +188,13 @@ impl Reader<'_> {
         let mut problem = Problem::new(&self.origin(name.span()), what)
             .did_you_mean(written, names)
             .note(format!("valid sections: {}", valid.join(", ")));
-        let home = schema::SECTIONS
-            .into_iter()
-            .find(|section| section.key(written).is_some());
-        if let Some(section) = home {
-            problem = problem.note(format!("`{written}` belongs to [{}]", section.name));
+        // A table is a section that is misspelt; anything else is a key without one.
+        let exact = all_sections()
+            .iter()
+            .any(|section| section.key(written).is_some());
+        let is_table = matches!(value.get_ref(), DeValue::Table(_));
+        if let Some(meant) = meant_elsewhere(written, None).filter(|_| exact || !is_table) {
+            problem = problem.note(meant);
         }
         self.problems.push(problem);
     }
@@ -203,6 +206,48 @@ impl Reader<'_> {
     fn origin(&self, span: Range<usize>) -> Origin {
         Origin::File(self.source.clone(), span)
     }
+}
+
+/// What somebody means who writes an unknown key into a section: a slip of a key of this section, what another
+/// program calls one, or a key of another section.
+pub(super) fn meant(written: &str, section: &Section) -> Option<String> {
+    let here = section.keys.iter().map(|key| key.name);
+    let belongs = |other: &&&Section| other.key(written).is_some();
+    if all_sections().iter().any(|other| belongs(&other)) {
+        return meant_elsewhere(written, Some(section));
+    }
+    let meant = section.key_elsewhere_called(written).map(|key| key.name);
+    match meant.or_else(|| super::suggest::nearest(written, here)) {
+        Some(best) => Some(format!("did you mean `{best}`?")),
+        None => meant_elsewhere(written, Some(section)),
+    }
+}
+
+/// The same for the sections but one.
+fn meant_elsewhere(written: &str, not: Option<&Section>) -> Option<String> {
+    let others = || {
+        let all = all_sections().into_iter();
+        all.filter(|other| not.is_none_or(|not| not.name != other.name))
+    };
+    if let Some(home) = others().find(|other| other.key(written).is_some()) {
+        return Some(format!("`{written}` belongs to {}", home.bracketed()));
+    }
+    let called =
+        others().find_map(|other| Some((other, other.key_elsewhere_called(written)?.name)));
+    let slip = || {
+        others().find_map(|other| {
+            let keys = other.keys.iter().map(|key| key.name);
+            Some((other, super::suggest::nearest(written, keys)?))
+        })
+    };
+    let (home, key) = called.or_else(slip)?;
+    Some(format!("did you mean `{key}` in {}?", home.bracketed()))
+}
+
+/// Those that stand many times last: most keys that are lost stand once.
+fn all_sections() -> Vec<&'static Section> {
+    let all = schema::SECTIONS.into_iter().chain(schema::LISTS);
+    all.collect()
 }
 
 /// Keys as they stand in the file (the map is alphabetical), so problems come in reading order.

@@ -226,10 +226,11 @@ impl EntryForm {
             };
             let Some(key) = self.section.key(name.trim()) else {
                 let what = format!("unknown key `{name}` of {noun} `{text}`");
-                let names = self.section.keys.iter().map(|key| key.name);
-                return Err(Problem::new(origin, what)
-                    .did_you_mean(name, names)
-                    .note(self.form));
+                let mut problem = Problem::new(origin, what);
+                if let Some(meant) = super::file::meant(name.trim(), self.section) {
+                    problem = problem.note(meant);
+                }
+                return Err(problem.note(self.form));
             };
             let mut setting = Setting::from_text(key, value, origin);
             match fields.get_mut(key.name) {

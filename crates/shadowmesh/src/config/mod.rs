@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use shadowmesh_io::files::{FileError, open_named};
 use shadowmesh_io::web::WebUrl;
-use shadowmesh_net::DataPlane;
+use shadowmesh_net::{DataPlane, RelayAllow};
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::overlay;
 use shadowmesh_wire::prefix::IpPrefix;
@@ -236,18 +236,29 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
         Some((path, text)) => file::parse(path, text, &mut problems),
         None => Layers::default(),
     };
-    let warnings = layers.apply_variables(&sources.variables, &mut problems);
+    let mut warnings = layers.apply_variables(&sources.variables, &mut problems);
     layers.apply_flags(&sources.flags, &mut problems);
     let config = assemble::assemble(&layers, &mut problems);
     if let Some(error) = ConfigError::of(problems) {
         return Err(error.into());
     }
+    warnings.extend(config.peers.iter().filter_map(warning_of_default_route));
     Ok(Loaded {
         config,
         file: file.map(|(path, _)| path),
         warnings,
         layers,
     })
+}
+
+/// The default route of a machine is left alone, which is probably not what somebody wants who writes this.
+fn warning_of_default_route(peer: &PeerConfig) -> Option<String> {
+    let all = peer.allowed_ips.iter().find(|prefix| prefix.len() == 0)?;
+    let whom = peer.name.clone().unwrap_or_else(|| peer.id.to_string());
+    Some(format!(
+        "allowed_ips {all} of peer {whom} does not lead this machine's traffic out through it: the default route is \
+         left alone; it lets packets of any source in from there, so write the prefixes that are really its own"
+    ))
 }
 
 /// Only where the node keeps its state: what verbs need to find a running node, whatever else in the
@@ -285,9 +296,12 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
 }
 
 impl Loaded {
-    /// The checks that need to know who this node is: it is not its own peer, and no peer owns its
-    /// overlay addresses.
-    pub fn check_against(&self, own: &PeerId) -> Result<(), ConfigError> {
+    /// What needs to know who this node is. A file may be shared by all machines of a network, so this node's own
+    /// entries are left out, with a word about it, which is also returned; no other peer may own its overlay
+    /// addresses.
+    pub fn check_against(&mut self, own: &PeerId) -> Result<Vec<String>, ConfigError> {
+        let notes = self.skip_own_entries(own);
+        self.warnings.extend(notes.iter().cloned());
         let own_ips: Vec<IpAddr> = self
             .config
             .overlay_addresses(own)
@@ -295,21 +309,7 @@ impl Loaded {
             .map(|address| address.ip)
             .collect();
         let mut problems = Vec::new();
-        for (relay, raw) in self.config.relay.uses.iter().zip(&self.layers.relays) {
-            if relay.id == *own {
-                let origin = assemble::origin_of(raw, "id");
-                let note = "list other machines here; [relay] enabled makes a relay of this one";
-                problems.push(Problem::new(&origin, "this relay is the node itself").note(note));
-            }
-        }
         for (peer, raw) in self.config.peers.iter().zip(&self.layers.peers) {
-            if peer.id == *own {
-                let origin = assemble::origin_of(raw, "id");
-                let what = "this peer is the node itself";
-                let note = "list the other machines here; each prints its id with `shadowmesh id`";
-                problems.push(Problem::new(&origin, what).note(note));
-                continue;
-            }
             for ip in own_ips
                 .iter()
                 .filter(|ip| peer.allowed_ips.contains(&IpPrefix::host(**ip)))
@@ -320,7 +320,62 @@ impl Loaded {
                 problems.push(Problem::new(&origin, what).note(note));
             }
         }
-        ConfigError::of(problems).map_or(Ok(()), Err)
+        ConfigError::of(problems).map_or(Ok(notes), Err)
+    }
+
+    fn skip_own_entries(&mut self, own: &PeerId) -> Vec<String> {
+        let mut notes = Vec::new();
+        let own_addresses = self.config.overlay_addresses(own);
+        let peers = self.config.peers.iter().zip(&self.layers.peers);
+        for (peer, raw) in peers.filter(|(peer, _)| peer.id == *own) {
+            let place = assemble::origin_of(raw, "id");
+            notes.push(format!(
+                "this [[peer]] is this machine itself and is skipped ({place}); where another machine was meant, \
+                 its identity is a copy: remove it there, and `shadowmesh id` makes a new one"
+            ));
+            let is_own = |prefix: &IpPrefix| {
+                let mut ours = own_addresses.iter();
+                ours.any(|ours| prefix.contains(ours.ip))
+            };
+            if let Some(strange) = peer.allowed_ips.iter().find(|prefix| !is_own(prefix)) {
+                notes.push(format!(
+                    "the others lead {strange} to this machine, which does not have it: set `address` in [device]"
+                ));
+            }
+        }
+        for raw in &self.layers.relays {
+            let relay = raw.fields.get("id").and_then(|id| id.items.first());
+            if relay.is_some_and(|id| id.text == own.to_string()) {
+                let place = assemble::origin_of(raw, "id");
+                notes.push(format!(
+                    "this [[relay.use]] is this machine itself and is skipped ({place}); `enabled` in [relay] makes a \
+                     relay of it"
+                ));
+            }
+        }
+        let others = |entries: &mut Vec<layers::Entry>| {
+            entries.retain(|raw| {
+                let id = raw.fields.get("id").and_then(|id| id.items.first());
+                id.is_none_or(|id| id.text != own.to_string())
+            });
+        };
+        others(&mut self.layers.peers);
+        others(&mut self.layers.relays);
+        self.config.peers.retain(|peer| peer.id != *own);
+        self.config.relay.uses.retain(|relay| relay.id != *own);
+        notes
+    }
+
+    /// Leaves only what applies to a bare relay: it has no peers, and uses no relays. Whom the file lists as peers
+    /// is admitted, as it is by a member that relays.
+    pub fn for_bare_relay(&mut self) {
+        if let RelayAllow::Listed(ids) = &mut self.config.relay.allow {
+            ids.extend(self.config.peers.iter().map(|peer| peer.id));
+        }
+        self.config.peers.clear();
+        self.config.relay.uses.clear();
+        self.layers.peers.clear();
+        self.layers.relays.clear();
     }
 }
 

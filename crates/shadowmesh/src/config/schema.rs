@@ -43,9 +43,19 @@ pub struct Section {
 }
 
 impl Section {
-    /// The key called `name`.
+    /// The key called `name`, or by another of its names.
     pub fn key(&self, name: &str) -> Option<&'static Key> {
+        let others = ALSO.iter().filter(|(section, ..)| *section == self.name);
+        let also = others.into_iter().find(|(_, other, _)| *other == name);
+        let name = also.map_or(name, |(_, _, key)| key);
         self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// The key that somebody means who writes what other programs call it.
+    pub fn key_elsewhere_called(&self, name: &str) -> Option<&'static Key> {
+        let name = name.to_lowercase().replace('-', "_");
+        let known = ELSEWHERE.iter().find(|(other, _)| *other == name)?;
+        known.1.iter().find_map(|key| self.key(key))
     }
 
     /// The environment variables for one of its keys. The last one that is set wins.
@@ -55,7 +65,12 @@ impl Section {
             .iter()
             .filter(|(section, name, _)| *section == self.name && *name == key.name)
             .map(|(_, _, variable)| (*variable).to_owned());
-        [usual].into_iter().chain(others).collect()
+        let also = ALSO
+            .iter()
+            .filter(|(section, _, name)| *section == self.name && *name == key.name);
+        let also =
+            also.map(|(section, other, _)| format!("SHADOWMESH_{section}_{other}").to_uppercase());
+        [usual].into_iter().chain(also).chain(others).collect()
     }
 
     /// Its name in brackets, as it is written in the file.
@@ -66,6 +81,39 @@ impl Section {
         }
     }
 }
+
+/// Keys that may be written by another name: a list of addresses is called alike in every section.
+const ALSO: [(&str, &str, &str); 3] = [
+    ("peer", "addresses", "address"),
+    ("relay.use", "address", "addresses"),
+    ("device", "addresses", "address"),
+];
+
+/// What other programs call our keys, and which of ours may be meant, the likeliest first.
+const ELSEWHERE: [(&str, &[&str]); 22] = [
+    ("endpoint", &["address"]),
+    ("endpoints", &["address"]),
+    ("host", &["address", "listen"]),
+    ("hostname", &["address"]),
+    ("remote", &["address"]),
+    ("ip", &["address"]),
+    ("ips", &["address"]),
+    ("url", &["web"]),
+    ("publickey", &["id"]),
+    ("public_key", &["id"]),
+    ("peer_id", &["id"]),
+    ("peerid", &["id"]),
+    ("node_id", &["id"]),
+    ("port", &["listen", "address"]),
+    ("listenport", &["listen"]),
+    ("listen_port", &["listen"]),
+    ("bind", &["listen"]),
+    ("allowedips", &["allowed_ips"]),
+    ("routes", &["allowed_ips"]),
+    ("subnets", &["allowed_ips"]),
+    ("interface", &["name"]),
+    ("keepalive", &["health_check_interval"]),
+];
 
 /// `[node]`
 pub static NODE: Section = Section {

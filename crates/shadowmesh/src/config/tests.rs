@@ -266,19 +266,18 @@ fn a_peer_address_of_a_family_nobody_listens_on_is_refused() {
 }
 
 #[test]
-fn the_node_itself_and_its_addresses_cannot_be_a_peers() {
+fn the_node_itself_is_no_peer_and_its_addresses_cannot_be_a_peers() {
     let own = PeerId::from_bytes([9; 32]);
     let own_ip = shadowmesh_wire::overlay::derived_ipv4(&own);
     let loaded = load(&Sources {
         flags: vec![("--peer", format!("id={own}"))],
         ..Default::default()
     });
-    let error = loaded.unwrap().check_against(&own).unwrap_err();
-    assert!(
-        error.to_string().contains("this peer is the node itself"),
-        "{error}"
-    );
-    assert!(error.to_string().contains("flag --peer"), "{error}");
+    let mut loaded = loaded.unwrap();
+    let notes = loaded.check_against(&own).unwrap();
+    assert!(notes[0].contains("is this machine itself"), "{notes:?}");
+    assert!(notes[0].contains("flag --peer"), "{notes:?}");
+    assert_eq!((notes.len(), loaded.config.peers.len()), (1, 0));
 
     let loaded = load(&Sources {
         flags: vec![("--peer", format!("id={},allowed_ips={own_ip}/32", id(1)))],
@@ -514,4 +513,130 @@ fn what_is_announced_is_an_address_that_others_can_send_to() {
     let many: Vec<String> = (1..=5).map(|n| format!("\"203.0.113.5:{n}\"")).collect();
     assert!(announce(&many.join(", ")).is_err());
     assert!(announce("\"1.2.3.4:5\", \"1.2.3.4:5\"").is_err());
+}
+
+#[test]
+fn a_list_of_addresses_has_one_name_in_every_section_and_what_others_call_it_is_understood() {
+    let text = format!(
+        "[device]\naddresses = [\"10.100.1.5/16\"]\n\
+         [[relay.use]]\nid = \"{0}\"\naddress = [\"203.0.113.5:4433\"]\n\
+         [[peer]]\nid = \"{1}\"\naddresses = [\"192.0.2.7:4433\"]\n",
+        id(3),
+        id(1)
+    );
+    let config = parse_text(&text).unwrap();
+    assert_eq!(config.device.address.len(), 1);
+    assert_eq!(config.relay.uses[0].addresses.len(), 1);
+    assert_eq!(config.peers[0].address.len(), 1);
+    let both = format!("{text}address = [\"192.0.2.8:4433\"]\n");
+    assert!(problem(&both).2.contains("by both of its names"));
+
+    let peer = |line: &str| format!("[[peer]]\nid = \"{}\"\n{line}\n", id(1));
+    for (text, meant) in [
+        (
+            peer("endpoint = \"192.0.2.7:4433\""),
+            "did you mean `address`?",
+        ),
+        (peer("public_key = \"x\""), "did you mean `id`?"),
+        (peer("adress = []"), "did you mean `address`?"),
+        (peer("listen = []"), "`listen` belongs to [node]"),
+        (
+            "[relay]\naddresses = []\n".into(),
+            "`addresses` belongs to [device]",
+        ),
+        (
+            "[node]\nendpoint = \"x\"\n".into(),
+            "did you mean `address` in [device]?",
+        ),
+        (
+            "[node]\nallowed_ips = []\n".into(),
+            "`allowed_ips` belongs to [[peer]]",
+        ),
+        (
+            "[device]\nrekey_intervall = \"2m\"\n".into(),
+            "did you mean `rekey_interval` in [session]?",
+        ),
+        (
+            "allowed_ips = []\n".into(),
+            "`allowed_ips` belongs to [[peer]]",
+        ),
+    ] {
+        let message = problem(&text).2;
+        assert!(message.contains(meant), "{meant}: {message}");
+    }
+    let flag = load(&Sources {
+        flags: vec![("--peer", format!("id={},endpoint=192.0.2.7:4433", id(1)))],
+        ..Default::default()
+    });
+    assert!(
+        flag.unwrap_err()
+            .to_string()
+            .contains("did you mean `address`?")
+    );
+}
+
+#[test]
+fn a_file_that_lists_every_machine_is_valid_on_each_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.toml");
+    std::fs::write(&path, two_peers()).unwrap();
+    for own in [1, 2] {
+        let sources = Sources {
+            file: Some(path.clone()),
+            ..Default::default()
+        };
+        let mut loaded = load(&sources).unwrap();
+        let notes = loaded
+            .check_against(&PeerId::from_bytes([own; 32]))
+            .unwrap();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        let left: Vec<String> = loaded
+            .config
+            .peers
+            .iter()
+            .map(|peer| peer.id.to_string())
+            .collect();
+        assert_eq!(left, [id(3 - own)]);
+    }
+}
+
+#[test]
+fn the_whole_internet_as_a_peers_own_is_warned_about_as_long_as_the_default_route_is_left_alone() {
+    for all in ["0.0.0.0/0", "::/0"] {
+        let loaded = load(&Sources {
+            flags: vec![(
+                "--peer",
+                format!("id={},name=exit,allowed_ips={all}", id(1)),
+            )],
+            ..Default::default()
+        });
+        let warnings = loaded.unwrap().warnings;
+        assert!(
+            warnings[0].contains("the default route is left alone"),
+            "{warnings:?}"
+        );
+        assert!(
+            warnings[0].contains(all) && warnings[0].contains("exit"),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn a_bare_relay_has_none_of_the_files_peers_and_admits_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.toml");
+    let text = format!("[relay]\nallow = [\"{}\"]\n{}", id(5), two_peers());
+    std::fs::write(&path, text).unwrap();
+    let sources = Sources {
+        file: Some(path),
+        ..Default::default()
+    };
+    let mut loaded = load(&sources).unwrap();
+    loaded.for_bare_relay();
+    assert!(loaded.config.peers.is_empty());
+    let RelayAllow::Listed(ids) = &loaded.config.relay.allow else {
+        panic!("a list")
+    };
+    assert_eq!(ids.len(), 3);
 }

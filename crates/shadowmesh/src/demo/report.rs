@@ -6,6 +6,7 @@ use serde::Serialize;
 
 /// Everything the demo measured and what went wrong.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DemoReport {
     /// Every ordered pair of nodes.
     pub pairs: Vec<PairReport>,
@@ -21,6 +22,7 @@ pub struct DemoReport {
 
 /// One direction between two nodes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PairReport {
     /// Who asked and sent.
     pub from: String,
@@ -31,9 +33,9 @@ pub struct PairReport {
     /// Echo requests answered.
     pub received: u32,
     /// Round trip that half of the answers stay within, microseconds.
-    pub rtt_us_p50: Option<u64>,
+    pub rtt_p50_us: Option<u64>,
     /// Round trip that 99 of 100 answers stay within, microseconds.
-    pub rtt_us_p99: Option<u64>,
+    pub rtt_p99_us: Option<u64>,
     /// Payload rate of one TCP stream, Gbit/s.
     pub gbit_s: Option<f64>,
 }
@@ -63,8 +65,8 @@ impl fmt::Display for DemoReport {
                 "{:<12} {:>11} {:>12} {:>12} {:>10}",
                 format!("{} -> {}", pair.from, pair.to),
                 format!("{}/{}", pair.received, pair.sent),
-                or_dash(pair.rtt_us_p50.map(|us| us.to_string())),
-                or_dash(pair.rtt_us_p99.map(|us| us.to_string())),
+                or_dash(pair.rtt_p50_us.map(|us| us.to_string())),
+                or_dash(pair.rtt_p99_us.map(|us| us.to_string())),
                 or_dash(pair.gbit_s.map(|rate| format!("{rate:.2}"))),
             )?;
         }
@@ -109,7 +111,7 @@ mod tests {
             assert!(value.get(name).is_some(), "{name}");
         }
         let pair = &value["pairs"][0];
-        for name in ["sent", "received", "rtt_us_p50", "rtt_us_p99", "gbit_s"] {
+        for name in ["sent", "received", "rtt_p50_us", "rtt_p99_us", "gbit_s"] {
             assert!(pair.get(name).is_some(), "{name}");
         }
     }

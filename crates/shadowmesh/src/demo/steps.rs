@@ -76,8 +76,8 @@ fn ping_pairs(lab: &Lab, stage: &Stage<'_>, report: &mut DemoReport) -> Result<(
             to: to.name.clone(),
             sent: echo.sent,
             received: echo.received,
-            rtt_us_p50: quantile_us(&echo, 0.50),
-            rtt_us_p99: quantile_us(&echo, 0.99),
+            rtt_p50_us: quantile_us(&echo, 0.50),
+            rtt_p99_us: quantile_us(&echo, 0.99),
             gbit_s: None,
         });
     }

@@ -368,7 +368,7 @@ impl Control {
     }
 
     fn handle_net_event(&mut self, event: NetEvent) {
-        report::log_event(&event);
+        report::log_event(&self.node, &event);
         self.sessions.count(&event);
         match event {
             NetEvent::PingReply {

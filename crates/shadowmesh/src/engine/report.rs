@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use shadowmesh_io::cpu;
 use shadowmesh_io::underlay;
 use shadowmesh_net::{
-    AddressKind as NetAddressKind, CandidateReport, CandidateState, Copied, DropReason, NetError,
-    NetEvent, PathInfo, PeerState as NetState, PeerStatus, SessionStatus, TrafficTotals,
+    AddressKind as NetAddressKind, CandidateReport as NetCandidateReport, CandidateState, Copied,
+    DropReason, NO_ANSWER, NOT_LISTED, NetError, NetEvent, PathInfo, PeerState as NetState,
+    PeerStatus, STOPPED_THERE, SessionStatus, TrafficTotals,
 };
 use shadowmesh_vpn::{Node, NodePeerStatus, NodeStatus};
 use shadowmesh_wire::PeerId;
@@ -18,10 +19,10 @@ use super::Started;
 use super::claims::Clash;
 use super::host::HostView;
 use crate::admin::report::{
-    AddressKind, AddressReport, CipherSpeeds, ClashReport, CopiedIdentity, DeviceReport,
-    DoctorReport, HandshakeReport, MetricsReport, NodeReport, PathKind, PathReport, PeerReport,
-    PeerState, QueueReport, RelayReport, RelayingReport, SessionCounts, TrafficReport, WayReport,
-    WayState,
+    AddressKind, CallerReport, CandidateReport, CipherSpeeds, ClashReport, CopiedIdentity,
+    DeviceReport, DoctorReport, HandshakeReport, MetricsReport, NodeReport, PathKind, PathReport,
+    PeerCause, PeerReport, PeerState, QueueReport, RelayReport, RelayingReport, SessionCounts,
+    TrafficReport, WayReport, WayState,
 };
 use crate::admin::{BenchFailure, PingFailure};
 use crate::notices;
@@ -37,10 +38,13 @@ pub fn node(
     overflow: u64,
 ) -> NodeReport {
     let status = node.status(Instant::now());
-    let is_up = |peer: &&NodePeerStatus| session_of(peer).is_some();
+    let is_up = |peer: &&NodePeerStatus| {
+        let net = peer.net.as_ref();
+        net.is_some_and(|net| net.state == NetState::Up)
+    };
     let [aes_256_gcm, chacha20_poly1305] = started.cipher_speeds;
     NodeReport {
-        peer_id: status.id.to_string(),
+        id: status.id.to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         uptime_ms: millis(since.elapsed()),
@@ -52,7 +56,7 @@ pub fn node(
             clashes: host.clashes.iter().map(clash).collect(),
         },
         listen: started.listen.clone(),
-        addresses: addresses(&status),
+        candidates: candidates(&status),
         relays: status
             .relays
             .iter()
@@ -85,6 +89,16 @@ pub fn node(
             .chain((overflow > 0).then_some((DropReason::SocketOverflow, overflow)))
             .map(|(reason, count)| (reason.name().to_owned(), count))
             .collect(),
+        refused_callers: status
+            .refused_callers
+            .iter()
+            .map(|caller| CallerReport {
+                id: caller.id.to_string(),
+                address: caller.from,
+                age_ms: millis(caller.at.elapsed()),
+                count: caller.count,
+            })
+            .collect(),
         cpu_ms: cpu::process().map_or(0, |time| millis(time.total())),
         notices: notices::all(),
         memory_kib: cpu::memory().map_or(0, |memory| memory.resident / 1024),
@@ -106,7 +120,7 @@ pub fn metrics(
     sessions: SessionCounts,
     queues: Vec<QueueReport>,
 ) -> MetricsReport {
-    let (mut peers, mut paths) = ([0; 3], [0; 3]);
+    let (mut peers, mut paths) = ([0; 4], [0; 3]);
     for peer in &node.status(Instant::now()).peers {
         let net = peer.net.as_ref();
         peers[state(net.map_or(NetState::Idle, |net| net.state)) as usize] += 1;
@@ -152,6 +166,9 @@ fn peer(node: &Node, status: &NodePeerStatus) -> PeerReport {
         name: status.config.name.clone(),
         state: state(net.map_or(NetState::Idle, |net| net.state)),
         problem: problem(status),
+        cause: cause(status),
+        seen_age_ms: net.and_then(|net| net.heard).map(millis),
+        handshake_age_ms: net.and_then(|net| net.handshake).map(millis),
         path: session.map(|session| session_path(node, session)),
         epoch: session.map(|session| session.epoch),
         cipher: session.map(|session| session.cipher.to_string()),
@@ -199,8 +216,8 @@ fn name_of(node: &Node, id: &PeerId) -> Option<String> {
 }
 
 /// What the host knows of our addresses, and what peers and relays see.
-fn addresses(status: &NodeStatus) -> Vec<AddressReport> {
-    let known = status.own_addresses.iter().map(|own| AddressReport {
+fn candidates(status: &NodeStatus) -> Vec<CandidateReport> {
+    let known = status.own_addresses.iter().map(|own| CandidateReport {
         address: own.address,
         kind: match own.kind {
             NetAddressKind::Announced => AddressKind::Announced,
@@ -209,7 +226,7 @@ fn addresses(status: &NodeStatus) -> Vec<AddressReport> {
         },
         seen_by: 0,
     });
-    let mut found: Vec<AddressReport> = known.collect();
+    let mut found: Vec<CandidateReport> = known.collect();
     let peers = status.peers.iter().filter_map(|peer| peer.net.as_ref());
     let is_peer = |id| status.peers.iter().any(|peer| peer.config.id == id);
     let relays = status.relays.iter().filter(|relay| !is_peer(relay.peer));
@@ -217,7 +234,7 @@ fn addresses(status: &NodeStatus) -> Vec<AddressReport> {
     for address in sessions.filter_map(|session| session.observed) {
         match found.iter_mut().find(|known| known.address == address) {
             Some(known) => known.seen_by += 1,
-            None => found.push(AddressReport {
+            None => found.push(CandidateReport {
                 address,
                 kind: AddressKind::Observed,
                 seen_by: 1,
@@ -230,7 +247,7 @@ fn addresses(status: &NodeStatus) -> Vec<AddressReport> {
 /// Everything that says why a peer is not reached better.
 pub fn doctor(node: &Node, report: NodeReport) -> DoctorReport {
     let now = Instant::now();
-    let way = |candidate: &CandidateReport| WayReport {
+    let way = |candidate: &NetCandidateReport| WayReport {
         path: path(node, candidate.path, candidate.rtt),
         state: match candidate.state {
             CandidateState::Untried => WayState::Untried,
@@ -269,6 +286,17 @@ fn problem(status: &NodePeerStatus) -> Option<String> {
     }
 }
 
+/// The same in one word.
+fn cause(status: &NodePeerStatus) -> Option<PeerCause> {
+    let net = status.net.as_ref().filter(|net| net.session.is_none())?;
+    Some(match net.last_error.as_deref()? {
+        NOT_LISTED => PeerCause::Refused,
+        STOPPED_THERE => PeerCause::Stopped,
+        NO_ANSWER => PeerCause::NoAnswer,
+        _ => PeerCause::Said,
+    })
+}
+
 fn session_of(peer: &NodePeerStatus) -> Option<&SessionStatus> {
     peer.net.as_ref()?.session.as_ref()
 }
@@ -277,6 +305,7 @@ fn state(state: NetState) -> PeerState {
     match state {
         NetState::Connecting | NetState::Waiting => PeerState::Connecting,
         NetState::Up => PeerState::Up,
+        NetState::Silent => PeerState::Silent,
         _ => PeerState::Idle,
     }
 }
@@ -373,17 +402,22 @@ pub fn bench_failure(error: &NetError) -> BenchFailure {
 }
 
 /// What a user would notice at INFO, other changes of a peer at DEBUG. Addresses never above DEBUG.
-pub fn log_event(event: &NetEvent) {
+pub fn log_event(node: &Node, event: &NetEvent) {
+    let called = |peer: &PeerId| called(node, peer);
     match event {
         NetEvent::PeerUp { peer, path, cipher } => {
-            tracing::info!(%peer, %cipher, "session up");
+            tracing::info!(peer = called(peer), %cipher, "session up");
             tracing::debug!(%peer, ?path, "path of the session");
         }
         NetEvent::PeerDown { peer, reason } => {
-            tracing::info!(%peer, reason = reason.name(), "session down");
+            tracing::info!(peer = called(peer), reason = reason.name(), "session down");
         }
         NetEvent::PlaneChanged { peer, plane } => {
-            tracing::info!(%peer, plane = plane.name(), "data plane changed");
+            tracing::info!(
+                peer = called(peer),
+                plane = plane.name(),
+                "data plane changed"
+            );
         }
         NetEvent::Rekeyed { peer, epoch } => tracing::debug!(%peer, epoch, "new keys"),
         NetEvent::PathChanged { peer, path } => {
@@ -397,7 +431,7 @@ pub fn log_event(event: &NetEvent) {
         } => tracing::debug!(%peer, ?took, resumed, early_data, "handshake complete"),
         NetEvent::IdentityCopied { peer, copied } => {
             let whose = whose(*copied);
-            tracing::warn!(%peer, "{}; {}", whose.says(), whose.next());
+            tracing::warn!(peer = called(peer), "{}; {}", whose.says(), whose.next());
         }
         _ => {}
     }
@@ -421,6 +455,14 @@ fn whose(copied: Copied) -> CopiedIdentity {
         Copied::Theirs => CopiedIdentity::Theirs,
         Copied::Ours => CopiedIdentity::Ours,
     }
+}
+
+/// What people call a peer, else the beginning of its PeerId.
+fn called(node: &Node, peer: &PeerId) -> String {
+    name_of(node, peer).unwrap_or_else(|| {
+        let beginning: String = peer.to_string().chars().take(11).collect();
+        format!("{beginning}…")
+    })
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ fn report() -> MetricsReport {
         },
         paths: [2, 1, 0],
         relays: [2, 0],
-        peers: [0, 1, 3],
+        peers: [0, 1, 3, 0],
         drops: vec![("seal_forged", 11), ("no_route", 0)],
         queues: vec![QueueReport {
             name: "control",
@@ -95,7 +95,7 @@ fn report() -> MetricsReport {
         datagrams: 18,
         bytes: 19,
     });
-    report.node.peer_id = "sm1secret".into();
+    report.node.id = "sm1secret".into();
     report
 }
 

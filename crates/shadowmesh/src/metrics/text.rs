@@ -132,7 +132,9 @@ impl Report {
             "shadowmesh_peers",
             "Configured peers by state",
             "state",
-            ["idle", "connecting", "up"].into_iter().zip(self.0.peers),
+            ["idle", "connecting", "up", "silent"]
+                .into_iter()
+                .zip(self.0.peers),
         )?;
         out.counters(
             "shadowmesh_traffic_bytes",

@@ -74,7 +74,7 @@ fn a_relayed_pair_is_told_as_such_by_metrics_status_and_doctor_and_figures_grow(
             );
             let network = said["network"].as_array().unwrap();
             let udp = network.iter().find(|finding| finding["about"] == "UDP");
-            assert_eq!(udp.unwrap()["level"], "good", "{said}");
+            assert_eq!(udp.unwrap()["level"], "ok", "{said}");
         },
     );
 }
@@ -109,7 +109,7 @@ fn a_move_from_relay_to_direct_through_two_nats_is_counted_and_told() {
         assert!(moves >= 1.0 || first == 0.0, "{moves} moves of {first}");
         assert_eq!(sample(from, took), Some(moves));
         let said = from.doctor().unwrap();
-        assert_eq!(said["peers"][0]["level"], "good", "{said}");
+        assert_eq!(said["peers"][0]["level"], "ok", "{said}");
     });
 }
 
@@ -127,7 +127,7 @@ fn a_relay_that_is_gone_is_told_by_the_doctor_with_and_without_a_node() {
                 assert_eq!(said["node_running"], false, "{said}");
                 let network = said["network"].as_array().unwrap();
                 let udp = network.iter().find(|finding| finding["about"] == "UDP");
-                udp.unwrap()["level"] == "good"
+                udp.unwrap()["level"] == "ok"
             };
             assert!(
                 wait_until(REACHABLE_MAX, well),

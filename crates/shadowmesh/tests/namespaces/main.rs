@@ -27,3 +27,4 @@ mod support;
 mod traffic_class;
 mod verbs;
 mod web;
+mod wrong;

@@ -38,11 +38,11 @@ fn ping_connects_by_itself_and_takes_name_id_and_overlay_address() {
                 &[&wanted, "--count", "3", "--interval", "10ms"],
             );
             assert_eq!(report["received"], 3, "{wanted}: {report:#}");
-            assert_eq!(report["peer"], second.id.to_string());
+            assert_eq!(report["id"], second.id.to_string());
             assert_eq!(report["probes"][0]["path"]["kind"], "direct");
             let remote = second.underlay(Family::V4).to_string();
             assert_eq!(report["probes"][0]["path"]["remote"], remote);
-            assert!(report["rtt"]["p50_us"].as_f64().unwrap() > 0.0);
+            assert!(report["rtt"]["p50_us"].as_u64().unwrap() > 0);
         }
         let refused = first.command("ping").arg("nobody").output().unwrap();
         assert_eq!(refused.status.code(), Some(1));
@@ -70,7 +70,7 @@ fn bench_measures_both_directions_and_round_trips_through_the_tunnel() {
             sent > 0 && report["download"]["bytes"].as_u64().unwrap() > 0,
             "{report:#}"
         );
-        assert!(report["latency"]["p99_us"].as_f64() >= report["latency"]["p50_us"].as_f64());
+        assert!(report["latency"]["p99_us"].as_u64() >= report["latency"]["p50_us"].as_u64());
         assert!(
             received(second) - before >= sent,
             "it went through the tunnel"
@@ -87,7 +87,7 @@ fn status_and_peers_show_the_session_and_the_socket_is_private() {
             panic!("two nodes were asked for");
         };
         let status = query(first, "status", &[]);
-        assert_eq!(status["peer_id"], first.id.to_string());
+        assert_eq!(status["id"], first.id.to_string());
         assert_eq!(
             (&status["peers_up"], &status["peers_total"]),
             (&1.into(), &1.into())

@@ -151,9 +151,9 @@ impl Connection {
             match asked {
                 Ok(address) => {
                     return Ok(Response::BenchReady {
-                        address,
-                        peer: id.to_string(),
+                        id: id.to_string(),
                         name,
+                        address,
                     });
                 }
                 // The question made the engine connect.

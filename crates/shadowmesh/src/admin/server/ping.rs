@@ -26,7 +26,7 @@ impl Connection {
         ping: Ping,
     ) -> io::Result<()> {
         self.write(&Response::PingStart {
-            peer: peer.to_string(),
+            id: peer.to_string(),
             name,
         })
         .await?;

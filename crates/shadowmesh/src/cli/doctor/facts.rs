@@ -1,5 +1,6 @@
 //! What is known and what can be tried from here.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,6 +9,7 @@ use shadowmesh_io::underlay;
 use shadowmesh_io::web::{Client, ProxyUrl, WebError, WebUrl};
 use shadowmesh_wire::PeerId;
 
+use super::host::HostFacts;
 use crate::admin::client::{self, ClientError};
 use crate::admin::protocol::{Request, Response};
 use crate::admin::report::{DoctorReport, PathKind};
@@ -28,6 +30,8 @@ const ASKED_AT: [Duration; 3] = [
 ];
 /// Then no answer comes any more.
 const ANSWER_MAX: Duration = Duration::from_millis(1800);
+/// Where a node listens that nobody told otherwise.
+const PORT_DEFAULT: u16 = 4433;
 /// Limit: addresses that are asked.
 const QUESTIONS_MAX: usize = 64;
 
@@ -35,8 +39,14 @@ const QUESTIONS_MAX: usize = 64;
 pub struct Facts {
     /// The configuration as it is now; the node may run with an older one.
     pub config: Config,
-    /// What the running node knows; `None`: none runs.
+    /// What the running node knows; `None`: none runs, or it does not answer us.
     pub node: Option<DoctorReport>,
+    /// A node runs, and only its user may ask it.
+    pub node_is_locked: bool,
+    /// What keeps a node from starting, or from listening.
+    pub host: HostFacts,
+    /// PeerId of this machine, where it can be read.
+    pub own: Option<String>,
     /// Who was asked by UDP from here, and what came of it.
     pub udp: Vec<UdpAnswer>,
     /// Whether a datagram to our own address outside comes back to us; `None`: there is none, or no node.
@@ -62,6 +72,12 @@ pub struct UdpAnswer {
     pub address: SocketAddr,
     /// After what time an answer came.
     pub took: Option<Duration>,
+    /// The machine there said that no program has that port (ICMP).
+    pub is_closed: bool,
+    /// A router, or this machine, said that nobody has that address.
+    pub is_unreachable: bool,
+    /// It is no address of the configuration, but another port of one.
+    pub is_guess: bool,
 }
 
 /// A way out of this host.
@@ -94,7 +110,15 @@ pub fn gather(global: &Global, retry: bool) -> Result<Facts, Failure> {
             answer => return Err(unexpected(&answer)),
         }
     }
-    let node = ask_node(&config.node.state_dir)?;
+    let (node, node_is_locked) = match ask_node(&config.node.state_dir) {
+        Err(NodeError::Locked) => (None, true),
+        Err(NodeError::Failed(failure)) => return Err(failure),
+        Ok(node) => (node, false),
+    };
+    let host = match node.is_some() || node_is_locked {
+        true => HostFacts::beside_a_node(&config),
+        false => HostFacts::gather(&config),
+    };
     let outside = node.as_ref().and_then(address_outside);
     let announced = &config.node.announce;
     let mut asked = questions(&config, outside);
@@ -103,6 +127,9 @@ pub fn gather(global: &Global, retry: bool) -> Result<Facts, Failure> {
         whom: "ourselves".into(),
         address: *at,
         took: None,
+        is_closed: false,
+        is_unreachable: false,
+        is_guess: false,
     }));
     let mut udp = ask_by_udp(asked);
     let announced = udp.split_off(others);
@@ -116,7 +143,10 @@ pub fn gather(global: &Global, retry: bool) -> Result<Facts, Failure> {
         proxy: proxy.map(|proxy| proxy.to_string()),
         ways_out: ways_out(),
         clock_behind: clock_behind(&config.node.state_dir),
+        own: node.as_ref().map(|report| report.node.id.clone()),
         node,
+        node_is_locked,
+        host,
         udp,
         hairpin,
         announced,
@@ -124,15 +154,30 @@ pub fn gather(global: &Global, retry: bool) -> Result<Facts, Failure> {
     })
 }
 
-fn ask_node(state_dir: &Path) -> Result<Option<DoctorReport>, Failure> {
+/// Why a running node tells nothing.
+enum NodeError {
+    /// It is another user's.
+    Locked,
+    /// It answers something else.
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for NodeError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn ask_node(state_dir: &Path) -> Result<Option<DoctorReport>, NodeError> {
     let mut answers = match client::request(state_dir, &Request::Doctor) {
         Err(ClientError::NotRunning { .. }) => return Ok(None),
+        Err(ClientError::NotAllowed { .. }) => return Err(NodeError::Locked),
         answers => answers?,
     };
     match answers.next() {
         Some(Ok(Response::Doctor(report))) => Ok(Some(*report)),
         Some(Ok(Response::Error(report))) => Err(report.into()),
-        Some(answer) => Err(unexpected(&answer?)),
+        Some(answer) => Err(NodeError::Failed(unexpected(&answer?))),
         None => Ok(None),
     }
 }
@@ -177,6 +222,9 @@ fn questions(config: &Config, outside: Option<SocketAddr>) -> Vec<UdpAnswer> {
         whom: whom.to_owned(),
         address: *address,
         took: None,
+        is_closed: false,
+        is_unreachable: false,
+        is_guess: false,
     };
     let mut questions = Vec::new();
     for peer in &config.peers {
@@ -185,6 +233,15 @@ fn questions(config: &Config, outside: Option<SocketAddr>) -> Vec<UdpAnswer> {
             .clone()
             .unwrap_or_else(|| short_id(&peer.id.to_string()));
         questions.extend(peer.address.iter().map(|address| question(&whom, address)));
+        // A slip of the port is looked for where nodes usually are.
+        let usual = peer
+            .address
+            .iter()
+            .filter(|address| address.port() != PORT_DEFAULT);
+        questions.extend(usual.map(|address| UdpAnswer {
+            is_guess: true,
+            ..question(&whom, &SocketAddr::new(address.ip(), PORT_DEFAULT))
+        }));
     }
     for relay in &config.relay.uses {
         let whom = relay_name(&relay.id.to_string(), None);
@@ -199,17 +256,13 @@ fn questions(config: &Config, outside: Option<SocketAddr>) -> Vec<UdpAnswer> {
 /// stateless reset, to whoever asks: so it shows that datagrams pass, and nothing else.
 // PROTOCOL SM-SF-6
 fn ask_by_udp(mut questions: Vec<UdpAnswer>) -> Vec<UdpAnswer> {
-    let sockets = [
-        IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        Ipv6Addr::UNSPECIFIED.into(),
-    ]
-    .map(open);
+    let sockets: Vec<Option<UdpSocket>> = questions.iter().map(open_towards).collect();
     let began = Instant::now();
     let mut frame = [0u8; 64];
     for at in ASKED_AT.into_iter().chain([ANSWER_MAX]) {
-        while began.elapsed() < at && questions.iter().any(|question| question.took.is_none()) {
-            for socket in sockets.iter().flatten() {
-                take_answers(socket, began, &mut questions);
+        while began.elapsed() < at && questions.iter().any(UdpAnswer::is_open) {
+            for (socket, question) in sockets.iter().zip(&mut questions) {
+                take_answer(socket.as_ref(), began, question);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -218,15 +271,42 @@ fn ask_by_udp(mut questions: Vec<UdpAnswer>) -> Vec<UdpAnswer> {
         }
         // A short header with the fixed bit (RFC 9000 §17.3.1).
         frame[0] = frame[0] & 0x3f | 0x40;
-        for question in questions.iter().filter(|question| question.took.is_none()) {
-            let socket = &sockets[usize::from(question.address.is_ipv6())];
-            // No route, most likely: then no answer comes either.
-            let _ = socket
-                .as_ref()
-                .map(|socket| socket.send_to(&frame, question.address));
+        for (socket, question) in sockets.iter().zip(&mut questions) {
+            let asked = socket.as_ref().map(|socket| socket.send(&frame));
+            if let Some(Err(error)) = asked.filter(|_| question.took.is_none()) {
+                question.failed(&error);
+            }
         }
     }
     questions
+}
+
+impl UdpAnswer {
+    /// Whether an answer may still come.
+    fn is_open(&self) -> bool {
+        self.took.is_none() && !self.is_closed
+    }
+
+    /// What the network said, as the kernel passes it on.
+    fn failed(&mut self, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => self.is_closed = true,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                self.is_unreachable = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A socket for each question: only a connected one is told what ICMP brings.
+fn open_towards(question: &UdpAnswer) -> Option<UdpSocket> {
+    let socket = match question.address {
+        SocketAddr::V4(_) => open(Ipv4Addr::UNSPECIFIED.into()),
+        SocketAddr::V6(_) => open(Ipv6Addr::UNSPECIFIED.into()),
+    }?;
+    socket.connect(question.address).ok()?;
+    Some(socket)
 }
 
 fn open(any: IpAddr) -> Option<UdpSocket> {
@@ -235,19 +315,13 @@ fn open(any: IpAddr) -> Option<UdpSocket> {
     Some(socket)
 }
 
-fn take_answers(socket: &UdpSocket, began: Instant, questions: &mut [UdpAnswer]) {
+fn take_answer(socket: Option<&UdpSocket>, began: Instant, question: &mut UdpAnswer) {
     let mut answer = [0; 2048];
-    loop {
-        match socket.recv_from(&mut answer) {
-            Ok((_, from)) => {
-                let asked = questions.iter_mut();
-                for question in asked.filter(|q| q.address == from && q.took.is_none()) {
-                    question.took = Some(began.elapsed());
-                }
-            }
-            // Nothing more for now; whatever else it is, it is asked again in a moment.
-            Err(_) => return,
-        }
+    match socket.map(|socket| socket.recv(&mut answer)) {
+        Some(Ok(_)) if question.took.is_none() => question.took = Some(began.elapsed()),
+        // Nothing more for now, or what the network says; it is asked again in a moment.
+        Some(Err(error)) => question.failed(&error),
+        _ => {}
     }
 }
 

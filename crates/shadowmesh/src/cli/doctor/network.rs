@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::Finding;
-use super::facts::{Facts, observations, relay_name};
+use super::facts::{Facts, UdpAnswer, observations, relay_name};
+use super::host;
 use crate::admin::report::{
     AddressKind, DeviceReport, DoctorReport, NodeReport, PathKind, PathReport, PeerState,
 };
 use crate::cli::addresses::is_public;
-use crate::cli::output::{duration, rtt};
+use crate::cli::output::{age, duration, micros, rtt, short_id};
 
 /// What our own longest frame takes with the default `mtu`: paths that carry it never cut anything.
 const PATH_MTU_FULL: usize = 1478;
@@ -44,7 +45,7 @@ impl Mapping {
         let Some(first) = seen.first().copied() else {
             return Self::Unknown;
         };
-        let own = report.node.addresses.iter();
+        let own = report.node.candidates.iter();
         let mut own = own.filter(|own| own.kind == AddressKind::Host);
         let ips: BTreeSet<IpAddr> = seen.iter().map(SocketAddr::ip).collect();
         let ports: BTreeSet<u16> = seen.iter().map(SocketAddr::port).collect();
@@ -73,7 +74,10 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         found.extend(clock(facts));
         return found;
     }
-    let mut found = vec![node(facts), udp(facts), ipv6(facts)];
+    let mut found = vec![node(facts)];
+    found.extend(host::findings(&facts.host));
+    found.extend(facts.node.iter().flat_map(callers));
+    found.extend([udp(facts), ipv6(facts)]);
     if let Some(report) = &facts.node {
         found.extend(device(&report.node.device));
         let mapping = Mapping::of(report);
@@ -82,7 +86,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         found.extend(hairpin(facts));
         found.extend(announced(facts, report));
         found.extend(notices(report));
-        found.extend(relays(report));
+        found.extend(relays(facts, report));
         found.extend(path_mtu(report));
     }
     if facts.config.relay.uses.is_empty() {
@@ -98,7 +102,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 
 fn node(facts: &Facts) -> Finding {
     match &facts.node {
-        Some(report) => Finding::good(
+        Some(report) => Finding::ok(
             "node",
             format!(
                 "runs for {}, {} of {} peers connected",
@@ -107,14 +111,22 @@ fn node(facts: &Facts) -> Finding {
                 report.node.peers_total
             ),
         ),
-        None => Finding::note(
+        None if facts.node_is_locked => Finding::note(
+            "node",
+            "one is running, and this user may not ask it; what only it knows is left out",
+        )
+        .next("ask as the user who runs it (sudo shadowmesh doctor)"),
+        None => Finding::bad(
             "node",
             format!(
                 "none is running with state directory {}; what only it knows is left out",
                 facts.config.node.state_dir.display()
             ),
         )
-        .next("start it (`shadowmesh up`), give it some seconds, and ask again"),
+        .next(match !host::findings(&facts.host).is_empty() {
+            true => "mend what stands below, start it (`sudo shadowmesh up`), and ask again",
+            false => "start it (`sudo shadowmesh up`), give it some seconds, and ask again",
+        }),
     }
 }
 
@@ -137,15 +149,31 @@ fn device(device: &DeviceReport) -> Vec<Finding> {
     }
     if found.is_empty() && !device.name.is_empty() {
         let has = format!("{} has {}", device.name, device.addresses.join(", "));
-        found.push(Finding::good(ABOUT, has));
+        found.push(Finding::ok(ABOUT, has));
     }
     found
+}
+
+/// Who was refused here: half of a pair that does not meet is seen on this side only.
+fn callers(report: &DoctorReport) -> Vec<Finding> {
+    let callers = report.node.refused_callers.iter().take(1).map(|caller| {
+        let says = format!(
+            "{} called {} ago from {} and was refused: no [[peer]] here has its PeerId",
+            short_id(&caller.id),
+            age(caller.age_ms),
+            caller.address
+        );
+        Finding::note("callers", says)
+            .next("if it is one of your machines, add this here, and start this node again:")
+            .block(format!("[[peer]]\nid = \"{}\"", caller.id))
+    });
+    callers.collect()
 }
 
 fn relaying(node: &NodeReport) -> Finding {
     let clients = node.relaying.unwrap_or_default().clients;
     let time = duration(Duration::from_millis(node.uptime_ms));
-    Finding::good(
+    Finding::ok(
         "relay",
         format!("runs for {time} and has {clients} clients"),
     )
@@ -153,9 +181,9 @@ fn relaying(node: &NodeReport) -> Finding {
 
 /// Whether others can reach a relay: it has nobody to ask.
 fn public_address(node: &NodeReport) -> Finding {
-    let mut own = node.addresses.iter().map(|known| known.address);
+    let mut own = node.candidates.iter().map(|known| known.address);
     match own.find(|address| is_public(address.ip())) {
-        Some(public) => Finding::good("address", format!("{public} is public")),
+        Some(public) => Finding::ok("address", format!("{public} is public")),
         None => Finding::note("address", "none of this machine's own is public")
             .next("let the router pass its UDP port on to it, and write the router's address in [[relay.use]]"),
     }
@@ -169,28 +197,29 @@ fn udp(facts: &Facts) -> Finding {
         peers.chain(relays.filter_map(|relay| relay.path.as_ref()))
     });
     let mut by_session = by_session.filter(|path| path.kind == PathKind::Direct);
-    if let Some((first, took)) = answered.min_by_key(|(_, took)| *took) {
+    if let Some((first, _)) = answered.min_by_key(|(_, took)| *took) {
         let says = format!(
-            "passes: {} at {} answers after {}",
-            first.whom,
-            first.address,
-            rtt(took.as_micros() as f64)
+            "passes: a node answers at {}, the address of {}",
+            first.address, first.whom
         );
-        return Finding::good("UDP", says);
+        return Finding::ok("UDP", says);
     }
     if let Some(remote) = by_session.find_map(|path| path.remote) {
-        return Finding::good(
+        return Finding::ok(
             "UDP",
             format!("passes: the session with {remote} is direct"),
         );
     }
-    let asked = facts.udp.len();
-    if asked == 0 {
+    let asked: Vec<&UdpAnswer> = facts.udp.iter().filter(|answer| !answer.is_guess).collect();
+    if asked.is_empty() {
         let says = "unknown: neither a peer nor a relay has an address that could be asked";
         let next = "give a [[peer]] its address, or add a [[relay.use]]";
         return Finding::note("UDP", says).next(next);
     }
-    let none = format!("none of {asked} addresses of peers and relays answers");
+    let none = format!(
+        "none of {} addresses of peers and relays answers",
+        asked.len()
+    );
     let web_passes = facts.web.iter().any(|web| web.opened.is_ok());
     if !facts.ways_out.iter().any(|way| way.route) {
         return Finding::bad("UDP", format!("{none}: this machine has no way out at all"))
@@ -203,16 +232,28 @@ fn udp(facts: &Facts) -> Finding {
         )
         .next("nothing, if `[web] use` is \"auto\": streams carry everything, somewhat slower");
     }
-    Finding::bad("UDP", none).next(
-        "are they running, and does the firewall there let UDP 4433 in? where UDP is blocked here, a \
-         relay with `web` helps",
-    )
+    // Somebody said why: then it stands with the peer, and UDP itself may well pass.
+    if asked
+        .iter()
+        .any(|answer| answer.is_closed || answer.is_unreachable)
+    {
+        return Finding::note("UDP", none).next("what is known of each stands with it below");
+    }
+    let asked: Vec<String> = asked
+        .iter()
+        .map(|answer| answer.address.to_string())
+        .collect();
+    Finding::bad("UDP", none).next(format!(
+        "are they running, and does the firewall there let UDP in at {}? where UDP is blocked here, a relay with \
+         `web` helps",
+        asked.join(", ")
+    ))
 }
 
 fn ipv6(facts: &Facts) -> Finding {
     let way = facts.ways_out[1];
     match (way.public, way.route) {
-        (true, true) => Finding::good(
+        (true, true) => Finding::ok(
             "IPv6",
             "a public address and a way out: no NAT stands between",
         ),
@@ -229,13 +270,13 @@ fn address(mapping: &Mapping) -> Finding {
     match mapping {
         Mapping::Unknown => Finding::note(ABOUT, "unknown: no peer or relay is reached straight by UDP")
             .next("with a [[relay.use]] this node learns how it looks from outside"),
-        Mapping::Open(at) => Finding::good(ABOUT, format!("none: others see {at}, which is this machine's own")),
+        Mapping::Open(at) => Finding::ok(ABOUT, format!("none: others see {at}, which is this machine's own")),
         Mapping::Behind(at) => Finding::note(
             ABOUT,
             format!("there is one: seen from outside as {at}; only one tells, so its kind is unknown"),
         )
         .next("a second relay would tell"),
-        Mapping::Same(at) => Finding::good(
+        Mapping::Same(at) => Finding::ok(
             ABOUT,
             format!("a kind one: everybody sees {at}, so direct paths can be punched through"),
         ),
@@ -257,12 +298,12 @@ fn address(mapping: &Mapping) -> Finding {
 
 fn port_mapping(facts: &Facts, report: &DoctorReport, mapping: &Mapping) -> Option<Finding> {
     const ABOUT: &str = "port mapping";
-    let mapped = report.node.addresses.iter();
+    let mapped = report.node.candidates.iter();
     if let Some(mapped) = mapped
         .into_iter()
         .find(|own| own.kind == AddressKind::Mapped)
     {
-        return Some(Finding::good(
+        return Some(Finding::ok(
             ABOUT,
             format!("the router leads {} here", mapped.address),
         ));
@@ -285,7 +326,7 @@ fn port_mapping(facts: &Facts, report: &DoctorReport, mapping: &Mapping) -> Opti
 fn hairpin(facts: &Facts) -> Option<Finding> {
     const ABOUT: &str = "hairpin";
     match facts.hairpin? {
-        true => Some(Finding::good(
+        true => Some(Finding::ok(
             ABOUT,
             "the router leads what is sent to our outside address back in",
         )),
@@ -306,10 +347,10 @@ fn announced(facts: &Facts, report: &DoctorReport) -> Vec<Finding> {
     let judge = |announced: &SocketAddr| {
         let answers = |q: &&super::facts::UdpAnswer| q.address == *announced && q.took.is_some();
         if seen.contains(announced) {
-            return Finding::good(ABOUT, format!("{announced}: others see this node there"));
+            return Finding::ok(ABOUT, format!("{announced}: others see this node there"));
         }
         if facts.announced.iter().any(|q| answers(&q)) {
-            return Finding::good(
+            return Finding::ok(
                 ABOUT,
                 format!("{announced}: a node answers there, asked from this machine"),
             );
@@ -341,20 +382,19 @@ fn notices(report: &DoctorReport) -> Vec<Finding> {
         .collect()
 }
 
-fn relays(report: &DoctorReport) -> Vec<Finding> {
+fn relays(facts: &Facts, report: &DoctorReport) -> Vec<Finding> {
     let up = report.node.relays.iter();
     let any_up = up.clone().any(|relay| relay.state == PeerState::Up);
     up.map(|relay| {
         let about = relay_name(&relay.id, relay.name.as_deref());
         match (&relay.path, relay.state) {
-            (Some(path), _) => Finding::good(about, format!("connected, {}", way(path))),
+            (Some(path), _) => Finding::ok(about, format!("connected, {}", way(path))),
             (None, PeerState::Idle) if any_up => {
-                Finding::good(about, "in reserve: others are in use")
+                Finding::ok(about, "in reserve: others are in use")
             }
             (None, _) => {
                 let why = relay.problem.as_deref().unwrap_or("no answer yet");
-                let next = "is it running, are id and addresses right, and does its firewall let UDP \
-                            4433 in?";
+                let next = relay_advice(facts, &relay.id);
                 match any_up {
                     true => Finding::note(about, format!("not connected: {why}")).next(next),
                     false => Finding::bad(about, format!("not connected: {why}")).next(next),
@@ -365,11 +405,34 @@ fn relays(report: &DoctorReport) -> Vec<Finding> {
     .collect()
 }
 
+/// What to look at where a relay is not reached, with the addresses that the configuration has of it.
+fn relay_advice(facts: &Facts, id: &str) -> String {
+    let configured = facts.config.relay.uses.iter();
+    let mut configured = configured.filter(|relay| relay.id.to_string() == id);
+    let addresses = configured.next().map_or(&[][..], |relay| &relay.addresses);
+    let asked = |address: &&SocketAddr| {
+        facts
+            .udp
+            .iter()
+            .any(|q| q.address == **address && q.took.is_some())
+    };
+    if let Some(answers) = addresses.iter().find(asked) {
+        return format!(
+            "a node answers at {answers}: is the `id` in this [[relay.use]] the one that it prints?"
+        );
+    }
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    format!(
+        "is it running, is its address right, and does its firewall let UDP in at {}?",
+        addresses.join(", ")
+    )
+}
+
 /// `direct 192.0.2.7:4433, 12.345 ms`
 pub fn way(path: &PathReport) -> String {
     let text = crate::cli::peers::path_text(path);
     match path.rtt_us {
-        Some(us) => format!("{text}, {}", rtt(us as f64)),
+        Some(us) => format!("{text}, {}", rtt(us)),
         None => text,
     }
 }
@@ -381,7 +444,7 @@ fn path_mtu(report: &DoctorReport) -> Option<Finding> {
     });
     let (mtu, whom) = known.min()?;
     Some(match mtu {
-        PATH_MTU_FULL.. => Finding::good("MTU", format!("every path carries {mtu} bytes or more")),
+        PATH_MTU_FULL.. => Finding::ok("MTU", format!("every path carries {mtu} bytes or more")),
         _ => Finding::note(
             "MTU",
             format!(
@@ -397,13 +460,13 @@ fn web(facts: &Facts) -> Vec<Finding> {
         None => String::new(),
     };
     let answers = facts.web.iter().map(|web| match &web.opened {
-        Ok(took) => Finding::good(
+        Ok(took) => Finding::ok(
             "web",
             format!(
                 "{} answers at {}{through} after {}",
                 web.whom,
                 web.url,
-                rtt(took.as_micros() as f64)
+                rtt(micros(*took))
             ),
         ),
         Err(error) => Finding::note(

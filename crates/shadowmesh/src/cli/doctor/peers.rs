@@ -1,10 +1,18 @@
 //! What the facts say of each peer: its way, and why it is not a better one.
 
+use std::net::SocketAddr;
+
 use super::Finding;
-use super::facts::Facts;
+use super::facts::{Facts, UdpAnswer};
 use super::network::{Mapping, way};
-use crate::admin::report::{DoctorReport, PathKind, PeerReport, PeerState, WayReport, WayState};
-use crate::cli::output::{duration, short_id};
+use super::verdict::{Evidence, verdict};
+use crate::admin::report::{
+    AddressKind, CallerReport, DoctorReport, PathKind, PeerReport, PeerState, WayReport, WayState,
+};
+use crate::cli::output::{age, duration, short_id};
+
+/// Limit: addresses of this machine in the block for others.
+const ADDRESSES_MAX: usize = 2;
 
 /// One for each peer, in the order of the configuration.
 pub fn findings(facts: &Facts) -> Vec<Finding> {
@@ -24,23 +32,72 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 
 /// Without the node: whether anybody answers where the configuration says.
 fn offline(facts: &Facts) -> Vec<Finding> {
+    let block = own_block(facts);
     let peers = facts.config.peers.iter().map(|peer| {
-        let name = peer.name.clone();
-        let name = name.unwrap_or_else(|| short_id(&peer.id.to_string()));
-        if peer.address.is_empty() {
-            return Finding::note(
-                name,
-                "has no address here: it must call us, or be met over a relay",
-            );
-        }
-        let mut answers = facts.udp.iter().filter(|q| q.whom == name);
-        match answers.find(|answer| answer.took.is_some()) {
-            Some(answer) => Finding::good(name, format!("a node answers at {}", answer.address)),
-            None => Finding::bad(name, "no node answers at its addresses")
-                .next("is it running, and does its firewall let UDP 4433 in?"),
-        }
+        let id = peer.id.to_string();
+        let name = peer.name.clone().unwrap_or_else(|| short_id(&id));
+        let evidence = Evidence {
+            cause: None,
+            problem: None,
+            seen_age_ms: None,
+            asked: asked(facts, &name),
+            elsewhere: elsewhere(facts, &name),
+            caller: None,
+            has_address: !peer.address.is_empty() || peer.web.is_some(),
+            relay_up: false,
+            node_runs: false,
+            own_block: &block,
+            name,
+        };
+        told(&evidence)
     });
     peers.collect()
+}
+
+fn asked<'f>(facts: &'f Facts, name: &str) -> Vec<&'f UdpAnswer> {
+    let all = facts.udp.iter();
+    all.filter(|answer| answer.whom == name && !answer.is_guess)
+        .collect()
+}
+
+fn elsewhere(facts: &Facts, name: &str) -> Option<SocketAddr> {
+    let mut guesses = facts
+        .udp
+        .iter()
+        .filter(|answer| answer.whom == name && answer.is_guess);
+    Some(guesses.find(|answer| answer.took.is_some())?.address)
+}
+
+fn told(evidence: &Evidence<'_>) -> Finding {
+    let verdict = verdict(evidence);
+    let found = Finding::new(evidence.name.clone(), verdict.level, verdict.says).next(verdict.next);
+    match verdict.block {
+        Some(block) => found.block(block),
+        None => found,
+    }
+}
+
+/// The block of this machine for the configuration of another, with where it listens.
+fn own_block(facts: &Facts) -> String {
+    let id = facts
+        .own
+        .as_deref()
+        .unwrap_or("what `shadowmesh id` prints here");
+    let mut block = format!("[[peer]]\nid = \"{id}\"\n");
+    let candidates = facts.node.iter().flat_map(|report| &report.node.candidates);
+    for candidate in candidates
+        .filter(|own| own.kind == AddressKind::Host)
+        .take(ADDRESSES_MAX)
+    {
+        match block.contains("address") {
+            true => block += &format!(", \"{}\"", candidate.address),
+            false => block += &format!("address = [\"{}\"", candidate.address),
+        }
+    }
+    if block.contains("address") {
+        block.push(']');
+    }
+    block
 }
 
 fn finding(
@@ -57,8 +114,16 @@ fn finding(
     let Some(path) = &peer.path else {
         return unconnected(facts, report, peer, name);
     };
+    if peer.state == PeerState::Silent {
+        let since = peer
+            .seen_age_ms
+            .map_or(String::new(), |ms| format!(" for {}", age(ms)));
+        let says = format!("silent: nothing has come back{since}, {}", way(path));
+        let next = "is that machine on, and does its node run? it is called again as soon as it is given up";
+        return Finding::bad(name, says).next(next);
+    }
     match path.kind {
-        PathKind::Direct => Finding::good(name, way(path)),
+        PathKind::Direct => Finding::ok(name, way(path)),
         PathKind::Relay => {
             let why = why_not_direct(facts, ways);
             let found = Finding::note(name, format!("{}; not direct: {why}", way(path)));
@@ -143,35 +208,29 @@ fn advice(mapping: &Mapping, ways: &[WayReport]) -> Option<String> {
 fn unconnected(facts: &Facts, report: &DoctorReport, peer: &PeerReport, name: String) -> Finding {
     let configured = facts.config.peers.iter();
     let mut configured = configured.filter(|own| own.id.to_string() == peer.id);
-    let has_address = configured.any(|own| !own.address.is_empty() || own.web.is_some());
-    let relayed = report.node.relays.iter();
-    let relay_up = relayed
-        .into_iter()
-        .any(|relay| relay.state == PeerState::Up);
-    let why = peer.problem.as_deref();
-    match (has_address, relay_up, peer.state) {
-        (false, false, _) => Finding::note(name, why.unwrap_or("waits for its call"))
-            .next("give it `address` here or there, or add the same [[relay.use]] on both sides"),
-        (true, _, PeerState::Idle) if why.is_none() => {
-            Finding::note(name, "not connected, because nothing was sent to it yet").next(format!(
-                "shadowmesh ping {}",
-                peer.name.as_deref().unwrap_or(&peer.id)
-            ))
-        }
-        (_, true, _) => Finding::bad(
-            name,
-            format!("not connected: {}", why.unwrap_or("no answer")),
-        )
-        .next(
-            "is it running, and does it use the same relay? does its file hold this node's PeerId?",
-        ),
-        (true, false, _) => Finding::bad(
-            name,
-            format!("not connected: {}", why.unwrap_or("no answer")),
-        )
-        .next(
-            "is it running, is the address right, and does its firewall let UDP 4433 in? a relay \
-                   that both use would reach it at once",
-        ),
-    }
+    let configured = configured.next();
+    let mut relays = report.node.relays.iter();
+    let block = own_block(facts);
+    let asked = asked(facts, &name);
+    let is_there = |caller: &&CallerReport| match asked.is_empty() {
+        // Nobody knows where it is: it may be anybody who never came as itself.
+        true => peer.seen_age_ms.is_none(),
+        false => asked
+            .iter()
+            .any(|answer| answer.address.ip() == caller.address.ip()),
+    };
+    let evidence = Evidence {
+        cause: peer.cause,
+        problem: peer.problem.as_deref(),
+        seen_age_ms: peer.seen_age_ms,
+        elsewhere: elsewhere(facts, &name),
+        caller: report.node.refused_callers.iter().find(is_there),
+        has_address: configured.is_some_and(|own| !own.address.is_empty() || own.web.is_some()),
+        relay_up: relays.any(|relay| relay.state == PeerState::Up),
+        node_runs: true,
+        own_block: &block,
+        name,
+        asked,
+    };
+    told(&evidence)
 }

@@ -2,10 +2,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::facts::{Facts, UdpAnswer, WayOut, WebAnswer};
+use super::host::HostFacts;
 use super::*;
 use crate::admin::report::{
-    AddressKind, AddressReport, CopiedIdentity, DoctorReport, PathKind, PathReport, PeerReport,
-    PeerState, RelayReport, WayReport, WayState,
+    AddressKind, CallerReport, CandidateReport, CopiedIdentity, DoctorReport, PathKind, PathReport,
+    PeerCause, PeerReport, PeerState, RelayReport, WayReport, WayState,
 };
 use crate::config::{self, tests::id};
 
@@ -33,6 +34,9 @@ fn peer(name: &str, kind: Option<PathKind>, observed: Option<&str>) -> PeerRepor
             None => PeerState::Connecting,
         },
         problem: None,
+        cause: None,
+        seen_age_ms: None,
+        handshake_age_ms: None,
         path: kind.map(path),
         epoch: None,
         cipher: None,
@@ -89,7 +93,7 @@ fn facts() -> Facts {
         peer("laptop", Some(PathKind::Direct), Some(OUTSIDE)),
     ];
     node.node.relays = vec![relay(Some(OUTSIDE))];
-    node.node.addresses = vec![AddressReport {
+    node.node.candidates = vec![CandidateReport {
         address: OWN.parse().unwrap(),
         kind: AddressKind::Host,
         seen_by: 0,
@@ -101,7 +105,16 @@ fn facts() -> Facts {
             whom: "vps".into(),
             address: "192.0.2.7:4433".parse().unwrap(),
             took: Some(Duration::from_millis(20)),
+            is_closed: false,
+            is_unreachable: false,
+            is_guess: false,
         }],
+        node_is_locked: false,
+        host: HostFacts {
+            may_make_devices: true,
+            ..HostFacts::default()
+        },
+        own: Some(id(7)),
         hairpin: None,
         announced: Vec::new(),
         ways_out: [WayOut {
@@ -137,7 +150,7 @@ fn where_all_is_well_every_peer_is_good_and_nothing_bad() {
     let facts = facts();
     let (network, peers) = (network::findings(&facts), peers::findings(&facts));
     assert!(network.iter().all(|f| f.level != Level::Bad), "{network:?}");
-    assert!(peers.iter().all(|f| f.level == Level::Good), "{peers:?}");
+    assert!(peers.iter().all(|f| f.level == Level::Ok), "{peers:?}");
     assert!(
         about(&peers, "vps")
             .says
@@ -146,7 +159,7 @@ fn where_all_is_well_every_peer_is_good_and_nothing_bad() {
     assert!(
         about(&network, "UDP")
             .says
-            .contains("vps at 192.0.2.7:4433")
+            .contains("a node answers at 192.0.2.7:4433, the address of vps")
     );
     assert!(
         about(&network, "NAT")
@@ -156,10 +169,19 @@ fn where_all_is_well_every_peer_is_good_and_nothing_bad() {
 }
 
 #[test]
+fn it_fits_the_terminal() {
+    let mut facts = facts();
+    node(&mut facts).peers[1] = peer("laptop", None, None);
+    crate::cli::snapshots::hold("doctor", |width| {
+        text(&network::findings(&facts), width) + "\n" + &text(&peers::findings(&facts), width)
+    });
+}
+
+#[test]
 fn the_kind_of_nat_is_told_by_what_several_see() {
     for (seen, level, says) in [
-        ([OWN, OWN], Level::Good, "none"),
-        ([OUTSIDE, OUTSIDE], Level::Good, "everybody sees"),
+        ([OWN, OWN], Level::Ok, "none"),
+        ([OUTSIDE, OUTSIDE], Level::Ok, "everybody sees"),
         ([OUTSIDE, "203.0.113.9:1"], Level::Note, "symmetric"),
         (
             [OUTSIDE, "203.0.113.8:1"],
@@ -246,46 +268,212 @@ fn a_relayed_peer_says_what_became_of_its_addresses_and_what_helps() {
     }
 }
 
-#[test]
-fn a_peer_that_is_not_reached_is_bad_and_says_what_to_look_at() {
-    let mut facts = facts();
-    node(&mut facts).peers[0] = peer("vps", None, None);
-    node(&mut facts).peers[0].problem = Some("no answer".into());
-    let found = about(&peers::findings(&facts), "vps");
-    assert_eq!(found.level, Level::Bad);
-    assert!(found.next.unwrap().contains("same relay"));
+/// What is changed before one asks, and the beginnings of what is said first and advised.
+type Wrong = (&'static str, fn(&mut Facts), &'static str, &'static str);
 
-    node(&mut facts).node.relays[0].path = None;
-    node(&mut facts).node.relays[0].state = PeerState::Connecting;
-    let found = about(&peers::findings(&facts), "vps");
-    assert!(found.next.unwrap().contains("UDP 4433"));
-    let network = network::findings(&facts);
-    assert!(
-        network
-            .iter()
-            .any(|f| f.about.starts_with("relay sm1") && f.level == Level::Bad)
-    );
+/// The peer `vps` has no session; its node answers nothing unless a set-up says so.
+fn apart(facts: &mut Facts) {
+    facts.udp[0].took = None;
+    node(facts).node.relays.clear();
+    node(facts).peers[0] = peer("vps", None, None);
+    node(facts).peers[0].cause = Some(PeerCause::NoAnswer);
+    node(facts).peers[0].problem = Some("no answer".into());
+}
 
-    // Nobody ever told where the laptop is.
-    node(&mut facts).peers[1] = peer("laptop", None, None);
-    let found = about(&peers::findings(&facts), "laptop");
-    assert_eq!(found.level, Level::Note);
-    assert!(found.next.unwrap().contains("[[relay.use]]"));
+fn caller(address: &str) -> CallerReport {
+    CallerReport {
+        id: id(5),
+        address: address.parse().unwrap(),
+        age_ms: 12_000,
+        count: 3,
+    }
 }
 
 #[test]
-fn without_a_node_it_says_so_and_tells_who_answers() {
+fn every_wrong_set_up_of_a_peer_has_one_verdict_that_names_its_cause() {
+    let all: [Wrong; 11] = [
+        (
+            "wrong port",
+            |facts| {
+                facts.udp[0].is_closed = true;
+                facts.udp.push(UdpAnswer {
+                    address: "192.0.2.7:4434".parse().unwrap(),
+                    took: Some(Duration::from_millis(1)),
+                    is_closed: false,
+                    is_guess: true,
+                    ..facts.udp[0].clone()
+                });
+            },
+            "nothing answers at 192.0.2.7:4433, but a node answers at 192.0.2.7:4434",
+            "write that in the [[peer]] of vps",
+        ),
+        (
+            "dead host",
+            |facts| facts.udp[0].is_unreachable = true,
+            "no machine answers at 192.0.2.7",
+            "switch it on",
+        ),
+        (
+            "no node there",
+            |facts| facts.udp[0].is_closed = true,
+            "the machine 192.0.2.7 is there, but no program has UDP port 4433",
+            "start the node there",
+        ),
+        (
+            "firewall",
+            |_| (),
+            "nothing comes back from 192.0.2.7:4433",
+            "is that machine on, does its node run (`shadowmesh status` there), and does the firewall there let UDP 4433",
+        ),
+        (
+            "another machine's id",
+            |facts| facts.udp[0].took = Some(Duration::from_millis(1)),
+            "a node answers at 192.0.2.7:4433, but not to this PeerId",
+            "write the id that `shadowmesh id` prints",
+        ),
+        (
+            "refused",
+            |facts| {
+                facts.udp[0].took = Some(Duration::from_millis(1));
+                node(facts).peers[0].cause = Some(PeerCause::Refused);
+            },
+            "it refuses this machine",
+            "add this block to the configuration there",
+        ),
+        (
+            "wrong id here",
+            |facts| {
+                facts.udp[0].took = Some(Duration::from_millis(1));
+                node(facts).node.refused_callers = vec![caller("192.0.2.7:4433")];
+            },
+            "a node at 192.0.2.7 calls this one as sm1",
+            "if that is vps, write this",
+        ),
+        (
+            "a stranger who calls from elsewhere",
+            |facts| {
+                facts.udp[0].took = Some(Duration::from_millis(1));
+                node(facts).node.refused_callers = vec![caller("198.51.100.77:4433")];
+            },
+            "a node answers at 192.0.2.7:4433, but not to this PeerId",
+            "write the id",
+        ),
+        (
+            "stopped",
+            |facts| {
+                facts.udp[0].is_closed = true;
+                node(facts).peers[0].cause = Some(PeerCause::Stopped);
+                node(facts).peers[0].seen_age_ms = Some(7_000);
+            },
+            "stopped there: its node said goodbye 7 s ago",
+            "start it there",
+        ),
+        (
+            "no common cipher",
+            |facts| {
+                facts.udp[0].took = Some(Duration::from_millis(1));
+                node(facts).peers[0].cause = Some(PeerCause::Said);
+                node(facts).peers[0].problem = Some("no cipher that both allow".into());
+            },
+            "no cipher that both allow",
+            "",
+        ),
+        (
+            "the first call",
+            |facts| {
+                facts.udp[0].took = Some(Duration::from_millis(1));
+                node(facts).peers[0].cause = None;
+            },
+            "a node answers at 192.0.2.7:4433, and the first call is under way",
+            "ask again",
+        ),
+    ];
+    for (name, change, says, next) in all {
+        let mut facts = facts();
+        apart(&mut facts);
+        change(&mut facts);
+        let found = about(&peers::findings(&facts), "vps");
+        assert!(found.says.starts_with(says), "{name}: {found:?}");
+        assert!(
+            found.next.as_ref().unwrap().starts_with(next),
+            "{name}: {found:?}"
+        );
+        let blocks = ["refused", "wrong port", "wrong id here"];
+        assert_eq!(
+            found.block.is_some(),
+            blocks.contains(&name),
+            "{name}: {found:?}"
+        );
+        // No line of the network contradicts it: another peer is reached, so UDP is not to blame.
+        let udp = about(&network::findings(&facts), "UDP");
+        assert_ne!(udp.level, Level::Bad, "{name}: {udp:?}");
+    }
+}
+
+#[test]
+fn what_refuses_us_is_told_with_a_block_that_is_a_configuration() {
+    let mut facts = facts();
+    apart(&mut facts);
+    node(&mut facts).peers[0].cause = Some(PeerCause::Refused);
+    let block = about(&peers::findings(&facts), "vps").block.unwrap();
+    let config = config::parse(Path::new("t.toml"), &block).unwrap();
+    assert_eq!(config.peers[0].id.to_string(), id(7));
+    assert_eq!(config.peers[0].address, [OWN.parse().unwrap()]);
+
+    node(&mut facts).node.refused_callers = vec![caller("192.0.2.7:4433")];
+    let callers = about(&network::findings(&facts), "callers");
+    let config = config::parse(Path::new("t.toml"), &callers.block.unwrap()).unwrap();
+    assert_eq!(config.peers[0].id.to_string(), id(5));
+}
+
+#[test]
+fn a_peer_without_an_address_waits_and_one_that_was_heard_and_is_not_now_is_silent() {
+    let mut facts = facts();
+    node(&mut facts).peers[1] = peer("laptop", None, None);
+    node(&mut facts).node.relays.clear();
+    let found = about(&peers::findings(&facts), "laptop");
+    assert_eq!(found.level, Level::Note);
+    assert!(found.says.starts_with("waits for its call"), "{found:?}");
+    assert!(found.next.unwrap().contains("[[relay.use]]"));
+    assert!(found.block.unwrap().contains(OWN));
+
+    // Nobody knows where it is, so a refused caller may be it.
+    node(&mut facts).node.refused_callers = vec![caller("198.51.100.77:1")];
+    let found = about(&peers::findings(&facts), "laptop");
+    assert!(found.says.contains("calls this one as sm1"), "{found:?}");
+
+    node(&mut facts).peers[0].state = PeerState::Silent;
+    node(&mut facts).peers[0].seen_age_ms = Some(9_000);
+    let found = about(&peers::findings(&facts), "vps");
+    assert_eq!(found.level, Level::Bad);
+    assert!(
+        found
+            .says
+            .starts_with("silent: nothing has come back for 9 s"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn without_a_node_all_is_not_well_and_it_tells_who_answers() {
     let mut facts = facts();
     facts.node = None;
     let network = network::findings(&facts);
     let found = about(&network, "node");
+    assert_eq!(found.level, Level::Bad);
     assert!(found.next.unwrap().contains("shadowmesh up"));
     assert!(!network.iter().any(|finding| finding.about == "NAT"));
     let peers = peers::findings(&facts);
-    assert_eq!(about(&peers, "vps").level, Level::Good);
+    let vps = about(&peers, "vps");
+    assert_eq!(vps.level, Level::Note);
+    assert!(vps.says.contains("a node answers at"), "{vps:?}");
     assert_eq!(about(&peers, "laptop").level, Level::Note);
     facts.udp[0].took = None;
     assert_eq!(about(&peers::findings(&facts), "vps").level, Level::Bad);
+    facts.node_is_locked = true;
+    let found = about(&network::findings(&facts), "node");
+    assert_eq!(found.level, Level::Note);
+    assert!(found.next.unwrap().contains("sudo"));
 }
 
 #[test]
@@ -293,24 +481,24 @@ fn a_bare_relay_is_told_whether_others_can_reach_it_and_nothing_of_ways() {
     let mut facts = facts();
     *node(&mut facts) = DoctorReport::default();
     facts.config.peers.clear();
-    let own = |address: &str| AddressReport {
+    let own = |address: &str| CandidateReport {
         address: address.parse().unwrap(),
         kind: AddressKind::Host,
         seen_by: 0,
     };
-    node(&mut facts).node.addresses = vec![own(OWN)];
+    node(&mut facts).node.candidates = vec![own(OWN)];
     let found = network::findings(&facts);
     let names: Vec<&str> = found.iter().map(|finding| &*finding.about).collect();
     assert_eq!(names, ["relay", "address"]);
     assert_eq!(found[1].level, Level::Note);
     node(&mut facts)
         .node
-        .addresses
+        .candidates
         .push(own("198.51.100.5:4433"));
     let found = about(&network::findings(&facts), "address");
     assert_eq!(
         (found.level, &*found.says),
-        (Level::Good, "198.51.100.5:4433 is public")
+        (Level::Ok, "198.51.100.5:4433 is public")
     );
 }
 
@@ -323,7 +511,7 @@ fn a_clock_behind_and_a_narrow_path_are_told() {
     assert_eq!(about(&network, "clock").level, Level::Bad);
     let mtu = about(&network, "MTU");
     assert!(mtu.says.contains("laptop carries 1280"), "{mtu:?}");
-    let text = text(&network);
+    let text = text(&network, Width(None));
     assert!(text.contains("BAD   clock"), "{text}");
     assert!(text.contains("next: set it"), "{text}");
 }
@@ -339,13 +527,13 @@ fn a_mapped_port_is_told_with_its_address_and_its_absence_with_the_reason() {
     facts.config.paths.port_mapping = false;
     let found = port_mapping(&facts).unwrap();
     assert!(found.says.contains("paths.port_mapping is false"));
-    node(&mut facts).node.addresses.push(AddressReport {
+    node(&mut facts).node.candidates.push(CandidateReport {
         address: "203.0.113.9:61000".parse().unwrap(),
         kind: AddressKind::Mapped,
         seen_by: 0,
     });
     let found = port_mapping(&facts).unwrap();
-    assert_eq!(found.level, Level::Good);
+    assert_eq!(found.level, Level::Ok);
     assert!(found.says.contains("203.0.113.9:61000"), "{found:?}");
 }
 
@@ -356,7 +544,7 @@ fn an_announced_address_is_good_where_somebody_sees_it_or_it_answers_and_doubtfu
     let announced = |facts: &Facts| all_about(facts, "announced").pop();
     assert_eq!(announced(&facts), None);
     facts.config.node.announce = vec![OUTSIDE.parse().unwrap()];
-    assert_eq!(announced(&facts).unwrap().level, Level::Good);
+    assert_eq!(announced(&facts).unwrap().level, Level::Ok);
     let other: std::net::SocketAddr = "198.51.100.200:7".parse().unwrap();
     facts.config.node.announce = vec![other];
     let found = announced(&facts).unwrap();
@@ -369,8 +557,11 @@ fn an_announced_address_is_good_where_somebody_sees_it_or_it_answers_and_doubtfu
         whom: "ourselves".into(),
         address: other,
         took: Some(Duration::from_millis(1)),
+        is_closed: false,
+        is_unreachable: false,
+        is_guess: false,
     }];
-    assert_eq!(announced(&facts).unwrap().level, Level::Good);
+    assert_eq!(announced(&facts).unwrap().level, Level::Ok);
 }
 
 #[test]
@@ -388,7 +579,7 @@ fn a_router_that_turns_datagrams_round_is_told_and_where_nobody_tried_nothing_is
     let hairpin = |facts: &Facts| all_about(facts, "hairpin").pop();
     assert_eq!(hairpin(&facts), None);
     facts.hairpin = Some(true);
-    assert_eq!(hairpin(&facts).unwrap().level, Level::Good);
+    assert_eq!(hairpin(&facts).unwrap().level, Level::Ok);
     facts.hairpin = Some(false);
     let found = hairpin(&facts).unwrap();
     assert_eq!(found.level, Level::Note);
@@ -419,7 +610,7 @@ fn each_stream_that_opens_or_does_not_is_told_with_the_proxy_between() {
     let [good, bad] = &web(&facts)[..] else {
         panic!("two findings: {:?}", web(&facts))
     };
-    assert_eq!((good.level, bad.level), (Level::Good, Level::Note));
+    assert_eq!((good.level, bad.level), (Level::Ok, Level::Note));
     for found in [good, bad] {
         assert!(
             found.says.contains("through http://proxy:3128"),

@@ -37,8 +37,8 @@ pub fn run() -> Result<Measured, String> {
                 "outer": format!("{outer:?}"),
                 "sent": report.sent,
                 "received": report.received,
-                "rtt_us_p50": p50,
-                "rtt_us_p99": p99,
+                "rtt_p50_us": p50,
+                "rtt_p99_us": p99,
             }));
         }
     }

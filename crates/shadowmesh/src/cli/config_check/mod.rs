@@ -1,9 +1,11 @@
 //! `shadowmesh config check`
 
+mod report;
+
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use shadowmesh_io::web::WebUrl;
 use shadowmesh_net::{DataPlane, RelayAllow};
 use shadowmesh_wire::PeerId;
@@ -12,57 +14,63 @@ use shadowmesh_wire::traffic_class::OuterDscp;
 
 use super::args::{Global, UpArgs};
 use super::failure::Failure;
-use super::output::{Table, short_id};
+use super::layout::{Column, Table, Width};
+use super::output::short_id;
 use super::{load, output};
 use crate::config::{
     CONFIG_PATH_DEFAULT, CipherChoice, Config, DeviceConfig, Loaded, Offload, PathsConfig,
-    PeerConfig, ProxyChoice, RelayConfig, RelayUse, WebConfig, WebUse,
+    PeerConfig, ProxyChoice, RelayConfig, WebConfig, WebUse,
 };
 use crate::engine::claims::{Clash, Wanted};
 use crate::engine::host;
 use crate::identity_file;
 use crate::state::StateDir;
+#[cfg(test)]
+pub(super) use report::ConfigReport;
 
 pub fn run(global: &Global) -> Result<(), Failure> {
-    let loaded = load(global, &UpArgs::default())?;
+    let mut loaded = load(global, &UpArgs::default())?;
     // Without an identity yet there is nothing to check against; one is not made here.
-    let identity = match StateDir::open_existing(&loaded.config.node.state_dir)? {
-        Some(state) => identity_file::load(state.directory())?,
-        None => None,
+    let identity = match is_locked(&loaded.config.node.state_dir) {
+        true => {
+            let dir = loaded.config.node.state_dir.display();
+            loaded.warnings.push(format!(
+                "this user may not read the identity in {dir}: what depends on it is not checked (sudo checks all)"
+            ));
+            None
+        }
+        false => match StateDir::open_existing(&loaded.config.node.state_dir)? {
+            Some(state) => identity_file::load(state.directory())?,
+            None => None,
+        },
     };
     let own = identity.map(|identity| identity.peer_id());
     if let Some(own) = &own {
         loaded.check_against(own)?;
     }
-    let addresses = own.map(|own| config_addresses(&loaded.config, &own));
+    let behind = not_passed_on(&loaded.config);
+    loaded.warnings.extend(behind);
     let clashes = own.map_or(Vec::new(), |own| clashes(&loaded.config, &own));
+    let width = global.width();
     if global.json {
-        let warnings = [loaded.warnings.clone(), not_passed_on(&loaded.config)].concat();
-        output::json(&json!({
-            "ok": true,
-            "file": loaded.file,
-            "warnings": warnings,
-            "state_dir": loaded.config.node.state_dir,
-            "listen": loaded.config.node.listen,
-            "announce": loaded.config.node.announce,
-            "peer_id": own.map(|own| own.to_string()),
-            "addresses": addresses,
-            "clashes": clashes.iter().map(clash_report).collect::<Value>(),
-            "session": session_report(&loaded.config),
-            "device": device_report(&loaded.config),
-            "relay": relay_report(&loaded.config.relay),
-            "web": web_report(&loaded.config.web),
-            "paths": paths_report(&loaded.config.paths),
-            "metrics": loaded.config.metrics.listen,
-            "peers": loaded.config.peers.iter().map(peer_report).collect::<Value>(),
-        }));
+        output::json(&report::of(&loaded, own.as_ref(), &clashes));
     } else {
-        print_text(&loaded, addresses);
+        output::print(&text(&loaded, own.as_ref(), width));
         for clash in clashes {
-            output::line(format!("\nwarning: {clash}\n  next: {}", clash.next_step()));
+            output::print(&format!(
+                "\n{}",
+                width.hang("warning: ", &clash.to_string())
+            ));
+            output::print(&width.hang("  next: ", &clash.next_step()));
         }
     }
     Ok(())
+}
+
+/// Whether the identity is another user's, root's most likely.
+fn is_locked(state_dir: &Path) -> bool {
+    let identity = std::fs::File::open(state_dir.join(identity_file::FILE_NAME));
+    identity.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// With the networks that this machine is in now.
@@ -81,61 +89,80 @@ fn clashes(config: &Config, own: &PeerId) -> Vec<Clash> {
     all.into_iter().filter(Clash::is_loss).collect()
 }
 
-fn clash_report(clash: &Clash) -> Value {
-    json!({ "says": clash.to_string(), "next": clash.next_step() })
-}
-
 fn config_addresses(config: &Config, own: &PeerId) -> Vec<String> {
     let addresses = config.overlay_addresses(own);
     addresses.iter().map(ToString::to_string).collect()
 }
 
-fn print_text(loaded: &Loaded, addresses: Option<Vec<String>>) {
+fn text(loaded: &Loaded, own: Option<&PeerId>, width: Width) -> String {
     let config = &loaded.config;
     let file = match &loaded.file {
         Some(file) => file.display().to_string(),
         None => format!("no file ({CONFIG_PATH_DEFAULT} does not exist), defaults"),
     };
     let name = config.device.name.as_deref().unwrap_or("shadowN");
-    let addresses =
-        addresses.unwrap_or_else(|| vec!["no identity yet; `shadowmesh id` makes it".into()]);
-    output::line(format!("ok: {file}"));
-    output::line(format!("  state   {}", config.node.state_dir.display()));
-    output::line(format!("  listen  {}", joined(&config.node.listen)));
-    if !config.node.announce.is_empty() {
-        output::line(format!("  announce {}", joined(&config.node.announce)));
-    }
-    output::line(format!(
-        "  device  {name}, mtu {}, {}",
-        config.device.mtu,
-        addresses.join(", ")
-    ));
-    output::line(format!("  queues  {}", queues(&config.device)));
+    let addresses = match own {
+        Some(own) => config_addresses(config, own),
+        None => vec!["no identity yet; `shadowmesh id` makes it".into()],
+    };
     let [offload, dscp, cipher, data_plane] = words(config);
-    output::line(format!("  offload {offload}, DSCP {dscp}"));
-    output::line(format!(
-        "  plane   {data_plane}, cipher {cipher}, new keys every {}",
-        duration(config.session.rekey_interval)
-    ));
-    output::line(format!("  relay   {}", relay(&config.relay)));
-    output::line(format!("  web     {}", web(&config.web)));
-    output::line(format!("  paths   {}", paths(&config.paths)));
     let metrics = match config.metrics.listen {
         Some(listen) => format!("http://{listen}/metrics"),
         None => "off".into(),
     };
-    output::line(format!("  metrics {metrics}"));
-    if config.peers.is_empty() {
-        output::line(
-            "  peers   none: add a [[peer]]; `shadowmesh id` on the other machine prints it",
-        );
-    } else {
-        output::line(format!("  peers   {}\n", config.peers.len()));
-        output::print(&table(&config.peers).to_string());
+    let peers = match config.peers.len() {
+        0 => "none: add a [[peer]]; `shadowmesh id` on the other machine prints it".into(),
+        peers => peers.to_string(),
+    };
+    let rows = [
+        ("state", config.node.state_dir.display().to_string()),
+        ("listen", listening(config)),
+        (
+            "device",
+            format!(
+                "{name}, mtu {}, {}",
+                config.device.mtu,
+                addresses.join(", ")
+            ),
+        ),
+        ("queues", queues(&config.device)),
+        ("offload", format!("{offload}, DSCP {dscp}")),
+        (
+            "plane",
+            format!(
+                "{data_plane}, cipher {cipher}, new keys every {}",
+                duration(config.session.rekey_interval)
+            ),
+        ),
+        ("relay", relay(&config.relay)),
+        ("web", web(&config.web)),
+        ("paths", paths(&config.paths)),
+        ("metrics", metrics),
+        ("peers", peers),
+    ];
+    let mut text = format!("ok: {file}\n");
+    for warning in &loaded.warnings {
+        text += &width.hang("warning: ", warning);
     }
-    let warnings = not_passed_on(config);
-    if !warnings.is_empty() {
-        output::line(format!("\nwarning: {}", warnings.join("\nwarning: ")));
+    for (name, value) in rows {
+        text += &width.hang(&format!("  {name:<7} "), &value);
+    }
+    if !config.peers.is_empty() {
+        text += "\n";
+        text += &table(&config.peers).to_text(width);
+    }
+    text
+}
+
+/// Where it listens, and what is announced besides.
+fn listening(config: &Config) -> String {
+    match config.node.announce.is_empty() {
+        true => joined(&config.node.listen),
+        false => format!(
+            "{}; announces {}",
+            joined(&config.node.listen),
+            joined(&config.node.announce)
+        ),
     }
 }
 
@@ -278,90 +305,15 @@ fn duration(time: Duration) -> String {
     }
 }
 
-fn web_report(web: &WebConfig) -> Value {
-    json!({
-        "listen": web.listen,
-        "certificate": web.certificate.as_ref().map(|certificate| &certificate.chain),
-        "proxy": match &web.proxy {
-            ProxyChoice::Environment => json!("environment"),
-            ProxyChoice::Direct => json!("none"),
-            ProxyChoice::Proxy(url) => json!(url.to_string()),
-        },
-        "use": web.usage.as_str(),
-    })
-}
-
-fn session_report(config: &Config) -> Value {
-    let [_, _, cipher, data_plane] = words(config);
-    json!({
-        "rekey_interval_ms": millis(config.session.rekey_interval),
-        "cipher": cipher,
-        "data_plane": data_plane,
-    })
-}
-
-fn device_report(config: &Config) -> Value {
-    let [offload, dscp, ..] = words(config);
-    json!({
-        "name": config.device.name,
-        "mtu": config.device.mtu,
-        "queues": config.device.queues.on(super::up::cores()),
-        "offload": offload,
-        "dscp": dscp,
-    })
-}
-
-fn peer_report(peer: &PeerConfig) -> Value {
-    let allowed_ips: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
-    json!({
-        "id": peer.id.to_string(),
-        "name": peer.name,
-        "address": peer.address,
-        "web": peer.web.as_ref().map(ToString::to_string),
-        "allowed_ips": allowed_ips,
-        "data_plane": data_plane(peer.data_plane),
-    })
-}
-
-fn relay_report(relay: &RelayConfig) -> Value {
-    let allow = match &relay.allow {
-        RelayAllow::Any => json!("any"),
-        RelayAllow::Listed(ids) => ids.iter().map(ToString::to_string).collect(),
-    };
-    let used = |relay: &RelayUse| {
-        json!({
-            "id": relay.id.to_string(),
-            "addresses": relay.addresses,
-            "web": relay.web.as_ref().map(ToString::to_string),
-        })
-    };
-    json!({
-        "enabled": relay.enabled,
-        "allow": allow,
-        "clients_max": relay.clients_max,
-        "clients_per_source": relay.clients_per_source,
-        "client_mbit": relay.client_mbit,
-        "use": relay.uses.iter().map(used).collect::<Value>(),
-    })
-}
-
-fn paths_report(paths: &PathsConfig) -> Value {
-    json!({
-        "retry_interval_ms": millis(paths.retry_interval),
-        "health_check_interval_ms": millis(paths.health_check_interval),
-        "connect_timeout_ms": millis(paths.connect_timeout),
-        "port_mapping": paths.port_mapping,
-        "lan_discovery": paths.lan_discovery,
-    })
-}
-
-fn millis(time: Duration) -> u64 {
-    time.as_millis().try_into().unwrap_or(u64::MAX)
-}
-
 /// Who is where and owns what, to be compared with what was meant.
 fn table(peers: &[PeerConfig]) -> Table {
-    let mut table = Table::new(["NAME", "ID", "REACHED AT", "ADDRESSES", "PLANE"]);
+    let mut table = Table::new([
+        Column::new("NAME").wraps(8),
+        Column::new("ID").rank(1),
+        Column::new("REACHED AT").wraps(20),
+        Column::new("ADDRESSES").wraps(15),
+        Column::new("PLANE").rank(2),
+    ]);
     for peer in peers {
         table.row([
             peer.name.clone().unwrap_or_else(|| "-".into()),
@@ -384,4 +336,32 @@ fn reached_at(addresses: &[SocketAddr], web: Option<&WebUrl>) -> Option<String> 
 fn joined<T: ToString>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     items.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::id;
+    use crate::config::{self, Sources};
+
+    #[test]
+    fn it_fits_the_terminal() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.toml");
+        let text_of_file = format!(
+            "[device]\nqueues = 1\n[[relay.use]]\nid = \"{}\"\naddresses = [\"198.51.100.9:4433\"]\n[[peer]]\n\
+             id = \"{}\"\nname = \"exit\"\naddress = [\"192.0.2.7:4433\"]\nallowed_ips = [\"0.0.0.0/0\"]\n",
+            id(9),
+            id(1),
+        );
+        std::fs::write(&file, text_of_file).unwrap();
+        let sources = Sources {
+            file: Some(file),
+            ..Sources::default()
+        };
+        let mut loaded = config::load(&sources).unwrap();
+        loaded.file = Some("/etc/shadowmesh.toml".into());
+        let own = PeerId::from_bytes([7; 32]);
+        crate::cli::snapshots::hold("config-check", |width| text(&loaded, Some(&own), width));
+    }
 }
