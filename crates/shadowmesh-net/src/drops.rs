@@ -39,6 +39,8 @@ drop_reasons! {
     HandshakeSource = "handshake_source",
     /// The table of unfinished handshakes is full.
     HandshakeTable = "handshake_table",
+    /// A packet of a handshake that came by another way than the handshake takes.
+    HandshakeWay = "handshake_way",
     /// A handshake that failed: not a member, a wrong pin, a bad signature.
     HandshakeFailed = "handshake_failed",
     /// A completed handshake of somebody who is not (or no longer) a member.

@@ -22,6 +22,7 @@
 
 mod bucket;
 mod callers;
+mod calls;
 mod config;
 mod connectivity;
 mod control;

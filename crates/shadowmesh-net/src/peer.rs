@@ -10,6 +10,7 @@ use shadowmesh_wire::PeerId;
 use shadowmesh_wire::way::Way;
 
 use crate::bucket::Bucket;
+use crate::calls::{Calls, Class, class_of};
 use crate::config::{ADDRESSES_MAX, PeerConfig};
 use crate::control::ConnKey;
 use crate::forwarding::TrafficTotals;
@@ -27,6 +28,8 @@ const HEARD_MAX: usize = 2;
 /// How often such an address is looked at: so many at once, and one more in each interval.
 const HEARD_BURST: u32 = 4;
 const HEARD_INTERVAL: Duration = Duration::from_secs(10);
+/// How often an address is called because it answered in the place of another: some 15 KB go there each time.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(60);
 
 /// After so many calls in a row without an answer the next is made from another port: packets are lost now and
 /// then, and machines restart, but seldom for three calls.
@@ -55,14 +58,17 @@ pub(crate) struct Peer {
     /// Addresses heard of on the local network, the newest first. Limit: [`HEARD_MAX`].
     heard: Vec<SocketAddr>,
     hearing: Option<Bucket>,
+    /// What answered a call of ours to another address.
+    pub(crate) answers_from: Option<SocketAddr>,
+    following: Option<Bucket>,
     /// Where its last session was: how a node that knows no address finds a peer again.
     pub(crate) last_seen: Option<SocketAddr>,
     /// The connection in use. Packets go by its session, once the peer is known to have it (SM-HS-13).
     pub(crate) primary: Option<ConnKey>,
     /// Sessions replaced a moment ago, still received on, the latest first. Limit: [`LINGERING_MAX`].
     pub(crate) lingering: Vec<ConnKey>,
-    /// Our own attempt to connect, while under way. Limit: one.
-    pub(crate) attempt: Option<ConnKey>,
+    /// Our own calls, by each way.
+    pub(crate) calls: Calls,
     /// When to try again.
     pub(crate) retry: Retry,
     /// Calls in a row that nobody answered.
@@ -99,10 +105,12 @@ impl Peer {
             streams: Vec::new(),
             heard: Vec::new(),
             hearing: None,
+            answers_from: None,
+            following: None,
             last_seen: None,
             primary: None,
             lingering: Vec::new(),
-            attempt: None,
+            calls: Calls::default(),
             retry: Retry::default(),
             unanswered: 0,
             data_plane: config.data_plane,
@@ -192,36 +200,64 @@ impl Peer {
         self.unanswered >= UNANSWERED_MIN && (self.unanswered - UNANSWERED_MIN).is_multiple_of(2)
     }
 
-    /// Whether nothing but a word on the local network names this address.
+    /// Somebody wants to reach it: no way waits longer than befits that.
+    pub(crate) fn want(&mut self, now: Instant) {
+        let Self { calls, retry, .. } = self;
+        retry.want(now);
+        calls.cap_waits(|at| now + retry.cap(at.saturating_duration_since(now), now));
+    }
+
+    /// Waits that failures led to have no reason any more.
+    pub(crate) fn begin_anew(&mut self) {
+        self.retry.begin_anew();
+        self.calls.begin_anew();
+    }
+
+    /// Whether an address that answers in the place of another is called now.
+    pub(crate) fn may_follow(&mut self, now: Instant) -> bool {
+        let following = self.following.get_or_insert_with(|| Bucket::full(now));
+        following.take(1, FOLLOW_INTERVAL, now)
+    }
+
+    /// Whether nothing names this address but a word on the local network, or an answer that proved nothing.
     pub(crate) fn is_hearsay(&self, address: SocketAddr) -> bool {
-        self.heard.contains(&address) && !self.addresses.contains(&address)
+        let heard = self.heard.contains(&address) || self.answers_from == Some(address);
+        heard && !self.addresses.contains(&address)
     }
 
     /// A way that was found is none any more.
     pub(crate) fn forget_address(&mut self, address: SocketAddr) {
         self.streams.retain(|known| *known != address);
         self.heard.retain(|known| *known != address);
+        self.answers_from = self.answers_from.filter(|known| *known != address);
         if self.last_seen == Some(address) {
             self.last_seen = None;
         }
     }
 
-    /// Where to try without a relay, the likeliest first. What was found takes no place of what is
-    /// configured.
-    pub(crate) fn targets(&self) -> Vec<SocketAddr> {
-        let mut targets: Vec<SocketAddr> = self.last_seen.into_iter().collect();
-        targets.retain(|address| !matches!(Way::of(*address), Way::Relayed { .. }));
-        for address in self
-            .addresses
+    /// The ways by which it is called, the likeliest first: those without a relay, and those `relayed`. What was
+    /// found takes no place of what is configured.
+    pub(crate) fn ways(&self, relayed: &[SocketAddr]) -> Vec<(Class, SocketAddr)> {
+        let is_there = |way: &SocketAddr| match Way::of(*way) {
+            Way::Relayed { .. } => relayed.contains(way),
+            Way::Udp(_) | Way::Stream(_) => true,
+        };
+        let proven = self.last_seen.filter(is_there);
+        let mut ways: Vec<(Class, SocketAddr)> = Vec::new();
+        let all = proven
             .iter()
+            .chain(&self.addresses)
+            .chain(relayed)
             .chain(&self.streams)
             .chain(&self.heard)
-        {
-            if !targets.contains(address) {
-                targets.push(*address);
+            .chain(&self.answers_from);
+        for &way in all {
+            if ways.iter().all(|(_, known)| *known != way) {
+                let class = class_of(way, proven == Some(way), self.is_hearsay(way));
+                ways.push((class, way));
             }
         }
-        targets
+        ways
     }
 }
 
@@ -253,6 +289,7 @@ const BRIEF_FAILURES_MAX: u32 = 6;
 // PROTOCOL SM-PA-4
 #[derive(Debug, Default)]
 pub(crate) struct Retry {
+    /// No way waits less than after so many failures.
     failures: u32,
     /// When the session in use came up.
     up_at: Option<Instant>,
@@ -334,13 +371,19 @@ impl Retry {
         self.failures = BRIEF_FAILURES_MAX.saturating_add(turn);
     }
 
-    /// An attempt failed: how long to wait for the next. `None`: none is to follow.
-    pub(crate) fn failed(&mut self, now: Instant, rng: &mut StdRng) -> Option<Duration> {
+    /// A call failed: how long to wait for the next by the same way, by which so many have failed before.
+    /// `None`: none is to follow.
+    pub(crate) fn failed(
+        &self,
+        failures: &mut u32,
+        now: Instant,
+        rng: &mut StdRng,
+    ) -> Option<Duration> {
         if !self.kept && !self.is_wanted(now) {
             return None;
         }
-        let wait = wait_after(self.failures);
-        self.failures = self.failures.saturating_add(1);
+        let wait = wait_after(self.failures.max(*failures));
+        *failures = failures.saturating_add(1);
         // Jitter of a quarter: two nodes that lost each other do not keep meeting in the middle.
         let wait = wait.mul_f64(rng.random_range(0.75..1.25));
         Some(self.cap(wait, now))
@@ -383,10 +426,11 @@ mod tests {
         let now = start();
         let mut rng = StdRng::from_seed([7; 32]);
         let mut retry = Retry::default();
-        assert_eq!(retry.failed(now, &mut rng), None);
+        let mut count = 0;
+        assert_eq!(retry.failed(&mut count, now, &mut rng), None);
         retry.succeeded(now);
         let waits: Vec<_> = (0..100)
-            .map(|_| retry.failed(now, &mut rng).unwrap())
+            .map(|_| retry.failed(&mut count, now, &mut rng).unwrap())
             .collect();
         assert!(waits[0] >= WAIT_MIN.mul_f64(0.75) && waits[0] <= WAIT_MIN.mul_f64(1.25));
         assert!(waits[2] > waits[0] && waits[99] >= WAIT_MAX.mul_f64(0.75));
@@ -395,8 +439,8 @@ mod tests {
         let away = |n: usize| waits[..n].iter().sum::<Duration>();
         assert!((8..16).all(|n| waits[n] < away(n)), "{waits:?}");
         retry.want(now);
-        assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
-        assert!(retry.failed(now + WANTED, &mut rng).unwrap() > WAIT_MAX_WANTED);
+        assert!(retry.failed(&mut count, now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
+        assert!(retry.failed(&mut count, now + WANTED, &mut rng).unwrap() > WAIT_MAX_WANTED);
     }
 
     // PROTOCOL SM-PA-4
@@ -405,14 +449,15 @@ mod tests {
         let now = start();
         let mut rng = StdRng::from_seed([7; 32]);
         let mut retry = Retry::default();
+        let mut count = 0;
         retry.want(now);
         retry.refused();
         let waits: Vec<_> = (0..10)
-            .map(|_| retry.failed(now, &mut rng).unwrap())
+            .map(|_| retry.failed(&mut count, now, &mut rng).unwrap())
             .collect();
         assert!(waits[9] >= WAIT_DOUBLED_MAX);
         retry.begun();
-        assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
+        assert!(retry.failed(&mut count, now, &mut rng).unwrap() <= WAIT_MAX_WANTED);
     }
 
     // PROTOCOL SM-PA-4
@@ -423,10 +468,10 @@ mod tests {
         let mut retry = Retry::default();
         retry.succeeded(now);
         retry.left();
-        let wait = retry.failed(now, &mut rng).unwrap();
+        let wait = retry.failed(&mut 0, now, &mut rng).unwrap();
         assert!(wait > Duration::from_secs(1) && wait <= Duration::from_secs(2));
         retry.begin_anew();
-        assert!(retry.failed(now, &mut rng).unwrap() <= WAIT_MIN.mul_f64(1.25));
+        assert!(retry.failed(&mut 0, now, &mut rng).unwrap() <= WAIT_MIN.mul_f64(1.25));
     }
 
     // PROTOCOL SM-PA-4
@@ -443,7 +488,7 @@ mod tests {
             .map(|_| {
                 retry.succeeded(now);
                 assert!(!retry.lost(now));
-                retry.failed(now, &mut rng).unwrap()
+                retry.failed(&mut 0, now, &mut rng).unwrap()
             })
             .collect();
         assert!(waits[3] > waits[0] && waits[9] >= WAIT_DOUBLED_MAX);

@@ -213,6 +213,7 @@ impl Hostile {
             holds_your_key: false,
             data_plane: Some(1),
             beside: None,
+            call: None,
         };
         let encoded = ControlMessage::Hello(hello).encode(&mut out);
         encoded.expect("a Hello is shorter than a message may be");

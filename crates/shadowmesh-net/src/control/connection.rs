@@ -42,6 +42,9 @@ pub(crate) struct Connection {
     pub(crate) early_datagrams: EarlyFrames,
     /// Our first Initial, or the arrival of theirs.
     pub(crate) started_at: Instant,
+    /// Which of our calls this is, counted over all since the start of the node; not for those who call us.
+    // PROTOCOL SM-HS-13
+    pub(crate) number: Option<u64>,
     /// First contact: every Initial is sent twice.
     pub(crate) double_initials: bool,
     /// The handshake resumed an earlier one (known only to the side that connected).
@@ -123,6 +126,7 @@ impl Connection {
             early: EarlyFrames::new(memory),
             early_datagrams: EarlyFrames::new(memory),
             started_at: now,
+            number: None,
             double_initials: false,
             resumed: false,
             cids: VecDeque::new(),

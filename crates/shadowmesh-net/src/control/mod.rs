@@ -57,8 +57,8 @@ impl From<ConnKey> for ConnectionHandle {
 /// All control connections.
 pub(crate) struct Control {
     pub(crate) endpoint: Endpoint,
-    /// Limit: two for each peer, one attempt for each peer, and the unfinished handshakes the gate
-    /// admits.
+    /// Limit: three with a session for each peer, one call for each way to it, and the unfinished handshakes
+    /// that the gate admits.
     pub(crate) connections: BTreeMap<ConnKey, Connection>,
     /// Incoming connections without a session yet, authenticated or not. Limit: the gate's.
     pub(crate) unfinished: BTreeSet<ConnKey>,
@@ -81,6 +81,8 @@ pub(crate) struct Control {
     /// Largest packet of our device.
     device_mtu: u16,
     path_timers: PathTimers,
+    /// Connections begun by us so far.
+    calls_made: u64,
     rng: StdRng,
 }
 
@@ -115,23 +117,23 @@ impl Control {
             server,
             device_mtu: config.mtu,
             path_timers: config.paths,
+            calls_made: 0,
             rng,
         }
     }
 
-    /// Starts a connection to `peer`, trying all `targets` at once. `short`: the peer holds our
-    /// full key. `data`: the connection will probably carry packets, on a path with this MTU if any is
+    /// Starts a connection to `peer` by one way. `short`: the peer holds our full key. `data`: the connection will probably carry packets, on a path with this MTU if any is
     /// known.
     // PROTOCOL SM-HS-7
     pub(crate) fn connect(
         &mut self,
         peer: PeerId,
-        targets: &[SocketAddr],
+        way: SocketAddr,
         (short, data): (bool, Option<Option<u16>>),
         now: Instant,
     ) -> Result<ConnKey, ConnectError> {
         let name = server_name(&peer);
-        let first = Path::to(targets[0]);
+        let first = Path::to(way);
         let dcid = FirstContact::new_dcid(&peer, self.rng.random());
         // Without an address token the peer may send us only three times what it got, which is
         // less than its flight. Sending our Initials twice raises that above it.
@@ -151,9 +153,11 @@ impl Control {
         let virtual_remote = SocketAddr::new(first.remote.ip(), first.remote.port().max(1));
         let (handle, quic) = self.endpoint.connect(now, config, virtual_remote, &name)?;
         let key = ConnKey(handle.0);
-        let paths = Paths::new(first, &targets[1..], self.path_timers, now);
+        let paths = Paths::new(first, self.path_timers, now);
         let mut connection = Connection::new(quic, paths, &self.memory, now);
         connection.peer = Some(peer);
+        self.calls_made += 1;
+        connection.number = Some(self.calls_made);
         connection.double_initials = double_initials;
         self.insert(key, connection);
         Ok(key)
@@ -210,16 +214,6 @@ impl Control {
         }
         self.touched.remove(&key);
         self.unfinished.remove(&key);
-    }
-
-    /// Moves a connection's path to another address.
-    pub(crate) fn move_path(&mut self, key: ConnKey, path: Path, now: Instant) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        let old = connection.paths.current().remote;
-        connection.paths.move_to(path);
-        self.path_moved(key, old, now);
     }
 
     /// A connection's path has moved here from `old`.

@@ -40,15 +40,15 @@ impl Net {
     // PROTOCOL SM-PA-13
     pub(super) fn call_the_next(&mut self, now: Instant) {
         while let Some(id) = self.pacing.next() {
-            self.start_attempt(id, now);
+            self.call_in_turn(id, now);
             if self.pacing.next() != Some(id) {
                 continue;
             }
             let called = self
                 .peers
                 .get(&id)
-                .is_some_and(|peer| peer.attempt.is_some());
-            if called || self.targets(&id).is_empty() {
+                .is_some_and(|peer| peer.calls.is_under_way());
+            if called || self.ways(&id).is_empty() {
                 // It has a call already, or nowhere is left to call it: it waits for nothing.
                 self.pacing.over(&id);
                 continue;
@@ -118,7 +118,7 @@ impl Net {
         let keys = self
             .peers
             .values()
-            .flat_map(|peer| peer.sessions().chain(peer.attempt));
+            .flat_map(|peer| peer.sessions().chain(peer.calls.under_way()));
         let connections = keys.filter_map(|key| self.control.connections.get(&key));
         let sockets = connections.map(|connection| connection.paths.socket());
         sockets.filter(|socket| *socket != 0).collect()

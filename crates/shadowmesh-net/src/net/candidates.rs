@@ -257,7 +257,7 @@ impl Net {
                     let paths = &session.paths;
                     paths.observed.is_none() && Way::of(paths.current().remote).is_udp()
                 }
-                None => peer.attempt.is_some(),
+                None => peer.calls.is_under_way(),
             }
         };
         let is_due =
@@ -292,7 +292,7 @@ impl Net {
 
     /// Whether an address that a peer names may be one: of ours, or a way to it.
     // PROTOCOL SM-PA-6
-    fn accepts(&self, address: SocketAddr) -> bool {
+    pub(super) fn accepts(&self, address: SocketAddr) -> bool {
         let mut own = self.own_addresses.iter();
         let loopback = own.any(|own| own.address.ip().is_loopback());
         acceptable(address, loopback) && !self.in_overlay(address)

@@ -15,7 +15,7 @@ use shadowmesh_wire::sealed;
 use shadowmesh_wire::way::is_way;
 
 use super::Net;
-use crate::control::{CID_LEN, Close, ConnKey, Connection, LongHeader, Owner};
+use crate::control::{CID_LEN, Close, ConnKey, Connection, LongHeader, Owner, Phase};
 use crate::drops::DropReason;
 use crate::event::{DownReason, Received};
 use crate::paths::Path;
@@ -66,10 +66,7 @@ impl Net {
             .ok()
             .and_then(|id| self.control.cids.owner(u64::from_be_bytes(id)));
         match known {
-            Some(Owner::Connection(key)) => {
-                let remote = self.virtual_remote(key, received.remote);
-                self.feed(received, remote, data, now);
-            }
+            Some(Owner::Connection(key)) => self.on_quic(key, received, data, now),
             // PROTOCOL SM-HS-7
             _ if header.is_first()
                 && !FirstContact::verify(&self.peer_id(), header.destination) =>
@@ -94,14 +91,41 @@ impl Net {
             return self.drops.count(DropReason::MalformedDatagram);
         };
         match self.control.cids.owner(id) {
-            Some(Owner::Connection(key)) => {
-                let remote = self.virtual_remote(key, received.remote);
-                self.feed(received, remote, data, now);
-            }
+            Some(Owner::Connection(key)) => self.on_quic(key, received, data, now),
             Some(Owner::Session(key)) => self.on_early_frame(key, received, data),
             Some(Owner::Removed(_)) => self.drops.count(DropReason::RemovedPeer),
             None => self.on_unknown_id(received, data, now),
         }
+    }
+
+    /// A packet of one of our connections. Until the other side has shown who it is, the connection belongs to one
+    /// way: who saw its first packet on another can say nothing in it.
+    // PROTOCOL SM-PA-1
+    fn on_quic(&mut self, key: ConnKey, received: Received, data: BytesMut, now: Instant) {
+        let Some(connection) = self.control.connections.get(&key) else {
+            return;
+        };
+        let unproven = matches!(connection.phase, Phase::Handshake);
+        let way = connection.paths.current().remote;
+        if unproven && received.remote != way {
+            self.drops.count(DropReason::HandshakeWay);
+            return self.on_answer_from_elsewhere(key, way, received.remote, now);
+        }
+        let remote = connection.virtual_remote;
+        let first_answer = connection.is_client() && unproven && !connection.was_answered();
+        self.feed(received, remote, data, now);
+        if unproven {
+            // What follows must not be taken for a word of the peer because that came just before.
+            self.drive(key, now);
+        }
+        if first_answer && self.is_unproven(key) {
+            self.on_call_answered(key, now);
+        }
+    }
+
+    fn is_unproven(&self, key: ConnKey) -> bool {
+        let connection = self.control.connections.get(&key);
+        connection.is_some_and(|connection| matches!(connection.phase, Phase::Handshake))
     }
 
     /// A frame of a session that the data plane did not know. Either we do not have it yet, because
@@ -172,13 +196,8 @@ impl Net {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let key = ConnKey(handle.0);
                 if let Some(connection) = self.control.connections.get_mut(&key) {
-                    let was_handshaking = connection.quic.is_handshaking();
                     connection.quic.handle_event(event);
-                    let proven = was_handshaking && !connection.quic.is_handshaking();
                     self.control.touched.insert(key);
-                    if proven {
-                        self.on_proven(key, received, now);
-                    }
                     self.take_frames(key, received, now);
                 }
             }
@@ -205,26 +224,6 @@ impl Net {
                 self.control.cids.discard_fresh();
             }
             None => {}
-        }
-    }
-
-    /// While several addresses are tried, the one from which the handshake was completed is the
-    /// path. Anything earlier may be sent by whoever saw our first packet.
-    fn on_proven(&mut self, key: ConnKey, received: Received, now: Instant) {
-        if self.came_inside(received.remote, received.local_ip) {
-            return;
-        }
-        let path = Path {
-            socket: received.socket,
-            ..Path::to(received.remote)
-        };
-        let moved = self
-            .control
-            .connections
-            .get_mut(&key)
-            .and_then(|connection| connection.paths.proven(path));
-        if let Some(path) = moved {
-            self.control.move_path(key, path, now);
         }
     }
 

@@ -293,7 +293,7 @@ impl Net {
         };
         self.timers
             .set(Timer::RekeyStuck(key), now + REKEY_DEADLINE);
-        self.start_attempt(id, now);
+        self.call_beside(id, now);
         true
     }
 }

@@ -125,7 +125,7 @@ impl Net {
         match accepted {
             Ok((handle, quic)) => {
                 let key = ConnKey(handle.0);
-                let paths = Paths::new(path, &[], self.config.paths, now);
+                let paths = Paths::new(path, self.config.paths, now);
                 let connection = Connection::new(quic, paths, &self.control.memory, now);
                 self.control.insert(key, connection);
                 self.control.unfinished.insert(key);

@@ -9,7 +9,6 @@ use shadowmesh_wire::control::{ControlMessage, Hello};
 use shadowmesh_wire::way::Way;
 
 use super::Net;
-use super::paths::STREAM_AFTER;
 use super::relaying::CLIENT_MEMORY;
 use crate::control::{Close, ConnKey, Connection, Phase};
 use crate::drops::DropReason;
@@ -18,14 +17,9 @@ use crate::peer::Role;
 use crate::plane::{Choice, DataPlane, agree};
 use crate::session::{Contender, EstablishError, LIVENESS_TICK, Session, newcomer_wins};
 use crate::timers::Timer;
-use rand::Rng;
 
 /// From the first Initial to the session. Ten tries of QUIC at ordinary round trips.
 pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// An attempt without any answer ends after this, so that a fresh one, and not one in deep backoff,
-/// meets a peer that comes back. Must exceed the longest round trip we mean to serve.
-// PROTOCOL SM-PA-4
-const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 /// Who found a session dead calls again at once; who was told of it leaves the other this long, and
 /// two round trips, to be first. Longer than a busy machine takes for its half of a handshake; short
 /// beside what a user notices.
@@ -33,9 +27,6 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 const SECOND_CALLER_WAIT: Duration = Duration::from_millis(200);
 /// The round trips in that wait count for no more than this.
 const SECOND_CALLER_RTT_MAX: Duration = Duration::from_millis(250);
-/// A relay that will not serve us is asked again after this: a thousand that it has no room for may ask.
-// PROTOCOL SM-RL-6
-const RELAY_REFUSED_WAIT: Duration = Duration::from_secs(45);
 /// How long a replaced session is still received on: what was under way when it was replaced, and what the
 /// peer's side seals in it until it has heard us by the other.
 const LINGER: Duration = Duration::from_secs(1);
@@ -49,95 +40,6 @@ pub(super) const OVERLAP: Duration = Duration::from_secs(3);
 pub(super) const REKEY_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Net {
-    /// Begins to connect, if there is anywhere to connect to.
-    pub(super) fn start_attempt(&mut self, id: PeerId, now: Instant) {
-        let targets = self.targets(&id);
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        if peer.attempt.is_some() || targets.is_empty() {
-            return;
-        }
-        let call_at = self.call_at(&targets, now);
-        if call_at > now {
-            self.call_over(&id, now);
-            return self.timers.set(Timer::Connect(id), call_at);
-        }
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        // PROTOCOL SM-PA-13
-        if peer.primary.is_some() || self.relays.contains(&id) {
-            self.pacing.take(id, targets.len(), now);
-        } else if !self
-            .pacing
-            .ask(id, &targets, peer.retry.is_wanted(now), now)
-        {
-            self.timers.stop(Timer::Connect(id));
-            return self.await_turn(now);
-        }
-        peer.retry.begun();
-        self.timers.stop(Timer::Connect(id));
-        let known = peer.primary.and_then(|key| self.control.data_mtu(key));
-        // A connection that will carry packets searches for the path's MTU.
-        let for_data = self.used_quic.contains(&id);
-        let kind = (peer.holds_our_key, for_data.then_some(known));
-        match self.control.connect(id, &targets, kind, now) {
-            Ok(key) => {
-                peer.attempt = Some(key);
-                self.choose_port(key, id);
-                self.timers.set(Timer::Handshake(key), now + UNANSWERED_MAX);
-                self.timers.set(Timer::Stream(id), now + STREAM_AFTER);
-                self.begin_as_client(key, now);
-            }
-            Err(error) => {
-                peer.last_error = Some(error.to_string());
-                self.pacing.over(&id);
-                self.schedule_attempt(id, now);
-            }
-        }
-    }
-
-    /// When one of these ways takes the whole first flight of a call.
-    // PROTOCOL SM-PA-9
-    fn call_at(&mut self, targets: &[SocketAddr], now: Instant) -> Instant {
-        let ways = targets.iter().map(|&to| match Way::of(to) {
-            Way::Udp(_) => self.spending.call_at(to, now),
-            Way::Relayed { .. } | Way::Stream(_) => now,
-        });
-        ways.min().unwrap_or(now)
-    }
-
-    /// With keys of an earlier connection, Hello goes out with the first flight.
-    // PROTOCOL SM-HS-11
-    fn begin_as_client(&mut self, key: ConnKey, now: Instant) {
-        self.control.draw_index(key);
-        let connection = self.control.connections.get(&key);
-        if connection.is_some_and(|connection| connection.quic.has_0rtt()) {
-            self.open_stream(key, now);
-        }
-    }
-
-    /// An attempt failed or a session broke: when is the next one?
-    fn schedule_attempt(&mut self, id: PeerId, now: Instant) {
-        let nowhere = self.targets(&id).is_empty();
-        let is_relay = self.relays.contains(&id);
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        if peer.primary.is_some() || nowhere {
-            return;
-        }
-        if is_relay && peer.retry.was_refused() {
-            // PROTOCOL SM-RL-6
-            let wait = RELAY_REFUSED_WAIT.mul_f64(self.rng.random_range(0.75..1.25));
-            return self.timers.set(Timer::Connect(id), now + wait);
-        }
-        if let Some(wait) = peer.retry.failed(now, &mut self.rng) {
-            self.timers.set(Timer::Connect(id), now + wait);
-        }
-    }
-
     /// Both Hellos are exchanged on an authenticated connection.
     pub(super) fn establish(&mut self, key: ConnKey, hello: &Hello, now: Instant) {
         let Some(connection) = self.control.connections.get_mut(&key) else {
@@ -205,9 +107,7 @@ impl Net {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.attempt == Some(key) {
-            peer.attempt = None;
-        }
+        peer.calls.ended(key);
         let incumbent = peer.primary;
         let wins = match incumbent {
             Some(old) => match (self.contender(key), self.contender(old)) {
@@ -217,7 +117,8 @@ impl Net {
             None => true,
         };
         if !wins {
-            return self.linger(key, id, now);
+            self.linger(key, id, now);
+            return self.on_reached(key, id, now);
         }
         self.use_session(key, id, now);
         if let Some(old) = incumbent {
@@ -229,7 +130,7 @@ impl Net {
             }
         }
         self.check_beside(key, id);
-        self.give_up_crossed_attempt(key, id, now);
+        self.on_reached(key, id, now);
     }
 
     /// What the peer said of another session holds now or never: one that comes later is no reason to leave
@@ -269,7 +170,6 @@ impl Net {
     }
 
     fn use_session(&mut self, key: ConnKey, id: PeerId, now: Instant) {
-        self.timers.stop(Timer::Connect(id));
         self.call_over(&id, now);
         self.timers.stop(Timer::Linger(key));
         let (Some(peer), Some(connection)) =
@@ -318,30 +218,6 @@ impl Net {
         }
     }
 
-    /// Both sides connected at once, and the peer's connection won before ours was even answered.
-    /// Giving ours up is what lets the peer tell a crossing from a session that we lost: no Initial
-    /// of ours arrives there after its session is up. An attempt that was answered goes on, because
-    /// the peer may already send on it; it loses and lingers.
-    fn give_up_crossed_attempt(&mut self, up: ConnKey, id: PeerId, now: Instant) {
-        let attempt = self.peers.get(&id).and_then(|peer| peer.attempt);
-        let theirs = self
-            .control
-            .connections
-            .get(&up)
-            .is_some_and(|connection| !connection.is_client());
-        let unanswered = |key| {
-            let connection: Option<&Connection> = self.control.connections.get(&key);
-            connection.is_some_and(|connection| !connection.was_answered())
-        };
-        if let Some(attempt) = attempt
-            && theirs
-            && id < self.peer_id()
-            && unanswered(attempt)
-        {
-            self.close(attempt, Close::Replaced, DownReason::Removed, now);
-        }
-    }
-
     /// A session that lost is received on for a moment more, then closed.
     fn linger(&mut self, key: ConnKey, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -362,6 +238,7 @@ impl Net {
         Some(Contender {
             boot: session.theirs.boot,
             client_is_lower: connection.is_client() == we_are_lower,
+            number: connection.number.or(session.theirs.call),
             started_at: connection.started_at,
             established_at: session.established_at,
         })
@@ -402,7 +279,15 @@ impl Net {
         tracing::debug!("rekey stuck, connecting anew");
         self.timers
             .set(Timer::RekeyStuck(key), now + REKEY_DEADLINE);
-        self.start_attempt(id, now);
+        self.call_beside(id, now);
+    }
+
+    /// Calls the peer of a session for another one in its place.
+    pub(super) fn call_beside(&mut self, id: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.calls.beside = true;
+            self.call(id, now);
+        }
     }
 
     /// Closes a connection and what stands on it.
@@ -451,10 +336,8 @@ impl Net {
             self.output.published.stale(id);
         }
         peer.lingering.retain(|lingering| *lingering != key);
-        if peer.attempt == Some(key) {
-            peer.attempt = None;
-            self.call_over(&id, now);
-            self.schedule_attempt(id, now);
+        if let Some(way) = peer.calls.ended(key) {
+            self.call_failed(id, way, now);
         } else if peer.primary == Some(key) {
             peer.primary = None;
             self.on_session_lost(id, reason, rtt, now);
@@ -502,28 +385,29 @@ impl Net {
         }
         if ours {
             peer.retry.kept = false;
+            peer.calls.stop_waiting();
+            self.set_call_timer(id);
         } else if final_end {
             // It may be back, or think better of it, without being able to call us.
             peer.retry.left();
             if reason == DownReason::Refused {
                 peer.retry.refused();
             }
-            self.schedule_attempt(id, now);
+            self.call_later(id, now);
         } else if reason == DownReason::TakenOver && self.is_not_ours(id, now) {
-            self.schedule_attempt(id, now);
+            self.call_later(id, now);
         } else if self
             .peers
             .get_mut(&id)
             .is_some_and(|peer| peer.retry.lost(now))
         {
             if reason != DownReason::FoundDead {
-                return self.start_attempt(id, now);
+                return self.call(id, now);
             }
             let round_trips = 2 * rtt.unwrap_or_default().min(SECOND_CALLER_RTT_MAX);
-            self.timers
-                .set(Timer::Connect(id), now + SECOND_CALLER_WAIT + round_trips);
+            self.call_from(id, now + SECOND_CALLER_WAIT + round_trips, now);
         } else {
-            self.schedule_attempt(id, now);
+            self.call_later(id, now);
         }
     }
 }

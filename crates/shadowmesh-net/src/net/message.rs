@@ -160,6 +160,7 @@ impl Net {
             holds_your_key: self.roster.public_identity(&peer).is_some(),
             data_plane: self.peers.get(&peer).map(|peer| peer.data_plane.to_wire()),
             beside,
+            call: connection.number,
         });
         self.send_message(key, &hello, now);
     }

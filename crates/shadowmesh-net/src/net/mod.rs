@@ -16,14 +16,16 @@
 //! | `timeout` | time |
 //! | `quic` | what QUIC says of a connection: connected, lost, stream events |
 //! | `message` | a control message |
+//! | `calls` | the moment to call a peer, and by which ways |
 //! | `calling` | whose turn it is to be called; calls that nobody answered |
-//! | `lifecycle` | what follows for the peer: session up, session down, connecting again |
+//! | `lifecycle` | what follows for the peer: session up, session down |
 //! | `publish` | what follows for the data plane |
 //!
 //! Each ends in [`Net::settle`], which lets every touched connection say and send all it has, so
 //! that between two inputs nothing is half done.
 
 mod calling;
+mod calls;
 mod candidates;
 mod datagram;
 mod frames;
@@ -303,7 +305,7 @@ impl Net {
                 true => PeerState::Silent,
                 false => PeerState::Up,
             }
-        } else if peer.attempt.is_some() {
+        } else if peer.calls.is_under_way() {
             PeerState::Connecting
         } else if self.timers.get(Timer::Connect(id)).is_some() || self.pacing.waits(&id) {
             PeerState::Waiting
@@ -395,8 +397,9 @@ impl Net {
         frame: &'static [u8],
         now: std::time::Instant,
     ) {
-        self.start_attempt(*peer, now);
-        let key = self.peers[peer].attempt.expect("it was begun");
+        self.call(*peer, now);
+        let key = self.peers[peer].calls.under_way().next();
+        let key = key.expect("it was begun");
         let connection = self.control.connections.get_mut(&key);
         let quic = &mut connection.expect("it exists").quic;
         quic.datagrams().send(frame.into(), false).expect("allowed");

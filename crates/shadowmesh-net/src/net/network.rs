@@ -1,19 +1,14 @@
 //! What the host says of its network.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shadowmesh_wire::PeerId;
 use shadowmesh_wire::prefix::IpPrefix;
 use shadowmesh_wire::way::Way;
 
 use super::{Net, OWN_ADDRESSES_MAX};
-use crate::control::Close;
-use crate::event::{AddressKind, DownReason, OwnAddress, canonical};
-use crate::paths::Path;
-
-/// An attempt that is younger is not begun anew for what is heard on the local network.
-const ATTEMPT_MIN: Duration = Duration::from_secs(1);
+use crate::event::{AddressKind, OwnAddress, canonical};
 
 impl Net {
     /// Where we can be reached, as far as the host knows. Told to peers, who try.
@@ -79,18 +74,12 @@ impl Net {
     /// Calls a peer at once, whatever the calls so far led to: they may have gone nowhere.
     // PROTOCOL SM-PA-4
     fn call_anew(&mut self, id: PeerId, now: Instant) {
-        let attempt = self.peers.get(&id).and_then(|peer| peer.attempt);
-        let connection = attempt.and_then(|key| self.control.connections.get(&key));
-        if let (Some(key), Some(connection)) = (attempt, connection)
-            && !connection.was_answered()
-        {
-            // Its packets are lost, and QUIC waits longer and longer before it repeats them.
-            self.abandon(key, now);
-        }
+        // What nobody has answered is lost, and QUIC waits longer and longer before it repeats it.
+        self.give_up_unanswered(id, now);
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.retry.begin_anew();
+            peer.begin_anew();
         }
-        self.start_attempt(id, now);
+        self.call(id, now);
     }
 
     /// A person wants to know now, and not when the timer says: sessions that could have a better way look for
@@ -117,8 +106,7 @@ impl Net {
         let Some(peer) = self.peers.get_mut(id) else {
             return;
         };
-        let (primary, attempt) = (peer.primary, peer.attempt);
-        if let Some(key) = primary {
+        if let Some(key) = peer.primary {
             let connection = self.control.connections.get(&key);
             let proven = connection.is_some_and(|connection| connection.paths.has_proven(address));
             if heard && (proven || !peer.may_hear(now)) {
@@ -134,32 +122,25 @@ impl Net {
         }
         if peer.knows(address) {
             // It may have come back just now, and we may be in a long wait.
-            self.start_attempt(*id, now);
+            self.call_by(*id, address, now);
             return self.settle(now);
         }
         peer.learn(address);
-        let Some(attempt) = attempt else {
-            self.start_attempt(*id, now);
-            return self.settle(now);
-        };
-        if let Some(connection) = self.control.connections.get_mut(&attempt)
-            && !connection.was_answered()
-        {
-            if heard && now < connection.started_at + ATTEMPT_MIN {
-                connection.paths.also_try(Path::to(address));
-            } else {
-                // Its packets go to the old addresses only, and wait longer and longer.
-                self.close(attempt, Close::Replaced, DownReason::Removed, now);
-                self.start_attempt(*id, now);
-            }
-        }
+        self.call_by(*id, address, now);
         self.settle(now);
     }
 
     /// A stream ended: it leads to nobody any more.
     pub fn stream_down(&mut self, address: SocketAddr, now: Instant) {
-        for peer in self.peers.values_mut() {
+        let mut called = Vec::new();
+        for (&id, peer) in &mut self.peers {
             peer.forget_address(address);
+            if peer.calls.by(address).next().is_some() {
+                called.push(id);
+            }
+        }
+        for id in called {
+            self.give_up_way(id, address, "the stream to it ended", now);
         }
         for (_, key) in self.sessions() {
             if let Some(connection) = self.control.connections.get_mut(&key)

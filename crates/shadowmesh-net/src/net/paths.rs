@@ -57,7 +57,7 @@ impl Net {
                 let connection = self.control.connections.get_mut(&earlier)?;
                 connection.paths.rest();
                 let current = connection.paths.current();
-                let empty = crate::paths::Paths::new(current, &[], self.config.paths, now);
+                let empty = crate::paths::Paths::new(current, self.config.paths, now);
                 Some(std::mem::replace(&mut connection.paths, empty))
             });
         let Some(connection) = self.control.connections.get_mut(&key) else {
@@ -79,7 +79,7 @@ impl Net {
 
     /// What the configuration, the host and relays name.
     fn offer_known_ways(&mut self, key: ConnKey, id: PeerId, now: Instant) {
-        for way in self.targets(&id) {
+        for (_, way) in self.ways(&id) {
             self.offer_way(key, way, now);
         }
     }
@@ -365,18 +365,7 @@ impl Net {
         }
     }
 
-    /// An attempt has not been answered for a while.
-    pub(super) fn on_stream_wanted(&mut self, id: PeerId, _now: Instant) {
-        let attempt = self.peers.get(&id).and_then(|peer| peer.attempt);
-        let silent = attempt
-            .and_then(|key| self.control.connections.get(&key))
-            .is_some_and(|connection| !connection.was_answered());
-        if silent {
-            self.want_stream(id);
-        }
-    }
-
-    fn want_stream(&mut self, peer: PeerId) {
+    pub(super) fn want_stream(&mut self, peer: PeerId) {
         self.tell(NetEvent::WantStream { peer });
     }
 

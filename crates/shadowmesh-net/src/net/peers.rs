@@ -152,24 +152,20 @@ impl Net {
         let Some(peer) = self.peers.get_mut(id) else {
             return;
         };
-        peer.retry.want(now);
         if peer.primary.is_some() {
-            return;
+            return peer.retry.want(now);
         }
-        let is_called = peer.attempt.is_some();
+        peer.want(now);
+        let has_idle = peer.calls.has_idle();
         self.want_relays(now);
-        let Some(peer) = self.peers.get(id).filter(|_| !is_called) else {
-            return;
-        };
-        match self.timers.get(Timer::Connect(*id)) {
-            Some(at) => {
-                let wait = peer.retry.cap(at.saturating_duration_since(now), now);
-                self.timers.set(Timer::Connect(*id), now + wait);
-            }
-            None => {
-                self.start_attempt(*id, now);
-                self.settle(now);
-            }
+        if has_idle {
+            self.call_by_idle_ways(*id, now);
+            self.settle(now);
+        } else if self.pacing.waits(id) {
+            self.call_in_turn(*id, now);
+            self.settle(now);
+        } else {
+            self.set_call_timer(*id);
         }
     }
 
@@ -182,9 +178,8 @@ impl Net {
             return;
         };
         peer.retry.kept = true;
-        let idle = peer.primary.is_none() && self.timers.get(Timer::Connect(*id)).is_none();
-        if idle {
-            self.start_attempt(*id, now);
+        if peer.primary.is_none() && !peer.calls.is_wanted() {
+            self.call(*id, now);
             self.settle(now);
         }
     }

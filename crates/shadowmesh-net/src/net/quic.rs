@@ -198,27 +198,37 @@ impl Net {
         let Some(connection) = self.control.connections.get(&key) else {
             return;
         };
-        let attempt = connection.is_client() && connection.session().is_none();
-        let answered = attempt && !matches!(reason, ConnectionError::TimedOut);
-        if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
-            peer.last_error = Some(in_words(reason, self.config.cipher_speeds));
-            if attempt && is_refusal(reason) {
+        // Until it has shown who it is, whatever ended it may come from anybody who saw the first packet.
+        // PROTOCOL SM-PA-12
+        let proven = !handshaking;
+        let refused = connection.is_client() && connection.session().is_none() && proven;
+        let way = from;
+        let Some(id) = connection.peer else {
+            return self.end(key, DownReason::ConnectionLost, now);
+        };
+        let words = in_words(reason, self.config.cipher_speeds);
+        match proven || ours {
+            true => self.note_call_error(id, way, words),
+            false => self.note_call_error(id, way, format!("ended by somebody unproven: {words}")),
+        }
+        if let Some(peer) = self.peers.get_mut(&id).filter(|_| refused) {
+            if is_refusal(reason) {
                 // PROTOCOL SM-PA-4
                 peer.retry.refused();
-                if let Some(id) = connection.peer {
-                    tracing::info!(
-                        peer = crate::callers::short(&id),
-                        "refused; `shadowmesh doctor` says why"
-                    );
-                }
+                let peer = crate::callers::short(&id);
+                tracing::info!(peer, "refused; `shadowmesh doctor` says why");
             }
-            if answered && std::mem::take(&mut peer.holds_our_key) {
+            if std::mem::take(&mut peer.holds_our_key) {
                 // Perhaps it has forgotten our full key: say it all next time, and soon.
                 // PROTOCOL SM-HS-6
-                peer.retry.begin_anew();
+                peer.begin_anew();
             }
         }
-        self.end(key, down_reason(reason), now);
+        let reason = match proven {
+            true => down_reason(reason),
+            false => DownReason::ConnectionLost,
+        };
+        self.end(key, reason, now);
     }
 
     /// A caller that is no peer of ours: remembered for those who ask, and told to the log once in a while.
@@ -307,32 +317,22 @@ impl Net {
             let mut datagram = Vec::new();
             let transmit = connection.quic.poll_transmit(now, segments, &mut datagram);
             let Some(transmit) = transmit else { break };
-            // PROTOCOL SM-HS-8
             let doubled = connection.double_initials && is_initial(&datagram);
+            let way = path.unwrap_or_else(|| connection.paths.current());
             let copies = if doubled { 2 } else { 1 };
-            let all: Vec<Path> = match path {
-                Some(path) => vec![path],
-                None => connection.paths.targets().collect(),
-            };
-            let len = datagram.len() * copies;
             // Whoever names a path has asked.
-            let may = |way: &Path| path.is_some() || self.may_send(key, *way, len, now);
-            let ways: Vec<Path> = all.into_iter().filter(may).collect();
-            let Some(&first) = ways.first() else { continue };
+            if path.is_none() && !self.may_send(key, way, datagram.len() * copies, now) {
+                continue;
+            }
             datagram.shrink_to_fit();
             let len = transmit.segment_size.unwrap_or(datagram.len());
             // QUIC's own probes of longer datagrams mean something only with DF.
             let may_fragment = len <= QUIC_LEN_MIN;
-            let mut run = to_transmit(first, transmit.ecn, may_fragment, datagram);
+            let mut run = to_transmit(way, transmit.ecn, may_fragment, datagram);
             run.segment_size = transmit.segment_size;
-            let more = ways.iter().flat_map(|way| (0..copies).map(move |_| way));
-            for way in more.skip(1) {
-                self.queue(Transmit {
-                    remote: way.remote,
-                    local_ip: way.local_ip,
-                    socket: way.socket,
-                    ..run.clone()
-                });
+            // PROTOCOL SM-HS-8
+            if doubled {
+                self.queue(run.clone());
             }
             self.queue(run);
         }

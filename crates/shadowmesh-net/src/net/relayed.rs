@@ -16,7 +16,6 @@ use super::Net;
 use crate::control::{Close, ConnKey, Connection};
 use crate::drops::DropReason;
 use crate::event::{DownReason, Transmit};
-use crate::paths::Path;
 use crate::peer::Role;
 use crate::relay::seal_envelope;
 use crate::timers::Timer;
@@ -74,23 +73,8 @@ impl Net {
         (straight && connection.session().is_some()).then_some(key)
     }
 
-    /// Where a peer is tried: at its own addresses, and over every relay that we have a session with. A
-    /// relay is called straight, a client not at all.
-    // PROTOCOL SM-PA-1
-    pub(super) fn targets(&self, id: &PeerId) -> Vec<SocketAddr> {
-        let Some(peer) = self.peers.get(id).filter(|peer| peer.role != Role::Client) else {
-            return Vec::new();
-        };
-        let mut targets = peer.targets();
-        if !self.relays.contains(id) {
-            let relays = self.relays.ids();
-            targets.extend(relays.filter_map(|relay| self.way_over(&relay, id)));
-        }
-        targets
-    }
-
     /// The way to a peer over a relay, if that one can be used.
-    fn way_over(&self, relay: &PeerId, id: &PeerId) -> Option<SocketAddr> {
+    pub(super) fn way_over(&self, relay: &PeerId, id: &PeerId) -> Option<SocketAddr> {
         self.relay_at(self.relays.slot(relay)?)?;
         Some(self.relays.way(relay, id)?.address())
     }
@@ -111,31 +95,11 @@ impl Net {
             let Some(peer) = self.peers.get(&id) else {
                 continue;
             };
-            match peer.attempt {
-                Some(attempt) => self.try_also(attempt, id, way, now),
-                None if peer.retry.kept => {
-                    self.start_attempt(id, now);
-                }
-                None => {}
+            if peer.calls.is_under_way() || peer.retry.kept {
+                self.call_by(id, way, now);
+            } else {
+                self.know_ways(id);
             }
-        }
-    }
-
-    /// An attempt that has heard nothing begins anew, because QUIC would be slow to repeat itself; but
-    /// not one that goes over a relay already.
-    fn try_also(&mut self, attempt: ConnKey, id: PeerId, way: SocketAddr, now: Instant) {
-        let Some(connection) = self.control.connections.get_mut(&attempt) else {
-            return;
-        };
-        if connection.was_answered() {
-            return;
-        }
-        let over_relay = |path: Path| matches!(Way::of(path.remote), Way::Relayed { .. });
-        if connection.paths.targets().any(over_relay) {
-            connection.paths.also_try(Path::to(way));
-        } else {
-            self.close(attempt, Close::Replaced, DownReason::Removed, now);
-            self.start_attempt(id, now);
         }
     }
 
@@ -153,11 +117,10 @@ impl Net {
             let Some(peer) = self.peers.get(&id) else {
                 continue;
             };
-            let (primary, attempt) = (peer.primary, peer.attempt);
+            let primary = peer.primary;
             let mut wanted = peer.retry.is_wanted(now);
-            if let Some(attempt) = attempt {
-                self.give_up_way(attempt, way, now);
-            }
+            let why = "it has no session with any relay of ours";
+            self.give_up_way(id, way, why, now);
             let session = primary.and_then(|key| self.control.connections.get_mut(&key));
             if let (Some(key), Some(connection)) = (primary, session) {
                 connection.paths.lost(way, now);
@@ -166,26 +129,6 @@ impl Net {
             }
             if wanted {
                 self.want_all_relays(now);
-            }
-        }
-    }
-
-    fn give_up_way(&mut self, attempt: ConnKey, way: SocketAddr, now: Instant) {
-        let Some(connection) = self.control.connections.get_mut(&attempt) else {
-            return;
-        };
-        if connection.was_answered() {
-            return;
-        }
-        match connection.paths.give_up(way) {
-            Ok(None) => {}
-            Ok(Some(path)) => self.control.move_path(attempt, path, now),
-            Err(()) => {
-                let id = connection.peer;
-                if let Some(peer) = id.and_then(|id| self.peers.get_mut(&id)) {
-                    peer.last_error = Some("it has no session with any relay of ours".into());
-                }
-                self.close(attempt, Close::Dead, DownReason::Silent, now);
             }
         }
     }
@@ -215,11 +158,8 @@ impl Net {
             else {
                 continue;
             };
-            peer.retry.want(now);
-            if let Some(at) = self.timers.get(Timer::Connect(id)) {
-                let wait = peer.retry.cap(at.saturating_duration_since(now), now);
-                self.timers.set(Timer::Connect(id), now + wait);
-            }
+            peer.want(now);
+            self.set_call_timer(id);
         }
     }
 
@@ -255,10 +195,10 @@ impl Net {
             };
             peer.retry.kept = true;
             let idle = peer.primary.is_none()
-                && peer.attempt.is_none()
+                && !peer.calls.is_under_way()
                 && self.timers.get(Timer::Connect(id)).is_none();
             if idle {
-                self.start_attempt(id, now);
+                self.call(id, now);
             }
         }
     }
@@ -293,7 +233,8 @@ impl Net {
             };
             if peer.role == Role::Transit && peer.primary.is_none() {
                 peer.retry.kept = false;
-                self.timers.stop(Timer::Connect(id));
+                peer.calls.stop_waiting();
+                self.set_call_timer(id);
             }
         }
     }

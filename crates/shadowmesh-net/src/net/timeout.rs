@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use quinn_proto::EndpointEvent;
 use shadowmesh_wire::PeerId;
+use shadowmesh_wire::way::Way;
 
 use super::Net;
-use super::lifecycle::HANDSHAKE_MAX;
 use crate::control::{Close, ConnKey};
 use crate::drops::DropReason;
 use crate::event::{DownReason, NO_ANSWER};
@@ -52,35 +52,38 @@ impl Net {
         }
     }
 
-    /// An attempt that nobody answered ends early, so that the next one finds a peer that just came
-    /// back; one that was answered has its full time.
+    /// A call that nobody answered ends early, so that the next one finds a peer that just came back; one that
+    /// was answered has its full time.
     fn on_handshake_timeout(&mut self, key: ConnKey, now: Instant) {
+        if self.doubt_call(key, now) {
+            return;
+        }
         let Some(connection) = self.control.connections.get(&key) else {
             return;
         };
-        let deadline = connection.started_at + HANDSHAKE_MAX;
         let answered = connection.was_answered();
-        if answered && now < deadline {
-            return self.timers.set(Timer::Handshake(key), deadline);
-        }
         let is_client = connection.is_client();
         if !is_client {
             // PROTOCOL SM-OV-5
             self.drops.count(DropReason::HandshakeFailed);
         }
-        if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
-            let error = if answered {
-                "handshake timed out"
-            } else {
-                NO_ANSWER
-            };
-            peer.last_error = Some(error.to_owned());
+        let error = match answered {
+            true => "handshake timed out",
+            false => NO_ANSWER,
+        };
+        let way = connection.paths.current().remote;
+        let called = connection.peer;
+        if let Some(id) = called {
+            self.note_call_error(id, way, error.to_owned());
         }
         if answered || !is_client {
             return self.close(key, Close::Dead, DownReason::Silent, now);
         }
         // PROTOCOL SM-PA-14
-        if let Some(peer) = connection.peer.and_then(|id| self.peers.get_mut(&id)) {
+        if let Some(peer) = called.and_then(|id| self.peers.get_mut(&id))
+            && Way::of(way).is_udp()
+            && !peer.is_hearsay(way)
+        {
             peer.unanswered = peer.unanswered.saturating_add(1);
         }
         // PROTOCOL SM-PA-13
@@ -123,12 +126,9 @@ impl Net {
     }
 
     fn on_connect_timeout(&mut self, peer: PeerId, now: Instant) {
-        let up = self
-            .peers
-            .get(&peer)
-            .is_none_or(|peer| peer.primary.is_some());
-        if !up {
-            self.start_attempt(peer, now);
+        let is_up = |peer: &crate::peer::Peer| peer.primary.is_some() && !peer.calls.beside;
+        if self.peers.get(&peer).is_some_and(|peer| !is_up(peer)) {
+            self.call_by_idle_ways(peer, now);
         }
     }
 }

@@ -64,8 +64,6 @@ const FAR: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Paths {
     current: Path,
-    /// Further addresses that get every datagram until one is proven. Limit: set by the caller.
-    tried: Vec<Path>,
     /// How long datagrams may be; from the moment that there is a session to send probes in.
     pub(crate) mtu: Option<MtuSearch>,
     /// Our own address as the peer sees it.
@@ -142,16 +140,10 @@ pub(crate) enum Why {
 }
 
 impl Paths {
-    /// Starts at `first` and tries `others` beside it.
-    pub(crate) fn new(
-        first: Path,
-        others: &[SocketAddr],
-        timers: PathTimers,
-        now: Instant,
-    ) -> Self {
+    /// Starts at `first`, where the peer was called or called from.
+    pub(crate) fn new(first: Path, timers: PathTimers, now: Instant) -> Self {
         Self {
             current: first,
-            tried: others.iter().map(|&remote| Path::to(remote)).collect(),
             mtu: None,
             observed: None,
             active: false,
@@ -183,28 +175,11 @@ impl Paths {
         self.current
     }
 
-    /// Where a datagram goes now: one way, or all that are tried.
-    pub(crate) fn targets(&self) -> impl Iterator<Item = Path> + '_ {
-        std::iter::once(self.current).chain(self.tried.iter().copied())
-    }
-
-    /// The peer is authenticated at `path`: the others are not needed. Returns it if it is another
-    /// than the current one.
-    // PROTOCOL SM-PA-1
-    pub(crate) fn proven(&mut self, path: Path) -> Option<Path> {
-        if self.tried.is_empty() {
-            return None;
-        }
-        self.tried.clear();
-        (path.remote != self.current.remote).then_some(path)
-    }
-
-    /// Sends from this local port, to all addresses for which ports mean something. Only before anything was sent.
+    /// Sends from this local port, if ports mean something on this way. Only before anything was sent.
     pub(crate) fn send_from(&mut self, socket: u16) {
         let first = self.current;
-        let all = self.tried.iter_mut().chain([&mut self.current]);
-        for path in all.filter(|path| Way::of(path.remote).is_udp()) {
-            path.socket = socket;
+        if Way::of(first.remote).is_udp() {
+            self.current.socket = socket;
         }
         let current = self.current;
         if let Some(candidate) = self.find_mut(first) {
@@ -212,32 +187,9 @@ impl Paths {
         }
     }
 
-    /// The local port from which addresses are tried.
+    /// The local port that is used.
     pub(crate) fn socket(&self) -> u16 {
-        self.targets().map(|path| path.socket).max().unwrap_or(0)
-    }
-
-    /// Tries another address too. Only while they are tried.
-    pub(crate) fn also_try(&mut self, mut path: Path) {
-        if Way::of(path.remote).is_udp() {
-            path.socket = self.socket();
-        }
-        if self.targets().all(|known| known.remote != path.remote) {
-            self.tried.push(path);
-        }
-    }
-
-    /// An address that was tried leads nowhere. What to use in the place of the current one if that was
-    /// it; `Err`: there is nothing else.
-    pub(crate) fn give_up(&mut self, remote: SocketAddr) -> Result<Option<Path>, ()> {
-        self.tried.retain(|path| path.remote != remote);
-        if self.current.remote != remote {
-            return Ok(None);
-        }
-        if self.tried.is_empty() {
-            return Err(());
-        }
-        Ok(Some(self.tried.remove(0)))
+        self.current.socket
     }
 
     /// The largest inner packet that fits one frame now, and, once that is settled and less than the

@@ -30,7 +30,7 @@ struct World {
 impl World {
     fn new(first: Path, alive: &[(Path, u64)]) -> Self {
         let now = start();
-        let mut paths = Paths::new(first, &[], PathTimers::default(), now);
+        let mut paths = Paths::new(first, PathTimers::default(), now);
         paths.activate(now);
         let mut world = Self {
             paths,
@@ -106,17 +106,6 @@ impl World {
     fn current(&self) -> Path {
         self.paths.current()
     }
-}
-
-#[test]
-fn all_addresses_are_tried_until_one_is_proven() {
-    let others = [path(2).remote, path(3).remote];
-    let mut paths = Paths::new(path(1), &others, PathTimers::default(), start());
-    assert_eq!(paths.targets().count(), 3);
-    assert_eq!(paths.proven(path(3)), Some(path(3)));
-    paths.move_to(path(3));
-    assert_eq!(paths.targets().collect::<Vec<_>>(), [path(3)]);
-    assert_eq!(paths.proven(path(2)), None);
 }
 
 // PROTOCOL SM-PA-2
@@ -384,7 +373,7 @@ fn nothing_is_sent_from_an_address_that_the_host_has_lost() {
         local_ip: Some([198, 51, 100, last].into()),
         ..way
     };
-    let mut paths = Paths::new(from(path(1), 1), &[], PathTimers::default(), start());
+    let mut paths = Paths::new(from(path(1), 1), PathTimers::default(), start());
     paths.activate(start());
     let gone = |ip: IpAddr| ip == IpAddr::from([198, 51, 100, 1]);
     paths.network_changed(|_| false, start());

@@ -84,6 +84,8 @@ pub(crate) struct Theirs {
     pub(crate) index: ReceiverIndex,
     pub(crate) reset_token: [u8; 16],
     pub(crate) mtu: u16,
+    /// Which of its calls this is, where it called us.
+    pub(crate) call: Option<u64>,
 }
 
 /// Why no session came out of two Hellos.
@@ -137,6 +139,7 @@ impl Session {
                 index: hello.index,
                 reset_token: hello.reset_token,
                 mtu: hello.mtu,
+                call: hello.call,
             },
             cipher,
             plane,

@@ -6,10 +6,11 @@
 //! - A connection that was begun after the other session was up: whoever began it had lost that
 //!   session, since nobody connects to a peer it has a session with. The newcomer wins. Of mere
 //!   crossings only those look like this that the newcomer wins anyway, because its client is the lower
-//!   PeerId: a node that becomes the server of the lower gives up its own attempt if that was not answered
-//!   yet (`Net::give_up_crossed_attempt`), and one that was answered arrived before the other session was up.
-//! - Begun while the other was not yet up: they crossed. The one whose client is the lower PeerId
-//!   wins; with the same client, the later one.
+//!   PeerId: a node that becomes the server of the lower gives up those of its own calls on which the other
+//!   side has not shown who it is (`Net::on_reached`), and one where it has arrived before the other session
+//!   was up.
+//! - Begun while the other was not yet up: they crossed. The one whose client is the lower PeerId wins.
+//! - With the same client, the one that it began later, by its own count.
 
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ pub(crate) struct Contender {
     pub(crate) boot: u64,
     /// Whether its client is the lower of both PeerIds.
     pub(crate) client_is_lower: bool,
+    /// Which of the calls of its client it is, where that says so.
+    pub(crate) number: Option<u64>,
     /// Its first Initial: sent or arrived.
     pub(crate) started_at: Instant,
     /// When its session was up.
@@ -29,10 +32,20 @@ pub(crate) struct Contender {
 /// Whether a session just established takes the place of one that is up.
 // PROTOCOL SM-HS-13
 pub(crate) fn newcomer_wins(newcomer: Contender, incumbent: Contender) -> bool {
-    if newcomer.boot != incumbent.boot || newcomer.started_at > incumbent.established_at {
+    if newcomer.boot != incumbent.boot {
         return true;
     }
-    if newcomer.client_is_lower == incumbent.client_is_lower {
+    let same_client = newcomer.client_is_lower == incumbent.client_is_lower;
+    // What went by different ways may arrive in another order than it was sent.
+    if let (true, Some(newcomer), Some(incumbent)) =
+        (same_client, newcomer.number, incumbent.number)
+    {
+        return newcomer > incumbent;
+    }
+    if newcomer.started_at > incumbent.established_at {
+        return true;
+    }
+    if same_client {
         return newcomer.started_at >= incumbent.started_at;
     }
     newcomer.client_is_lower
@@ -48,6 +61,7 @@ mod tests {
         Contender {
             boot,
             client_is_lower: lower,
+            number: None,
             started_at: start() + Duration::from_secs(started),
             established_at: start() + Duration::from_secs(established),
         }

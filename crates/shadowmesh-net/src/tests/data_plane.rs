@@ -81,6 +81,7 @@ fn a_peer_from_before_the_choice_gets_sealed_frames_whatever_we_want() {
         holds_your_key: false,
         data_plane: None,
         beside: None,
+        call: None,
     });
     let mut bytes = Vec::new();
     hello.encode(&mut bytes).unwrap();

@@ -156,6 +156,7 @@ fn a_peer_that_breaks_every_session_does_not_keep_us_busy_with_handshakes() {
         holds_your_key: false,
         data_plane: None,
         beside: None,
+        call: None,
     });
     while world.now < end {
         world.run_until(ms(100), |world| world.is_up(1, 0));

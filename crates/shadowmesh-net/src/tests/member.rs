@@ -19,6 +19,7 @@ fn hello() -> ControlMessage {
         holds_your_key: false,
         data_plane: None,
         beside: None,
+        call: None,
     })
 }
 

@@ -14,6 +14,7 @@ mod glare;
 mod handshake;
 pub(crate) mod harness;
 mod hostile;
+mod liar;
 mod lives;
 mod member;
 mod membership;

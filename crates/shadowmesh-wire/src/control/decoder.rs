@@ -81,12 +81,12 @@ mod tests {
     fn hello() -> impl Strategy<Value = ControlMessage> {
         (
             any::<(u16, u64, u64, [u8; 16])>(),
-            any::<([u32; 2], u16, bool, Option<u8>, Option<u64>)>(),
+            any::<([u32; 2], u16, bool, Option<u8>, [Option<u64>; 2])>(),
         )
             .prop_map(
                 |(
                     (version, boot, index, reset_token),
-                    (cipher_speeds, mtu, holds_your_key, data_plane, beside),
+                    (cipher_speeds, mtu, holds_your_key, data_plane, [beside, call]),
                 )| {
                     ControlMessage::Hello(Hello {
                         version,
@@ -98,6 +98,7 @@ mod tests {
                         holds_your_key,
                         data_plane,
                         beside: beside.map(ReceiverIndex),
+                        call,
                     })
                 },
             )
@@ -249,6 +250,7 @@ mod tests {
                 holds_your_key: true,
                 data_plane,
                 beside: None,
+                call: None,
             };
             let mut bytes = Vec::new();
             ControlMessage::Hello(hello).encode(&mut bytes).unwrap();
@@ -311,6 +313,7 @@ mod tests {
             holds_your_key: true,
             data_plane: Some(1),
             beside: None,
+            call: None,
         };
         let text = format!("{hello:?}");
         assert!(!text.contains("171") && !text.to_lowercase().contains("ab, ab"));

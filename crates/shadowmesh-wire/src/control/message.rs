@@ -153,6 +153,10 @@ pub struct Hello {
     /// Where the sender receives by another session with the same peer, if it has one.
     #[n(8)]
     pub beside: Option<ReceiverIndex>,
+    /// Of a client: which of its calls this is, counted up from its start. Both sides so know which of two is
+    /// the newer, in whatever order they arrived.
+    #[n(9)]
+    pub call: Option<u64>,
 }
 
 /// The reset token is as good as a secret while the session lives, so it stays out of logs.
