@@ -80,6 +80,13 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// The number of the further socket by which clients ask a relay a second time, where it has one: beyond those
+/// that a search opens. It is opened by the host, which says at which port ([`Net::set_second_port`]).
+///
+/// [`Net::set_second_port`]: crate::Net::set_second_port
+// PROTOCOL SM-RL-9
+pub const SECOND_SOCKET: u16 = 257;
+
 /// A datagram (or a run of equal-sized ones) to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
@@ -374,6 +381,8 @@ pub struct SessionStatus {
     pub resumed: bool,
     /// Our address as the peer sees it.
     pub observed: Option<SocketAddr>,
+    /// The same as a relay sees it from its second port, where that was asked.
+    pub observed_second: Option<SocketAddr>,
     /// Largest inner packet of the peer's device.
     pub mtu: u16,
     /// The largest IP packet that is known to pass on the path, headers of IP and UDP included;

@@ -38,6 +38,23 @@ impl Net {
         })
     }
 
+    /// The same, and what relays say from their second ports.
+    // PROTOCOL SM-RL-9
+    fn words(&self) -> impl Iterator<Item = Word> + '_ {
+        self.observations().flat_map(|(by, first)| {
+            let primary = self.peers.get(&by).and_then(|peer| peer.primary);
+            let connection = primary.and_then(|key| self.control.connections.get(&key));
+            let second = connection.and_then(|connection| connection.paths.second.word());
+            let said = [Some(first), second].into_iter().flatten();
+            said.map(move |address| Word { by, address })
+        })
+    }
+
+    /// How we are translated, as far as is known.
+    pub(super) fn our_mapping(&self) -> Mapping {
+        self.our_candidates(0).mapping
+    }
+
     /// Where peers should look for us.
     // PROTOCOL SM-PA-6
     fn our_candidates(&self, round: u32) -> Candidates {
@@ -52,9 +69,7 @@ impl Net {
             let tunnel = own(AddressKind::Tunnel).any(|own| own == *address);
             !tunnel && (!host || Tier::of(*address) == Tier::Direct)
         };
-        let words = self
-            .observations()
-            .map(|(by, address)| Word { by, address });
+        let words = self.words();
         let words = words.filter(|word| tells(&word.address));
         let words: Vec<Word> = words.take(OBSERVATIONS_MAX).collect();
         let words = agreed(&words);
@@ -226,10 +241,13 @@ impl Net {
         {
             let paths = &mut connection.paths;
             let before = paths.observed;
+            if before != Some(address) {
+                paths.second.begin_anew();
+            }
             let counts = before != Some(address)
                 && self.relays.contains(&id)
                 && paths.admit_word(now)
-                && (before.is_none() || self.our_candidates(0).mapping == Mapping::Unknown);
+                && (before.is_none() || self.our_mapping() == Mapping::Unknown);
             if let Some(connection) = self.control.connections.get_mut(&key) {
                 connection.paths.observed = Some(address);
             }
@@ -237,6 +255,7 @@ impl Net {
             if counts {
                 self.on_word(now);
             }
+            self.ask_second(key, false, now);
         }
     }
 
@@ -245,32 +264,36 @@ impl Net {
     /// sides know has nothing to aim at, and what it sends uses up the ports of a translation that counts.
     // PROTOCOL SM-PA-6
     pub(super) fn waits_for_word(&mut self, key: ConnKey, now: Instant) -> bool {
-        let is_silent = |relay: PeerId| {
-            let Some(peer) = self.peers.get(&relay) else {
-                return false;
-            };
-            let session = peer
-                .primary
-                .and_then(|key| self.control.connections.get(&key));
-            match session {
-                Some(session) => {
-                    let paths = &session.paths;
-                    paths.observed.is_none() && Way::of(paths.current().remote).is_udp()
-                }
-                None => peer.calls.is_under_way(),
-            }
-        };
-        let is_due =
-            self.our_candidates(0).mapping == Mapping::Unknown && self.relays.ids().any(is_silent);
+        let is_silent = |relay: PeerId| self.is_silent(&relay);
+        let is_due = self.our_mapping() == Mapping::Unknown && self.relays.ids().any(is_silent);
         let connection = self.control.connections.get_mut(&key);
         is_due && connection.is_some_and(|connection| connection.paths.wait_for_word(now))
+    }
+
+    /// Whether a relay is about to say where it sees us, or to say it from its second port.
+    // PROTOCOL SM-PA-6
+    pub(super) fn is_silent(&self, relay: &PeerId) -> bool {
+        let Some(peer) = self.peers.get(relay) else {
+            return false;
+        };
+        let session = peer
+            .primary
+            .and_then(|key| self.control.connections.get(&key));
+        match session {
+            Some(session) => {
+                let paths = &session.paths;
+                let has_word = paths.observed.is_some() && !paths.second.is_awaited();
+                !has_word && Way::of(paths.current().remote).is_udp()
+            }
+            None => peer.calls.is_under_way(),
+        }
     }
 
     /// Another relay said where it sees us. If that tells how we are translated, those who were told that
     /// nobody knows, or nothing yet, search with us now.
     // PROTOCOL SM-PA-6
-    fn on_word(&mut self, now: Instant) {
-        if self.our_candidates(0).mapping == Mapping::Unknown {
+    pub(super) fn on_word(&mut self, now: Instant) {
+        if self.our_mapping() == Mapping::Unknown {
             return;
         }
         let is_untold = |key: &ConnKey| {

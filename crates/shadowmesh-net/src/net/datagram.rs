@@ -25,6 +25,9 @@ impl Net {
     /// A datagram came that is no frame of a session in [`Net::forwarding`].
     pub fn handle_datagram(&mut self, received: Received, data: BytesMut, now: Instant) {
         let received = received.canonical();
+        if !self.takes_at(&received) {
+            return self.drops.count(DropReason::UnknownIndex);
+        }
         self.control.time.advance(now);
         if sealed::is_long_header(&data) {
             self.on_long_header(received, data, now);
@@ -44,6 +47,9 @@ impl Net {
         now: Instant,
     ) {
         let received = received.canonical();
+        if !self.takes_at(&received) {
+            return self.drops.count(DropReason::UnknownIndex);
+        }
         self.control.time.advance(now);
         while !data.is_empty() {
             let datagram = data.split_to(stride.clamp(1, data.len()));

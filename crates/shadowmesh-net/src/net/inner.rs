@@ -76,6 +76,9 @@ impl Net {
             let address = received.remote;
             self.tell(NetEvent::StreamCarries { address });
         }
+        if self.is_second(received.socket) {
+            return self.on_asked_at_second(key, path.remote, probe.kind, now);
+        }
         match probe.kind {
             ProbeKind::Request => {
                 self.answer(way, key, path, probe, now);

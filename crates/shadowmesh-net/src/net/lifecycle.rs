@@ -215,6 +215,7 @@ impl Net {
     pub(super) fn tell_address(&mut self, key: ConnKey, remote: SocketAddr, now: Instant) {
         if Way::of(remote).is_udp() {
             self.send_message(key, &ControlMessage::ObservedAddress(remote), now);
+            self.tell_second_port(key, remote, now);
         }
     }
 

@@ -57,6 +57,10 @@ impl Net {
             ControlMessage::ObservedAddress(address) => {
                 self.on_observed(key, canonical(address), now);
             }
+            ControlMessage::SecondPort { port } => self.on_second_port(key, port, now),
+            ControlMessage::SecondObserved(address) => {
+                self.on_second_word(key, canonical(address), now);
+            }
             ControlMessage::Candidates(theirs) => self.on_candidates(key, theirs, now),
             ControlMessage::DataPlane { turn, plane } => {
                 self.on_plane_message(key, turn, plane, now);
@@ -96,6 +100,10 @@ impl Net {
             | ControlMessage::DataPlane { .. }
             | ControlMessage::Candidates(_) => peer.role == Role::Member,
             ControlMessage::RelayRefused { .. } => self.relays.contains(&id),
+            // A member that relays says it to all; `ask_second` asks those that we use.
+            ControlMessage::SecondPort { .. } | ControlMessage::SecondObserved(_) => {
+                peer.role != Role::Client
+            }
         }
     }
 

@@ -12,6 +12,7 @@
 //! | `inner` | a sealed frame's content that is not a packet: probes |
 //! | `mtu` | what the host says of a datagram's length; probes of the path MTU |
 //! | `relayed` | what goes over our relays; which of them are kept |
+//! | `second` | the second port of a relay: how we are translated |
 //! | `relaying` | what we pass on for others, and who these may be |
 //! | `timeout` | time |
 //! | `quic` | what QUIC says of a connection: connected, lost, stream events |
@@ -43,6 +44,7 @@ mod publish;
 mod quic;
 mod relayed;
 mod relaying;
+mod second;
 mod timeout;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,6 +109,8 @@ pub struct Net {
     clients: Clients,
     /// What peers are told to try. Limit: [`OWN_ADDRESSES_MAX`].
     own_addresses: Vec<OwnAddress>,
+    /// Where clients of ours may ask a second time.
+    second_port: Option<u16>,
     overlay: Overlay,
     connectivity: Arc<Connectivity>,
     callers: Callers,
@@ -193,6 +197,7 @@ impl Net {
             relayed,
             clients: Clients::default(),
             own_addresses: Vec::new(),
+            second_port: None,
             overlay: Overlay::default(),
             connectivity: Arc::default(),
             callers: Callers::default(),
@@ -346,6 +351,7 @@ impl Net {
             initiated: connection.is_client(),
             resumed: connection.resumed,
             observed: connection.paths.observed,
+            observed_second: connection.paths.second.word(),
             mtu: session.theirs.mtu,
             path_mtu: connection.paths.path_mtu(),
         })

@@ -10,7 +10,9 @@ use shadowmesh_wire::way::Way;
 use super::Net;
 use crate::control::ConnKey;
 use crate::drops::DropReason;
-use crate::event::{AddressKind, CandidateReport, CandidateState, NetEvent, PathReport};
+use crate::event::{
+    AddressKind, CandidateReport, CandidateState, NetEvent, PathReport, SECOND_SOCKET,
+};
 use crate::paths::{News, Origin, Path, Tier, Want, Why};
 use crate::plane::Plane;
 use crate::spending::Purpose;
@@ -388,6 +390,7 @@ impl Net {
             .map(|candidate| candidate.path.socket)
             .chain(self.sockets_used())
             .collect();
+        keep.extend(self.second_port.map(|_| SECOND_SOCKET));
         keep.sort_unstable();
         keep.dedup();
         self.tell(NetEvent::SocketsDone { keep });

@@ -183,6 +183,7 @@ impl Net {
         } else if !self.relays.are_all_wanted(now) {
             self.let_go_of_relays(usable, now);
         }
+        self.ask_seconds(now);
         self.timers.set(Timer::Relays, now + RELAYS_TICK);
     }
 

@@ -27,6 +27,7 @@ mod mtu;
 mod rounds;
 mod score;
 mod search;
+mod second;
 mod table;
 mod watch;
 
@@ -49,6 +50,7 @@ pub(crate) use watch::Counts;
 
 use choice::Check;
 use search::Search;
+use second::Second;
 use watch::Watch;
 
 /// An unknown way is probed at most this often, so a sender with many addresses gets little.
@@ -68,6 +70,8 @@ pub(crate) struct Paths {
     pub(crate) mtu: Option<MtuSearch>,
     /// Our own address as the peer sees it.
     pub(crate) observed: Option<SocketAddr>,
+    /// The same from a relay's second port.
+    pub(crate) second: Second,
     /// There is a session, and it is the one in use: the rest of this is at work.
     active: bool,
     timers: PathTimers,
@@ -146,6 +150,7 @@ impl Paths {
             current: first,
             mtu: None,
             observed: None,
+            second: Second::default(),
             active: false,
             timers,
             table: vec![Candidate::new(first, Origin::Ours)],
@@ -268,6 +273,7 @@ impl Paths {
         self.words = earlier.words;
         self.theirs = self.theirs.take().or(earlier.theirs.take());
         self.observed = self.observed.or(earlier.observed);
+        self.second.inherit(std::mem::take(&mut earlier.second));
         self.retier();
         self.probe_now(|candidate| candidate.is_proven());
     }

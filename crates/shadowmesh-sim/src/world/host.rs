@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use shadowmesh_crypto::{Identity, PublicIdentity};
 use shadowmesh_net::{
-    AddressKind, DataPlane, DropReason, NetConfig, NetEvent, OwnAddress, RelayConfig,
+    AddressKind, DataPlane, DropReason, NetConfig, NetEvent, OwnAddress, RelayConfig, SECOND_SOCKET,
 };
 use shadowmesh_vpn::{Node, NodeConfig, NodePeer, NodeRelay};
 use shadowmesh_wire::PeerId;
@@ -54,6 +54,8 @@ pub struct HostConfig {
     pub greet: bool,
     /// What it does as a relay.
     pub relay: RelayConfig,
+    /// Whether, as a relay, it can be asked at a second port too, as the program can.
+    pub second_port: bool,
     /// Whether the node is told the addresses of its host when it starts, as the program does.
     pub tells_addresses: bool,
     /// Whether it takes streams, as the program with `[web] listen`; everybody who knows it knows that.
@@ -70,6 +72,7 @@ impl Default for HostConfig {
             addresses: Vec::new(),
             greet: false,
             relay: RelayConfig::default(),
+            second_port: true,
             tells_addresses: false,
             takes_streams: false,
         }
@@ -261,6 +264,10 @@ impl Host {
         };
         let mut node = Node::new(config, now).expect("the scenario's configuration is sound");
         self.sockets.clear();
+        if self.config.relay.enabled && self.config.second_port {
+            self.sockets.insert(SECOND_SOCKET);
+            node.set_second_port(Some(SOCKET_PORTS + SECOND_SOCKET));
+        }
         if self.config.tells_addresses {
             let own = self.addresses().map(|address| OwnAddress {
                 address,

@@ -165,6 +165,11 @@ impl Node {
         self.net.set_host(networks, apart);
     }
 
+    /// The port of the further socket by which clients of this relay ask a second time, if the host opened one.
+    pub fn set_second_port(&mut self, port: Option<u16>) {
+        self.net.set_second_port(port);
+    }
+
     /// A link, an address or a route of the host changed, or the host slept.
     pub fn network_changed(&mut self, now: Instant) {
         self.net.network_changed(now);

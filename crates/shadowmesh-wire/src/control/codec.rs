@@ -28,6 +28,8 @@ mod kind {
     pub(super) const DATA_PLANE: u64 = 8;
     pub(super) const RELAY_REFUSED: u64 = 10;
     pub(super) const CANDIDATES: u64 = 9;
+    pub(super) const SECOND_PORT: u64 = 11;
+    pub(super) const SECOND_OBSERVED: u64 = 12;
 }
 
 #[derive(Encode, Decode)]
@@ -136,7 +138,9 @@ impl ControlMessage {
             Self::RekeyConfirm { epoch } => {
                 put(out, kind::REKEY_CONFIRM, &Epoch { epoch: *epoch });
             }
-            Self::ObservedAddress(address) => put_address(out, address),
+            Self::ObservedAddress(address) => put_address(out, kind::OBSERVED_ADDRESS, address),
+            Self::SecondObserved(address) => put_address(out, kind::SECOND_OBSERVED, address),
+            Self::SecondPort { port } => put(out, kind::SECOND_PORT, &Number { value: *port }),
             Self::BenchRequest { seconds } => {
                 put(out, kind::BENCH_REQUEST, &Number { value: *seconds });
             }
@@ -183,12 +187,12 @@ fn put<T: Encode<()>>(out: &mut Vec<u8>, kind: u64, body: &T) {
         .expect("a Vec takes every write");
 }
 
-fn put_address(out: &mut Vec<u8>, address: &SocketAddr) {
+fn put_address(out: &mut Vec<u8>, kind: u64, address: &SocketAddr) {
     let port = address.port();
     match address.ip() {
         IpAddr::V4(ip) => put(
             out,
-            kind::OBSERVED_ADDRESS,
+            kind,
             &Address {
                 ip: &ip.octets(),
                 port,
@@ -196,7 +200,7 @@ fn put_address(out: &mut Vec<u8>, address: &SocketAddr) {
         ),
         IpAddr::V6(ip) => put(
             out,
-            kind::OBSERVED_ADDRESS,
+            kind,
             &Address {
                 ip: &ip.octets(),
                 port,
@@ -291,6 +295,10 @@ fn read_message(cbor: &mut CborDecoder<'_>) -> Result<ControlMessage, minicbor::
             ControlMessage::RekeyConfirm { epoch }
         }
         kind::OBSERVED_ADDRESS => ControlMessage::ObservedAddress(read_address(cbor)?),
+        kind::SECOND_OBSERVED => ControlMessage::SecondObserved(read_address(cbor)?),
+        kind::SECOND_PORT => ControlMessage::SecondPort {
+            port: cbor.decode::<Number>()?.value,
+        },
         kind::BENCH_REQUEST => ControlMessage::BenchRequest {
             seconds: cbor.decode::<Number>()?.value,
         },

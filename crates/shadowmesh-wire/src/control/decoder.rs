@@ -134,6 +134,9 @@ mod tests {
             any::<u32>().prop_map(|epoch| ControlMessage::RekeyConfirm { epoch }),
             any::<(std::net::IpAddr, u16)>()
                 .prop_map(|address| ControlMessage::ObservedAddress(address.into())),
+            any::<(std::net::IpAddr, u16)>()
+                .prop_map(|address| ControlMessage::SecondObserved(address.into())),
+            any::<u16>().prop_map(|port| ControlMessage::SecondPort { port }),
             any::<u16>().prop_map(|seconds| ControlMessage::BenchRequest { seconds }),
             any::<u16>().prop_map(|port| ControlMessage::BenchReply { port }),
             any::<u8>().prop_map(|reason| ControlMessage::Bye { reason }),

@@ -62,6 +62,14 @@ pub enum ControlMessage {
     },
     /// Where the sender may be reached by UDP, as far as it knows.
     Candidates(Candidates),
+    /// A relay can be asked at another port too, where it is reached by UDP: who asks learns where it is seen
+    /// from there.
+    SecondPort {
+        /// The port, at the address of the first.
+        port: u16,
+    },
+    /// The address we see you at from our second port.
+    SecondObserved(SocketAddr),
     /// A kind this version does not know. To be ignored.
     // PROTOCOL SM-CT-3
     Unknown(u64),

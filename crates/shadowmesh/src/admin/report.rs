@@ -128,6 +128,9 @@ pub struct RelayReport {
     pub path: Option<PathReport>,
     /// Our underlay address as it sees it.
     pub observed: Option<SocketAddr>,
+    /// The same from its second port, where that was asked because nobody else told how we are translated.
+    #[serde(default)]
+    pub observed_second: Option<SocketAddr>,
 }
 
 /// What we do as a relay. Nothing says for whom.
@@ -510,6 +513,7 @@ mod tests {
             problem: None,
             path: None,
             observed: None,
+            observed_second: None,
         };
         let address = CandidateReport {
             address: "192.0.2.1:1".parse().unwrap(),
@@ -528,7 +532,7 @@ mod tests {
                  seen_age_ms session_age_ms state traffic",
             ),
             (names(&way), "kind local mtu relay relay_name remote rtt_us"),
-            (names(&relay), "id name observed path problem state"),
+            (names(&relay), "id name observed observed_second path problem state"),
             (names(&address), "address kind seen_by"),
             (names(&RelayingReport::default()), "bytes clients datagrams"),
             (

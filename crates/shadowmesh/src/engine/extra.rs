@@ -12,9 +12,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use shadowmesh_io::poll::Waker;
 use shadowmesh_io::udp::UdpLink;
 
-/// Limit: sockets at once, in both IP versions together: those of a search, and eight for calls that do not get through
-/// from where we listen.
-pub const EXTRA_MAX: usize = 256 + 2 * 8;
+/// Limit: sockets at once, in both IP versions together: those of a search, eight for calls that do not get through
+/// from where we listen, and the second port of a relay.
+pub const EXTRA_MAX: usize = 256 + 2 * 8 + 1;
 
 /// The sockets of now.
 pub struct ExtraLinks {
@@ -58,14 +58,19 @@ impl ExtraLinks {
 
     /// As [`find`](Self::find), and opened at `local` if there is none. Only control does that.
     pub fn open(&self, number: u16, remote: SocketAddr, local: IpAddr) -> io::Result<Arc<UdpLink>> {
-        if let Some(link) = self.find(number, remote) {
-            return Ok(link);
+        match self.find(number, remote) {
+            Some(link) => Ok(link),
+            None => self.open_at(number, SocketAddr::new(local, 0)),
         }
+    }
+
+    /// Opens one at that address; port 0 is any.
+    pub fn open_at(&self, number: u16, local: SocketAddr) -> io::Result<Arc<UdpLink>> {
         let mut links = self.current().links.clone();
         if links.len() >= EXTRA_MAX {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        let link = Arc::new(UdpLink::bind(SocketAddr::new(local, 0))?);
+        let link = Arc::new(UdpLink::bind(local)?);
         links.push(ExtraLink {
             number,
             link: Arc::clone(&link),

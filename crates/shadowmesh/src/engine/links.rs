@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use shadowmesh_net::SECOND_SOCKET;
 use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::udp::{SendFault, Transmit, UdpLink};
 use shadowmesh_wire::way::Way;
@@ -61,6 +62,27 @@ impl Links {
     /// The sockets that were opened to send from.
     pub fn extra(&self) -> &ExtraLinks {
         &self.extra
+    }
+
+    /// Opens the second port of a relay: the one after the first at which we listen by IPv4, which a firewall can
+    /// be told of, or any if that is taken. `None`: there is none.
+    // PROTOCOL SM-RL-9
+    pub fn open_second(&self) -> Option<u16> {
+        let first = self.links.iter().map(UdpLink::local_addr);
+        let first = first.filter(|_| self.sends).find(SocketAddr::is_ipv4)?;
+        let next = first.port().checked_add(1).unwrap_or(0);
+        let ports = [next, 0].into_iter();
+        let mut opened = ports.map(|port| {
+            let at = SocketAddr::new(first.ip(), port);
+            self.extra.open_at(SECOND_SOCKET, at)
+        });
+        match opened.find_map(Result::ok) {
+            Some(link) => Some(link.local_addr().port()),
+            None => {
+                tracing::warn!("no second UDP port; clients with this relay alone do not learn their NAT's kind");
+                None
+            }
+        }
     }
 
     /// What was really bound.

@@ -214,6 +214,9 @@ pub async fn run(
     let signals = Signals::new().map_err(EngineError::Threads)?;
     let links =
         Arc::new(Links::bind(&config.listen, !config.streams.only).map_err(EngineError::Listen)?);
+    if relaying {
+        node.set_second_port(links.open_second());
+    }
     let wanted = TunOptions {
         name: config.device_name.as_deref(),
         mtu: config.mtu.into(),

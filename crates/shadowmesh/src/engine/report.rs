@@ -208,6 +208,7 @@ fn relay(node: &Node, status: &PeerStatus) -> RelayReport {
         },
         path: session.map(|session| session_path(node, session)),
         observed: session.and_then(|session| session.observed),
+        observed_second: session.and_then(|session| session.observed_second),
     }
 }
 

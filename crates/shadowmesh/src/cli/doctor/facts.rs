@@ -191,7 +191,7 @@ fn address_outside(report: &DoctorReport) -> Option<SocketAddr> {
 }
 
 /// Who sees us where, of those that are reached straight by UDP: a relay between, or a stream, would tell
-/// of something else.
+/// of something else. Who sees us from two ports stands there twice.
 pub fn observations(report: &DoctorReport) -> Vec<(String, SocketAddr)> {
     let is_direct = |kind: Option<PathKind>| kind == Some(PathKind::Direct);
     let peers = report.peers.iter().filter_map(|peer| {
@@ -209,7 +209,12 @@ pub fn observations(report: &DoctorReport) -> Vec<(String, SocketAddr)> {
             .filter(|_| is_direct(kind) && !is_peer(&relay.id))
             .map(|address| (relay_name(&relay.id, relay.name.as_deref()), address))
     });
-    peers.chain(relays).collect()
+    let seconds = report.node.relays.iter().filter_map(|relay| {
+        let kind = relay.path.as_ref().map(|path| path.kind);
+        let second = relay.observed_second.filter(|_| is_direct(kind))?;
+        Some((relay_name(&relay.id, relay.name.as_deref()), second))
+    });
+    peers.chain(relays).chain(seconds).collect()
 }
 
 /// What a relay is called.

@@ -89,7 +89,8 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         found.extend(relays(facts, report));
         found.extend(path_mtu(report));
     }
-    if facts.config.relay.uses.is_empty() {
+    let has_relay = facts.node.as_ref().is_some_and(|report| !report.node.relays.is_empty());
+    if facts.config.relay.uses.is_empty() && !has_relay {
         let says = "none: two machines behind NATs that let nobody in do not reach each other";
         let next =
             "run `shadowmesh relay` on a machine that everybody reaches, and add what it prints";
@@ -275,7 +276,7 @@ fn address(mapping: &Mapping) -> Finding {
             ABOUT,
             format!("there is one: seen from outside as {at}; only one tells, so its kind is unknown"),
         )
-        .next("a second relay would tell"),
+        .next("a relay whose firewall lets the UDP port after its own in too would tell, or a second relay"),
         Mapping::Same(at) => Finding::ok(
             ABOUT,
             format!("a kind one: everybody sees {at}, so direct paths can be punched through"),

@@ -76,6 +76,7 @@ fn relay(observed: Option<&str>) -> RelayReport {
         problem: None,
         path: Some(path(PathKind::Direct)),
         observed: observed.map(|at| at.parse().unwrap()),
+        observed_second: None,
     }
 }
 
@@ -205,6 +206,29 @@ fn the_kind_of_nat_is_told_by_what_several_see() {
     let found = about(&network::findings(&facts), "NAT");
     assert!(found.says.contains("only one tells"), "{found:?}");
     assert!(found.next.unwrap().contains("second relay"));
+    // The one relay tells by its second port.
+    for (second, level, says) in [
+        (OUTSIDE, Level::Good, "everybody sees"),
+        ("203.0.113.9:1", Level::Note, "symmetric"),
+    ] {
+        node(&mut facts).node.relays[0].observed_second = Some(second.parse().unwrap());
+        let found = about(&network::findings(&facts), "NAT");
+        assert_eq!(found.level, level, "{found:?}");
+        assert!(found.says.contains(says), "{found:?}");
+    }
+}
+
+#[test]
+fn a_relay_that_is_connected_is_not_called_none_wherever_it_was_named() {
+    let mut facts = facts();
+    // On the command line, say.
+    facts.config.relay.uses.clear();
+    let all = network::findings(&facts);
+    let named = all.iter().filter(|found| found.about.contains("relay"));
+    let said: Vec<&str> = named.map(|found| &*found.says).collect();
+    assert!(said.len() == 1 && said[0].starts_with("connected"), "{said:?}");
+    node(&mut facts).node.relays.clear();
+    assert!(about(&network::findings(&facts), "relays").says.starts_with("none"));
 }
 
 #[test]
