@@ -90,7 +90,10 @@ impl Net {
     /// Asks every relay that may still tell how we are translated. Once a second.
     // PROTOCOL SM-RL-9
     pub(super) fn ask_seconds(&mut self, now: Instant) {
-        let keys = self.relays.ids().filter_map(|id| self.peers.get(&id)?.primary);
+        let keys = self
+            .relays
+            .ids()
+            .filter_map(|id| self.peers.get(&id)?.primary);
         for key in keys.collect::<Vec<_>>() {
             self.ask_second(key, true, now);
         }

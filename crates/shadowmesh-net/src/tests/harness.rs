@@ -373,6 +373,12 @@ impl World {
         }
     }
 
+    /// A datagram arrives at a node as said.
+    pub(crate) fn arrive_at(&mut self, node: usize, received: Received, data: &[u8]) {
+        self.nodes[node].judge(received, data, self.now);
+        self.collect(node);
+    }
+
     fn arrive(&mut self, flight: Flight) {
         let target = self
             .nodes

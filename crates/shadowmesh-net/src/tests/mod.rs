@@ -22,4 +22,5 @@ mod paths;
 mod rekey;
 mod relay;
 mod restart;
+mod second;
 mod soak;

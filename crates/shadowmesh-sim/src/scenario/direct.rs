@@ -73,6 +73,25 @@ pub fn cold_cell(seed: u64, kinds: [NatKind; 2]) -> Cell {
     )
 }
 
+/// One cell where both nodes have one relay and nobody else; whether that can be asked at a second port.
+///
+/// # Panics
+/// When the ledger is violated.
+pub fn one_relay_cell(seed: u64, kinds: [NatKind; 2], second_port: bool) -> Cell {
+    let config = HostConfig {
+        tells_addresses: true,
+        ..HostConfig::default()
+    };
+    let link = LinkProfile::round_trip(ROUND_TRIP);
+    let mut pair = Relayed::with(seed, (link, config), kinds, 1);
+    let relay = pair.relays[0];
+    pair.world.kill(relay);
+    pair.world.host_mut(relay).config.second_port = second_port;
+    pair.world.start(relay);
+    pair.world.run_for(Duration::from_secs(2));
+    meeting(pair, kinds)
+}
+
 fn meeting(mut pair: Relayed, kinds: [NatKind; 2]) -> Cell {
     let began = pair.world.now();
     let mut direct = None;

@@ -4,7 +4,7 @@ use shadowmesh_sim::NatKind::{
     Double, FullCone, Open, PortRestricted, SymmetricRandom, SymmetricSequential,
 };
 use shadowmesh_sim::scenario::breaks::{Breaks, broken, broken_in_silence};
-use shadowmesh_sim::scenario::direct::{cell, cold_cell, has_direct_way};
+use shadowmesh_sim::scenario::direct::{Cell, cell, cold_cell, has_direct_way, one_relay_cell};
 use shadowmesh_sim::scenario::switches::{Cut, Plan, switches};
 use shadowmesh_sim::seeds;
 
@@ -74,6 +74,40 @@ fn random_ports_are_met_by_guessing_in_most_runs() {
         })
         .count();
     assert!(direct >= 4, "{direct} of 6");
+}
+
+// PROTOCOL SM-RL-9
+#[test]
+fn one_relay_is_enough_to_guess_at_random_ports_if_it_is_asked_twice() {
+    let met = |second_port| {
+        let cells = (1..=6)
+            .map(|seed| one_relay_cell(seed, [SymmetricRandom, PortRestricted], second_port));
+        let cells = cells.inspect(|cell| {
+            assert!(cell.connected.is_some_and(|t| t < seconds(2)), "{cell:?}");
+            assert_eq!(cell.lost, 0, "{cell:?}");
+        });
+        let met = |cell: &_| matches!(cell, Cell { direct: Some(took), .. } if *took < seconds(5));
+        cells.filter(met).count()
+    };
+    assert_eq!(met(false), 0, "from one port it tells nothing");
+    let met = met(true);
+    assert!(met >= 4, "{met} of 6");
+}
+
+// PROTOCOL SM-RL-9
+#[test]
+fn with_one_relay_counted_ports_are_predicted() {
+    seeds::each("one relay", 3, |seed| {
+        for kinds in [
+            [SymmetricSequential, PortRestricted],
+            [PortRestricted, PortRestricted],
+            [FullCone, SymmetricRandom],
+        ] {
+            let cell = one_relay_cell(seed, kinds, true);
+            assert!(cell.direct.is_some_and(|t| t < seconds(5)), "{cell:?}");
+            assert_eq!(cell.lost, 0, "{cell:?}");
+        }
+    });
 }
 
 // PROTOCOL SM-PA-5

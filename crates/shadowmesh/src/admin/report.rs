@@ -532,7 +532,10 @@ mod tests {
                  seen_age_ms session_age_ms state traffic",
             ),
             (names(&way), "kind local mtu relay relay_name remote rtt_us"),
-            (names(&relay), "id name observed observed_second path problem state"),
+            (
+                names(&relay),
+                "id name observed observed_second path problem state",
+            ),
             (names(&address), "address kind seen_by"),
             (names(&RelayingReport::default()), "bytes clients datagrams"),
             (

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use shadowmesh_net::SECOND_SOCKET;
 use shadowmesh_io::poll::{self, Watch};
 use shadowmesh_io::udp::{SendFault, Transmit, UdpLink};
+use shadowmesh_net::SECOND_SOCKET;
 use shadowmesh_wire::way::Way;
 
 use super::extra::ExtraLinks;
@@ -79,7 +79,9 @@ impl Links {
         match opened.find_map(Result::ok) {
             Some(link) => Some(link.local_addr().port()),
             None => {
-                tracing::warn!("no second UDP port; clients with this relay alone do not learn their NAT's kind");
+                tracing::warn!(
+                    "no second UDP port; clients with this relay alone do not learn their NAT's kind"
+                );
                 None
             }
         }

@@ -89,7 +89,10 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         found.extend(relays(facts, report));
         found.extend(path_mtu(report));
     }
-    let has_relay = facts.node.as_ref().is_some_and(|report| !report.node.relays.is_empty());
+    let has_relay = facts
+        .node
+        .as_ref()
+        .is_some_and(|report| !report.node.relays.is_empty());
     if facts.config.relay.uses.is_empty() && !has_relay {
         let says = "none: two machines behind NATs that let nobody in do not reach each other";
         let next =

@@ -226,9 +226,16 @@ fn a_relay_that_is_connected_is_not_called_none_wherever_it_was_named() {
     let all = network::findings(&facts);
     let named = all.iter().filter(|found| found.about.contains("relay"));
     let said: Vec<&str> = named.map(|found| &*found.says).collect();
-    assert!(said.len() == 1 && said[0].starts_with("connected"), "{said:?}");
+    assert!(
+        said.len() == 1 && said[0].starts_with("connected"),
+        "{said:?}"
+    );
     node(&mut facts).node.relays.clear();
-    assert!(about(&network::findings(&facts), "relays").says.starts_with("none"));
+    assert!(
+        about(&network::findings(&facts), "relays")
+            .says
+            .starts_with("none")
+    );
 }
 
 #[test]
