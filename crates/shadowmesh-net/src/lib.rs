@@ -59,8 +59,8 @@ pub use connectivity::{Connectivity, ConnectivityTotals, MIGRATION_BUCKETS_MS};
 pub use drops::{DropCounters, DropReason};
 pub use event::{
     AddressKind, CandidateReport, CandidateState, DownReason, NO_ANSWER, NOT_LISTED, NetEvent,
-    OwnAddress, PathInfo, PathReport, PeerState, PeerStatus, Received, SECOND_SOCKET, STOPPED_THERE,
-    SessionStatus, Transmit,
+    OwnAddress, PathInfo, PathReport, PeerState, PeerStatus, Received, SECOND_SOCKET,
+    STOPPED_THERE, SessionStatus, Transmit,
 };
 pub use forwarding::{Forwarding, Inbound, Outbound, RelayTo, Traffic, TrafficTotals, Via};
 pub use fragments::{Pieces, Reassembled, Reassembler, pieces};

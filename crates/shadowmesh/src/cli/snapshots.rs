@@ -139,6 +139,7 @@ pub(super) fn node() -> NodeReport {
         problem: problem.map(str::to_owned),
         path: (state == PeerState::Up).then(|| path(PathKind::Direct)),
         observed: None,
+        observed_second: None,
     };
     node.relays = vec![
         relay(8, PeerState::Up, None),

@@ -208,7 +208,7 @@ fn the_kind_of_nat_is_told_by_what_several_see() {
     assert!(found.next.unwrap().contains("second relay"));
     // The one relay tells by its second port.
     for (second, level, says) in [
-        (OUTSIDE, Level::Good, "everybody sees"),
+        (OUTSIDE, Level::Ok, "everybody sees"),
         ("203.0.113.9:1", Level::Note, "symmetric"),
     ] {
         node(&mut facts).node.relays[0].observed_second = Some(second.parse().unwrap());
