@@ -84,7 +84,7 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 /// that a search opens. It is opened by the host, which says at which port ([`Net::set_second_port`]).
 ///
 /// [`Net::set_second_port`]: crate::Net::set_second_port
-// PROTOCOL SM-RL-9
+// PROTOCOL SM-RL-10
 pub const SECOND_SOCKET: u16 = 257;
 
 /// A datagram (or a run of equal-sized ones) to send.

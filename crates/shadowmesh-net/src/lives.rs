@@ -93,7 +93,7 @@ impl Lives {
     }
 
     /// The same, if it is time to say it in the log.
-    pub(crate) fn to_say(&mut self, now: Instant) -> Option<Copied> {
+    pub(crate) fn take_warning(&mut self, now: Instant) -> Option<Copied> {
         let copied = self.copied(now)?;
         if self.said_at.is_some_and(|at| now < at + TOLD) {
             return None;
@@ -118,7 +118,7 @@ mod tests {
         let mut said = 0;
         for turn in 0..7200 {
             lives.met(turn % 2, now);
-            said += u32::from(lives.to_say(now).is_some());
+            said += u32::from(lives.take_warning(now).is_some());
             assert_eq!(lives.copied(now).is_some(), turn >= 4, "turn {turn}");
             now += SECOND;
         }

@@ -39,7 +39,7 @@ impl Net {
     }
 
     /// The same, and what relays say from their second ports.
-    // PROTOCOL SM-RL-9
+    // PROTOCOL SM-RL-10
     fn words(&self) -> impl Iterator<Item = Word> + '_ {
         self.observations().flat_map(|(by, first)| {
             let primary = self.peers.get(&by).and_then(|peer| peer.primary);

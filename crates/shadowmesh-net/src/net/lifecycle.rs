@@ -440,7 +440,7 @@ impl Net {
     // PROTOCOL SM-HS-14
     fn say_copied(&mut self, id: PeerId, now: Instant) {
         let peer = self.peers.get_mut(&id);
-        if let Some(copied) = peer.and_then(|peer| peer.lives.to_say(now)) {
+        if let Some(copied) = peer.and_then(|peer| peer.lives.take_warning(now)) {
             self.tell(NetEvent::IdentityCopied { peer: id, copied });
         }
     }

@@ -31,13 +31,13 @@ impl Net {
     }
 
     /// At the second port only frames of sessions are taken; whatever else comes there is not answered.
-    // PROTOCOL SM-RL-9
+    // PROTOCOL SM-RL-10
     pub(super) fn takes_at(&self, received: &Received) -> bool {
         !self.is_second(received.socket)
     }
 
     /// Tells somebody whom we reach by IPv4 that there is another port.
-    // PROTOCOL SM-RL-9
+    // PROTOCOL SM-RL-10
     pub(super) fn tell_second_port(&mut self, key: ConnKey, remote: SocketAddr, now: Instant) {
         if let Some(port) = self.second_port.filter(|_| remote.is_ipv4()) {
             self.send_message(key, &ControlMessage::SecondPort { port }, now);
@@ -45,7 +45,7 @@ impl Net {
     }
 
     /// A probe of a session came to our second port: its sender is told where from. It is no way.
-    // PROTOCOL SM-RL-9
+    // PROTOCOL SM-RL-10
     pub(super) fn on_asked_at_second(
         &mut self,
         key: ConnKey,
@@ -62,7 +62,7 @@ impl Net {
     }
 
     /// A relay of ours has a second port.
-    // PROTOCOL SM-RL-9
+    // PROTOCOL SM-RL-10
     pub(super) fn on_second_port(&mut self, key: ConnKey, port: u16, now: Instant) {
         if let Some(connection) = self.control.connections.get_mut(&key) {
             connection.paths.second.offered(port);
@@ -72,7 +72,7 @@ impl Net {
 
     /// A relay says where it saw us from its second port: as good as the word of another observer, except
     /// that it is the same voice.
-    // PROTOCOL SM-RL-9
+    // PROTOCOL SM-RL-10
     pub(super) fn on_second_word(&mut self, key: ConnKey, address: SocketAddr, now: Instant) {
         if !self.accepts(address) {
             return;
@@ -88,7 +88,7 @@ impl Net {
     }
 
     /// Asks every relay that may still tell how we are translated. Once a second.
-    // PROTOCOL SM-RL-9
+    // PROTOCOL SM-RL-10
     pub(super) fn ask_seconds(&mut self, now: Instant) {
         let keys = self
             .relays
@@ -101,7 +101,7 @@ impl Net {
 
     /// Writes to a relay's second port, if only that can tell how we are translated. `late`: another relay that
     /// has not said where it sees us has had its time.
-    // PROTOCOL SM-RL-9
+    // PROTOCOL SM-RL-10
     pub(super) fn ask_second(&mut self, key: ConnKey, late: bool, now: Instant) {
         let Some(connection) = self.control.connections.get(&key) else {
             return;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::bucket::Bucket;
 
 /// Limit: times that one relay is asked; the first may be lost, and a port that is shut answers never.
-// PROTOCOL SM-RL-9
+// PROTOCOL SM-RL-10
 const ASKED_MAX: u8 = 3;
 /// Limit: answers to one client: so many at once, and one more in each interval.
-// PROTOCOL SM-RL-9
+// PROTOCOL SM-RL-10
 const ANSWERS_BURST: u32 = 4;
 const ANSWERS_INTERVAL: Duration = Duration::from_secs(1);
 

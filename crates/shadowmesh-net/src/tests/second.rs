@@ -36,7 +36,7 @@ fn second_word(world: &World) -> Option<SocketAddr> {
     relay?.session?.observed_second
 }
 
-// PROTOCOL SM-RL-9
+// PROTOCOL SM-RL-10
 #[test]
 fn a_second_port_that_is_shut_is_asked_three_times_and_changes_nothing() {
     let mut world = world(1);
@@ -46,7 +46,7 @@ fn a_second_port_that_is_shut_is_asked_three_times_and_changes_nothing() {
     assert!(world.is_up(CLIENT, RELAY));
 }
 
-// PROTOCOL SM-RL-9
+// PROTOCOL SM-RL-10
 #[test]
 fn who_asks_at_the_second_port_by_its_session_is_told_where_from_and_others_get_nothing() {
     let mut world = world(2);
@@ -75,7 +75,7 @@ fn who_asks_at_the_second_port_by_its_session_is_told_where_from_and_others_get_
     assert!(world.log.iter().all(|flight| flight.target != outside));
 }
 
-// PROTOCOL SM-RL-9
+// PROTOCOL SM-RL-10
 #[test]
 fn a_word_of_a_second_port_that_was_not_asked_counts_for_nothing() {
     let mut world = World::pair(3);

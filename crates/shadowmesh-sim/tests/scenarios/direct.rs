@@ -76,7 +76,7 @@ fn random_ports_are_met_by_guessing_in_most_runs() {
     assert!(direct >= 4, "{direct} of 6");
 }
 
-// PROTOCOL SM-RL-9
+// PROTOCOL SM-RL-10
 #[test]
 fn one_relay_is_enough_to_guess_at_random_ports_if_it_is_asked_twice() {
     let met = |second_port| {
@@ -94,7 +94,7 @@ fn one_relay_is_enough_to_guess_at_random_ports_if_it_is_asked_twice() {
     assert!(met >= 4, "{met} of 6");
 }
 
-// PROTOCOL SM-RL-9
+// PROTOCOL SM-RL-10
 #[test]
 fn with_one_relay_counted_ports_are_predicted() {
     seeds::each("one relay", 3, |seed| {

@@ -66,7 +66,7 @@ impl Links {
 
     /// Opens the second port of a relay: the one after the first at which we listen by IPv4, which a firewall can
     /// be told of, or any if that is taken. `None`: there is none.
-    // PROTOCOL SM-RL-9
+    // PROTOCOL SM-RL-10
     pub fn open_second(&self) -> Option<u16> {
         let first = self.links.iter().map(UdpLink::local_addr);
         let first = first.filter(|_| self.sends).find(SocketAddr::is_ipv4)?;
