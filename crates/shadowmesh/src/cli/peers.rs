@@ -48,7 +48,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         output::print(&text(&peers, width));
         output::print(&refused(&refused_callers, width));
         for trouble in device.troubles() {
-            output::print(&width.hang("device: ", &trouble.to_string()));
+            output::print(&width.hang("device: ", trouble));
         }
     }
     Ok(())
