@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use quinn_proto::ConnectionId;
-use quinn_proto::crypto::ServerConfig;
 use shadowmesh_crypto::{HandshakeCounters, Identity, PeerBook, PublicIdentity, TlsConfigs};
 use shadowmesh_net::{DataPlane, Net, NetConfig, NetEvent, PeerConfig, Received};
 use shadowmesh_wire::PeerId;

@@ -19,7 +19,7 @@ mod yggdrasil;
 
 use ::shadowmesh::lab::wiring;
 use shadowmesh_io::lab::Echo;
-use shadowmesh_io::netlink::{Handle, ROUTE_PROTOCOL, Route, TABLE_MAIN};
+use shadowmesh_io::netlink::{Handle, ROUTE_PROTOCOL, Route, RouteKind, TABLE_MAIN};
 use shadowmesh_io::netns::Netns;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -150,6 +150,7 @@ impl Stage {
                 metric: None,
                 table: TABLE_MAIN,
                 protocol: ROUTE_PROTOCOL,
+                kind: RouteKind::Unicast,
             };
             netlink.add_route(&route).map_err(tools::text)
         })

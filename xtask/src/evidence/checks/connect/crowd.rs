@@ -62,7 +62,7 @@ pub fn identities(count: usize) -> Vec<Identity> {
     let one = |number: usize| {
         let mut seed = [7; 32];
         seed[..8].copy_from_slice(&(number as u64).to_be_bytes());
-        Identity::from_seeds(seed.into(), seed.into())
+        Identity::from_seeds(&seed, &seed)
     };
     (0..count).map(one).collect()
 }
