@@ -4,11 +4,14 @@
 //! may be in such a network already. The rules, in words:
 //!
 //! - A network the host is in is never taken. Where the network of our own address is one, or a part of
-//!   one, the node has no address of that IP version, and says so.
+//!   one, at the start, the node has no address of that IP version, and says so.
+//! - Whoever hands out networks on a LAN does not switch the overlay off: the derived IPv6 network, which
+//!   nobody has by chance, always keeps its address, and a running node keeps all. Only the network around
+//!   the address is the host's then.
 //! - The more specific wins: a network of the host inside a wider prefix of a peer stays the host's, and a
 //!   narrower prefix of a peer inside the host's network leads into the tunnel.
-//! - A peer's prefix of one address is always ours: what is meant for a peer never leaves in the clear,
-//!   not even where the node has no address of that version. Then it is refused.
+//! - A peer's prefix of one address is always ours: what is meant for it never leaves in the clear, not
+//!   even where the node has no address of that version. Then it is refused.
 //!
 //! Here is no system call: a function from what is wanted and what is there to what is to be set. It is
 //! asked again whenever the host's networks change.
@@ -21,9 +24,11 @@ use shadowmesh_wire::PeerId;
 use shadowmesh_wire::overlay::derived;
 use shadowmesh_wire::prefix::IpPrefix;
 
-/// Limit: networks of the host that are left out of wider prefixes of ours, those the host is in first. A
-/// router with the routes of the internet is not asked to lead a part of it into a tunnel.
+/// Limit: networks of the host that are left out of wider prefixes of ours. A router with the routes of the
+/// internet is not asked to lead a part of it into a tunnel.
 const LEFT_MAX: usize = 1024;
+/// Limit: the same with those that the host is in, which routes of others must not push out.
+const LEFT_CONNECTED_MAX: usize = 2 * LEFT_MAX;
 /// Peers that are named where many are concerned.
 const NAMED_MAX: usize = 3;
 
@@ -62,6 +67,22 @@ pub struct HostNetwork {
     pub device: String,
     /// The host is in it: it has an address there, or needs no router.
     pub connected: bool,
+}
+
+/// When it is asked, and what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the node has anything.
+    Start,
+    /// The node has routing tables of its own, and has addresses of these IP versions.
+    Running {
+        /// It has an IPv4 address.
+        ipv4: bool,
+        /// It has an IPv6 address.
+        ipv6: bool,
+    },
+    /// There is the main table only: an address brings its network along, and has no peers beside it.
+    MainTable,
 }
 
 /// What is to be set.
@@ -121,6 +142,20 @@ pub enum Clash {
         host: HostNetwork,
         /// Some of the peers that are not reached by this version.
         peers: Vec<String>,
+    },
+    /// The network around an address of ours is the host's; peers are reached by their own prefixes.
+    NetworkLeft {
+        /// The address and network of ours.
+        own: (IpAddr, u8),
+        /// The host's.
+        host: HostNetwork,
+    },
+    /// More networks of the host are inside than can be left out; all that is not left out is refused.
+    Crowded {
+        /// Whose: a peer's, or our own.
+        whose: String,
+        /// What would lead there.
+        prefix: IpPrefix,
     },
     /// A peer's prefix is a network of the host, and stays that.
     PrefixLeft {
@@ -203,21 +238,21 @@ impl Wanted {
 
     // PROTOCOL SM-DV-5
     /// What is to be set on a host with these networks.
-    pub fn plan(&self, host: &[HostNetwork]) -> Plan {
+    pub fn plan(&self, host: &[HostNetwork], moment: Moment) -> Plan {
         let mut plan = Plan::default();
         for ipv4 in [true, false] {
-            self.plan_version(ipv4, host, &mut plan);
+            self.plan_version(ipv4, host, moment, &mut plan);
         }
         plan.left.sort_unstable();
-        plan.left.dedup();
         plan
     }
 
-    fn plan_version(&self, ipv4: bool, host: &[HostNetwork], plan: &mut Plan) {
+    fn plan_version(&self, ipv4: bool, host: &[HostNetwork], moment: Moment, plan: &mut Plan) {
         let host: Vec<&HostNetwork> = connected_first(ipv4, host).collect();
         let own = self.own.iter().filter(|own| own.address.is_ipv4() == ipv4);
         let own: Vec<&OwnNetwork> = own.collect();
-        let taken = own.iter().find_map(|own| {
+        let mut yielding = own.iter().filter(|own| own.yields(moment));
+        let taken = yielding.find_map(|own| {
             let by = host.iter().find(|network| own.is_taken_by(network))?;
             Some((*own, *by))
         });
@@ -227,12 +262,12 @@ impl Wanted {
                 host: host.clone(),
                 peers: self.named(ipv4),
             });
-            plan.left.push(host.prefix);
+            plan.leave(host);
         } else {
             plan.addresses
                 .extend(own.iter().map(|own| (own.address, own.len)));
             for own in &own {
-                plan.take(Part::Networks, own.network(), "this node", &host, true);
+                plan.take_own(own, &host);
             }
         }
         let is_on = taken.is_none() && !own.is_empty();
@@ -264,7 +299,23 @@ impl OwnNetwork {
         IpPrefix::containing(self.address, self.len)
     }
 
-    /// Whether we can have no address in our network, because of this one of the host's.
+    // PROTOCOL SM-DV-5
+    /// Whether the address is given up where its network is taken. A router advertisement or a DHCP answer
+    /// could take it from a running node, and the derived IPv6 network is no other's but on purpose.
+    fn yields(&self, moment: Moment) -> bool {
+        match moment {
+            Moment::MainTable => true,
+            Moment::Running { ipv4: true, .. } if self.address.is_ipv4() => false,
+            Moment::Running { ipv6: true, .. } if self.address.is_ipv6() => false,
+            Moment::Start | Moment::Running { .. } => !self.is_derived_v6(),
+        }
+    }
+
+    fn is_derived_v6(&self) -> bool {
+        self.derived && self.address.is_ipv6()
+    }
+
+    /// Whether our network is not ours to have, because of this one of the host's.
     fn is_taken_by(&self, host: &HostNetwork) -> bool {
         let own = self.network();
         if host.prefix.len() == 0 || !overlap(&own, &host.prefix) {
@@ -280,9 +331,44 @@ impl OwnNetwork {
 }
 
 impl Plan {
+    /// Leads the network of an address of ours into the tunnel, unless it is the host's.
+    fn take_own(&mut self, own: &OwnNetwork, host: &[&HostNetwork]) {
+        let network = own.network();
+        let is_taken = |host: &&&HostNetwork| match own.is_derived_v6() {
+            // Parts of it are left out.
+            true => host.prefix == network,
+            false => own.is_taken_by(host),
+        };
+        let Some(by) = host.iter().find(is_taken) else {
+            return self.take(Part::Networks, network, "this node", host, true);
+        };
+        self.leave(by);
+        self.clashes.push(Clash::NetworkLeft {
+            own: (own.address, own.len),
+            host: (*by).clone(),
+        });
+    }
+
+    /// Notes a network that stays the host's. False where there are too many.
+    fn leave(&mut self, host: &HostNetwork) -> bool {
+        if self.left.contains(&host.prefix) {
+            return true;
+        }
+        let max = match host.connected {
+            true => LEFT_CONNECTED_MAX,
+            false => LEFT_MAX,
+        };
+        let has_room = self.left.len() < max;
+        if has_room {
+            self.left.push(host.prefix);
+        }
+        has_room
+    }
+
     /// Leads a prefix into the tunnel, or refuses it, and leaves the host what is the host's.
     fn take(&mut self, part: Part, prefix: IpPrefix, whose: &str, host: &[&HostNetwork], on: bool) {
         let is_one_address = prefix == IpPrefix::host(prefix.addr());
+        let mut is_crowded = false;
         for network in host.iter().filter(|host| overlap(&host.prefix, &prefix)) {
             let (whose, host) = (whose.to_owned(), (*network).clone());
             if is_one_address || host.prefix.len() < prefix.len() {
@@ -296,23 +382,31 @@ impl Plan {
                 }
                 continue;
             }
-            self.left.push(host.prefix);
+            let has_room = self.leave(&host);
             if host.prefix == prefix {
                 self.clashes.push(Clash::PrefixLeft { peer: whose, host });
                 return;
+            }
+            if !has_room {
+                is_crowded = true;
+                continue;
             }
             let left = Lead {
                 part,
                 prefix: host.prefix,
                 to: Target::Host,
             };
-            if self.leads.len() < LEFT_MAX && self.leads.insert(left) && host.connected {
+            if self.leads.insert(left) && host.connected {
                 self.clashes.push(Clash::PartLeft {
                     whose,
                     prefix,
                     host,
                 });
             }
+        }
+        if is_crowded {
+            let whose = whose.to_owned();
+            self.clashes.push(Clash::Crowded { whose, prefix });
         }
         for (text, len) in NEVER {
             let address = text.parse().expect("the constants above are addresses");
@@ -328,7 +422,7 @@ impl Plan {
         }
         let to = Target::Refused;
         self.leads.insert(Lead { part, prefix, to });
-        if on {
+        if on && !is_crowded {
             let to = Target::Device;
             self.leads.insert(Lead { part, prefix, to });
         }
@@ -350,13 +444,19 @@ fn overlap(one: &IpPrefix, other: &IpPrefix) -> bool {
 impl Clash {
     /// Whether something that was asked for is not there.
     pub fn is_loss(&self) -> bool {
-        matches!(self, Self::VersionOff { .. } | Self::PrefixLeft { .. })
+        match self {
+            Self::VersionOff { .. }
+            | Self::NetworkLeft { .. }
+            | Self::Crowded { .. }
+            | Self::PrefixLeft { .. } => true,
+            Self::PartLeft { .. } | Self::PartTaken { .. } => false,
+        }
     }
 
     /// What the user can do about it.
     pub fn next_step(&self) -> String {
         match self {
-            Self::VersionOff { own, .. } => {
+            Self::VersionOff { own, .. } | Self::NetworkLeft { own, .. } => {
                 let elsewhere = match own.0 {
                     IpAddr::V4(_) => "10.222.0.1/24",
                     IpAddr::V6(_) => "fd22:2222::1/64",
@@ -366,6 +466,7 @@ impl Clash {
                      `allowed_ips` of this node on its peers to match; or go on with the other IP version"
                 )
             }
+            Self::Crowded { .. } => "narrow the prefix to what the peer is to have".into(),
             Self::PrefixLeft { .. } => "take it out of the peer's allowed_ips, or move one of the two \
                                         networks; addresses of it (/32, /128) can be led to the peer"
                 .into(),
@@ -407,6 +508,22 @@ impl fmt::Display for Clash {
                     ),
                 }
             }
+            Self::NetworkLeft { own, host } => {
+                let network = IpPrefix::containing(own.0, own.1);
+                write!(
+                    f,
+                    "{host}, which overlaps the overlay's {network} of this node's address {}: only what is \
+                     in allowed_ips of a peer leads into the tunnel there",
+                    own.0,
+                )
+            }
+            Self::Crowded { whose, prefix } => {
+                write!(
+                    f,
+                    "this machine has routes to more than {LEFT_MAX} networks within {prefix} of {whose} and \
+                     other prefixes: packets to {prefix} are refused"
+                )
+            }
             Self::PrefixLeft { peer, host } => {
                 write!(
                     f,
@@ -439,6 +556,10 @@ mod tests {
     use super::*;
 
     const OWN: [u8; 32] = [7; 32];
+    const RUNNING: Moment = Moment::Running {
+        ipv4: true,
+        ipv6: true,
+    };
 
     fn prefix(text: &str) -> IpPrefix {
         text.parse().unwrap()
@@ -493,7 +614,7 @@ mod tests {
     #[test]
     fn on_a_host_elsewhere_everything_is_taken_and_nothing_is_said() {
         let plan = derived_node(&["10.100.3.4/32", "172.20.0.0/16"])
-            .plan(&[lan("192.168.1.0/24"), route("0.0.0.0/0")]);
+            .plan(&[lan("192.168.1.0/24"), route("0.0.0.0/0")], Moment::Start);
         assert_eq!((plan.addresses.len(), &plan.clashes[..]), (2, &[][..]));
         for inside in ["10.100.3.4", "172.20.1.1", "10.100.9.9"] {
             assert_eq!(goes(&plan, inside), Some(Target::Device), "{inside}");
@@ -510,8 +631,8 @@ mod tests {
             "10.0.0.0/8",
             "10.100.7.7/32",
         ] {
-            let plan =
-                derived_node(&["10.100.3.4/32", "fd53:4d65:7368::9/128"]).plan(&[lan(taken)]);
+            let plan = derived_node(&["10.100.3.4/32", "fd53:4d65:7368::9/128"])
+                .plan(&[lan(taken)], Moment::Start);
             assert_eq!(plan.addresses.len(), 1, "{taken}");
             assert!(plan.addresses[0].0.is_ipv6());
             assert_eq!(
@@ -536,12 +657,101 @@ mod tests {
 
     // PROTOCOL SM-DV-5
     #[test]
-    fn the_ipv6_network_can_be_taken_as_well_and_then_there_is_ipv4_only() {
-        let plan = derived_node(&["fd53:4d65:7368::9/128"]).plan(&[lan("fd53:4d65:7368:1::/64")]);
-        assert_eq!(plan.addresses.len(), 1);
-        assert!(plan.addresses[0].0.is_ipv4());
-        assert_eq!(goes(&plan, "fd53:4d65:7368::9"), Some(Target::Refused));
+    fn no_network_that_a_router_advertises_takes_the_derived_ipv6_address() {
+        let peer = "fd53:4d65:7368:1::9";
+        for taken in [
+            "fd53:4d65:7368:1::/64",
+            "fd53:4d65:7368::/48",
+            "fd53::/16",
+            "fd53:4d65:7368:1::9/128",
+        ] {
+            for moment in [Moment::Start, RUNNING] {
+                let plan = derived_node(&["fd53:4d65:7368:1::9/128"]).plan(&[lan(taken)], moment);
+                assert_eq!(plan.addresses.len(), 2, "{taken}");
+                assert_eq!(goes(&plan, peer), Some(Target::Device), "{taken}");
+            }
+        }
+        let plan = derived_node(&[]).plan(&[lan("fd53:4d65:7368:1::/64")], RUNNING);
         assert_eq!(goes(&plan, "fd53:4d65:7368:1::1"), None);
+        assert_eq!(goes(&plan, "fd53:4d65:7368:2::1"), Some(Target::Device));
+        let plan = derived_node(&[]).plan(&[lan("fd53:4d65:7368::/48")], RUNNING);
+        assert_eq!(goes(&plan, "fd53:4d65:7368:2::1"), None);
+    }
+
+    // PROTOCOL SM-DV-5
+    #[test]
+    fn a_network_that_a_running_node_comes_to_takes_neither_its_address_nor_a_peers() {
+        let nodes = [
+            derived_node(&["10.100.3.4/32"]),
+            configured("10.100.7.7", 16, &["10.100.3.4/32"]),
+        ];
+        for (node, taken) in nodes.iter().flat_map(|node| {
+            let all = [
+                lan("10.100.0.0/16"),
+                lan("10.100.7.0/24"),
+                lan("10.100.7.7/32"),
+            ];
+            all.map(|taken| (node, taken))
+        }) {
+            let plan = node.plan(std::slice::from_ref(&taken), RUNNING);
+            assert_eq!(plan.addresses, node.addresses().collect::<Vec<_>>());
+            assert_eq!(goes(&plan, "10.100.3.4"), Some(Target::Device), "{taken}");
+            assert_eq!(goes(&plan, "10.100.7.1"), None, "{taken}: the host's");
+            assert!(
+                matches!(&plan.clashes[0], clash @ Clash::NetworkLeft { .. } if clash.is_loss()),
+                "{:?}",
+                plan.clashes
+            );
+            // What it never had it does not come to have there.
+            let (ipv4, ipv6) = (false, true);
+            let plan = node.plan(std::slice::from_ref(&taken), Moment::Running { ipv4, ipv6 });
+            assert!(plan.addresses.iter().all(|(address, _)| address.is_ipv6()));
+            assert_eq!(goes(&plan, "10.100.3.4"), Some(Target::Refused), "{taken}");
+            // An address in the main table brings its network along.
+            let plan = node.plan(std::slice::from_ref(&taken), Moment::MainTable);
+            assert!(plan.addresses.iter().all(|(address, _)| address.is_ipv6()));
+            assert_eq!(goes(&plan, "10.100.3.4"), Some(Target::Refused), "{taken}");
+        }
+    }
+
+    // PROTOCOL SM-DV-5
+    #[test]
+    fn six_hundred_peers_take_no_network_of_the_host_along() {
+        let peers: Vec<String> = (0..600u32)
+            .map(|n| format!("10.7.{}.{}/32", n / 256, n % 256))
+            .chain(["192.168.0.0/16".into()])
+            .collect();
+        let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
+        let host = [lan("192.168.1.0/24")];
+        let plan = configured("10.9.0.1", 24, &peers).plan(&host, Moment::Start);
+        assert_eq!(goes(&plan, "192.168.1.1"), None);
+        assert_eq!(goes(&plan, "192.168.2.1"), Some(Target::Device));
+        assert!(
+            matches!(&plan.clashes[..], [Clash::PartLeft { .. }]),
+            "{:?}",
+            plan.clashes
+        );
+    }
+
+    // PROTOCOL SM-DV-5
+    #[test]
+    fn a_prefix_with_more_networks_inside_than_can_be_left_out_is_refused() {
+        let mut host: Vec<HostNetwork> = (0..2000u32)
+            .map(|n| route(&format!("10.{}.{}.0/24", n / 256, n % 256)))
+            .collect();
+        host.extend([lan("10.200.1.0/24"), lan("172.16.5.0/24")]);
+        let peers = ["10.0.0.0/8", "172.16.0.0/12"];
+        let plan = configured("192.168.9.1", 24, &peers).plan(&host, Moment::Start);
+        assert_eq!(plan.left.len(), LEFT_MAX + 1);
+        assert_eq!(goes(&plan, "10.200.1.1"), None, "the host is in it");
+        assert_eq!(goes(&plan, "172.16.5.1"), None, "and in that");
+        assert_eq!(goes(&plan, "172.16.6.1"), Some(Target::Device));
+        assert_eq!(goes(&plan, "10.201.0.1"), Some(Target::Refused));
+        let crowded = plan
+            .clashes
+            .iter()
+            .find(|clash| matches!(clash, Clash::Crowded { .. }));
+        assert!(crowded.is_some_and(|clash| clash.is_loss()));
     }
 
     // PROTOCOL SM-DV-5
@@ -555,10 +765,10 @@ mod tests {
             ("10.0.0.0/8", true),
             ("10.100.0.0/16", true),
         ] {
-            let plan = chosen.plan(&[lan(host)]);
+            let plan = chosen.plan(&[lan(host)], Moment::Start);
             assert_eq!(!plan.addresses.is_empty(), goes_on, "{host}");
         }
-        let plan = chosen.plan(&[lan("10.9.5.0/24")]);
+        let plan = chosen.plan(&[lan("10.9.5.0/24")], Moment::Start);
         assert_eq!(goes(&plan, "10.9.5.7"), None);
         assert_eq!(goes(&plan, "10.9.6.7"), Some(Target::Device));
     }
@@ -573,7 +783,7 @@ mod tests {
             lan("172.17.0.0/16"),
             route("0.0.0.0/0"),
         ];
-        let plan = configured("192.168.9.1", 24, &peer).plan(&host);
+        let plan = configured("192.168.9.1", 24, &peer).plan(&host, Moment::Start);
         assert_eq!(goes(&plan, "10.0.5.1"), None, "the gateway");
         assert_eq!(
             goes(&plan, "10.20.1.1"),
@@ -595,10 +805,10 @@ mod tests {
     #[test]
     fn a_default_route_of_the_host_is_left_alone_and_halves_of_it_are_taken() {
         let host = [route("0.0.0.0/0"), lan("192.168.1.0/24")];
-        let plan = configured("10.9.0.1", 24, &["0.0.0.0/0"]).plan(&host);
+        let plan = configured("10.9.0.1", 24, &["0.0.0.0/0"]).plan(&host, Moment::Start);
         assert_eq!(goes(&plan, "198.51.100.1"), None);
         let halves = ["0.0.0.0/1", "128.0.0.0/1"];
-        let plan = configured("10.9.0.1", 24, &halves).plan(&host);
+        let plan = configured("10.9.0.1", 24, &halves).plan(&host, Moment::Start);
         assert_eq!(goes(&plan, "198.51.100.1"), Some(Target::Device));
         for left in [
             "192.168.1.1",
@@ -612,7 +822,7 @@ mod tests {
 
     #[test]
     fn behind_every_lead_into_the_tunnel_there_is_a_refusal() {
-        let plan = derived_node(&["10.100.3.4/32", "10.0.0.0/8"]).plan(&[]);
+        let plan = derived_node(&["10.100.3.4/32", "10.0.0.0/8"]).plan(&[], Moment::Start);
         let refused = |lead: &&Lead| {
             plan.leads.contains(&Lead {
                 to: Target::Refused,

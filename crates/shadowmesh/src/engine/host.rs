@@ -21,7 +21,7 @@ use shadowmesh_io::tun::Tun;
 use shadowmesh_wire::prefix::IpPrefix;
 use thiserror::Error;
 
-use super::claims::{Clash, Plan, Wanted};
+use super::claims::{Clash, Moment, Plan, Wanted};
 use super::ground::{self, Ground};
 use super::journal::{Journal, World};
 use super::routing::{Routing, key, versions};
@@ -150,7 +150,7 @@ impl Host {
         }
         let netlink = Handle::new()?;
         let networks = Ground::take(&netlink)?.networks(Some(device.index()));
-        let plan = wanted.plan(&networks);
+        let mut plan = wanted.plan(&networks, Moment::Start);
         if plan.addresses.is_empty() && !wanted.is_empty() {
             return Err(HostError::Clash(plan.clashes));
         }
@@ -179,6 +179,12 @@ impl Host {
             ipv6,
             journal,
         };
+        if !host.routing.is_apart() {
+            plan = host.wanted.plan(&networks, Moment::MainTable);
+            if plan.addresses.is_empty() && !host.wanted.is_empty() {
+                return Err(HostError::Clash(plan.clashes));
+            }
+        }
         say_changes(&[], &plan.clashes);
         let set = host.setting(&plan)?;
         host.change(&Setting::default(), &set)?;
@@ -235,7 +241,15 @@ impl Host {
             ));
             return Ok(None);
         };
-        let plan = self.wanted.plan(&ground.networks(Some(self.device.index)));
+        let moment = match self.routing.is_apart() {
+            true => Moment::Running {
+                ipv4: state.plan.addresses.iter().any(|(a, _)| a.is_ipv4()),
+                ipv6: state.plan.addresses.iter().any(|(a, _)| a.is_ipv6()),
+            },
+            false => Moment::MainTable,
+        };
+        let networks = ground.networks(Some(self.device.index));
+        let plan = self.wanted.plan(&networks, moment);
         let set = self.setting(&plan)?;
         let mut lost = Vec::new();
         if !link.up {
@@ -514,7 +528,7 @@ fn claim_tables(
 pub fn foresee(wanted: &Wanted) -> Vec<Clash> {
     let ground = Handle::new().and_then(|netlink| Ground::take(&netlink));
     match ground {
-        Ok(ground) => wanted.plan(&ground.networks(None)).clashes,
+        Ok(ground) => wanted.plan(&ground.networks(None), Moment::Start).clashes,
         Err(error) => {
             tracing::debug!(%error, "the host's networks are not known");
             Vec::new()

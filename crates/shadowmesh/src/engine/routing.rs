@@ -228,7 +228,7 @@ impl Marks<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::claims::Wanted;
+    use crate::engine::claims::{Moment, Wanted};
     use shadowmesh_wire::PeerId;
 
     fn routes(routing: Routing, prefixes: &[&str]) -> Vec<Route> {
@@ -240,7 +240,7 @@ mod tests {
             .iter()
             .map(|text| (text.parse().unwrap(), String::new()));
         let wanted = Wanted::new(&PeerId::from_bytes([1; 32]), &own, peers);
-        routing.routes(&wanted.plan(&[]), 7)
+        routing.routes(&wanted.plan(&[], Moment::Start), 7)
     }
 
     const PREFIXES: [&str; 4] = [
