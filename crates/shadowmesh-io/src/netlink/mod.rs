@@ -175,8 +175,8 @@ impl fmt::Display for Route {
     }
 }
 
-/// A policy rule, as far as it matters here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A policy rule, as far as it matters here. Two are equal whoever made them: Linux before 4.17 does not say.
+#[derive(Debug, Clone, Copy)]
 pub struct Rule {
     /// Whether it is about IPv6; else about IPv4.
     pub ipv6: bool,
@@ -195,6 +195,26 @@ pub struct Rule {
     /// Whether it looks up a table for every packet without a mark, whatever its addresses are.
     pub takes_unmarked: bool,
 }
+
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            ipv6,
+            priority,
+            table,
+            all_but_mark,
+            only_mark,
+            own_udp_port,
+            protocol: _,
+            takes_unmarked,
+        } = *self;
+        (ipv6, priority, table) == (other.ipv6, other.priority, other.table)
+            && (all_but_mark, only_mark) == (other.all_but_mark, other.only_mark)
+            && (own_udp_port, takes_unmarked) == (other.own_udp_port, other.takes_unmarked)
+    }
+}
+
+impl Eq for Rule {}
 
 impl Rule {
     /// A rule of ours that leads everything but what carries `mark` to a table.

@@ -142,6 +142,23 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_is_the_same_where_the_kernel_does_not_say_who_made_it() {
+        let ours = Rule::all_but_mark(false, 5182, 8300, 0x830);
+        let unsaid = Rule {
+            protocol: 0,
+            ..ours
+        };
+        assert_eq!(unsaid, ours);
+        assert_ne!(
+            unsaid,
+            Rule {
+                table: 8301,
+                ..ours
+            }
+        );
+    }
+
+    #[test]
     fn a_rule_for_some_packets_only_does_not_take_the_unmarked() {
         let header = rule_header(false, LOOK_UP, 0);
         let plain = || Request::new(libc::RTM_NEWRULE, 0, &header).number(TABLE, 52);
