@@ -13,6 +13,8 @@
 //! - What is checked is what was opened. A [`Directory`] is an open descriptor and finds its files
 //!   from there, so nothing can be exchanged between the check and the use.
 //!
+//! A configuration may be also of the user who called `sudo`, and may command root: [`open_config`].
+//!
 //! A link on the way to a directory is followed when it is root's or ours itself: many systems keep their
 //! state behind one. Inside a [`Directory`] no link is followed at all.
 //!
@@ -60,6 +62,8 @@ pub enum FileError {
         path: PathBuf,
         /// the number of its owner
         owner: u32,
+        /// a directory, which may be somebody's home
+        is_directory: bool,
     },
     /// Its group or everybody may write it.
     #[error("{} can be written by others (mode {mode:04o})", path.display())]
@@ -95,6 +99,12 @@ impl FileError {
                 }
                 _ => format!("check {}", path.display()),
             },
+            // Not chown: it may be somebody's home.
+            Self::Foreign {
+                is_directory: true, ..
+            } => "copy the file to /etc/shadowmesh/, as root, and name it there (or run as the user who \
+                  owns the directory)"
+                .into(),
             Self::Foreign { path, .. } => format!(
                 "if you trust what is in it: chown {} {} (or run as the user who owns it)",
                 own_uid(),
@@ -282,7 +292,43 @@ impl Directory {
 /// on the way, the last one too, are followed when they are root's or ours: certificates are kept
 /// behind such.
 pub fn open_named(path: &Path) -> Result<File, FileError> {
+    open_by(Walk::start(path)?, path).map(|(file, _)| file)
+}
+
+/// Opens the configuration file: as [`open_named`], and what belongs to the caller of `sudo` is believed as
+/// well; then its number is told. `/dev/stdin`, `/dev/fd/N` and `/proc/self/fd/N` are what was handed
+/// to this program open, so no name could lead elsewhere.
+// PROTOCOL SM-ID-4
+pub fn open_config(path: &Path) -> Result<(File, Option<u32>), FileError> {
+    if is_descriptor(path) {
+        let opened = fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let file = opened.map_err(|errno| io_error("open", path, errno))?;
+        return Ok((file.into(), None));
+    }
+    open_config_as(path, caller_of_sudo())
+}
+
+fn open_config_as(path: &Path, caller: Option<u32>) -> Result<(File, Option<u32>), FileError> {
     let mut walk = Walk::start(path)?;
+    walk.caller = caller;
+    open_by(walk, path)
+}
+
+fn is_descriptor(path: &Path) -> bool {
+    let path = path.to_str().unwrap_or_default();
+    let in_folder = |folder| path.strip_prefix(folder).map(str::parse::<u16>);
+    let is_in = |folder| matches!(in_folder(folder), Some(Ok(_)));
+    path == "/dev/stdin" || is_in("/dev/fd/") || is_in("/proc/self/fd/")
+}
+
+/// Who became root by `sudo`.
+fn caller_of_sudo() -> Option<u32> {
+    let caller = std::env::var("SUDO_UID").ok()?;
+    let is_decimal = !caller.is_empty() && caller.bytes().all(|byte| byte.is_ascii_digit());
+    (own_uid() == 0 && is_decimal).then(|| caller.parse().ok())?
+}
+
+fn open_by(mut walk: Walk, path: &Path) -> Result<(File, Option<u32>), FileError> {
     loop {
         let Some(name) = walk.pending.pop_back() else {
             return Err(not_plain(path, "a directory"));
@@ -300,12 +346,12 @@ pub fn open_named(path: &Path) -> Result<File, FileError> {
         let stat = fs::fstat(&file).map_err(|errno| io_error("open", &full, errno))?;
         // Nobody keeps anything in /dev/null.
         let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        check_owner(&stat, &full)?;
+        walk.check_owner(&stat, &full)?;
         if !is_device {
             check_plain(&stat, &full)?;
             check_mode_of_named(&stat, &full)?;
         }
-        return Ok(file.into());
+        return Ok((file.into(), walk.caller.filter(|_| walk.is_callers)));
     }
 }
 
@@ -322,6 +368,10 @@ struct Walk {
     /// What is still to be entered, in order.
     pending: VecDeque<OsString>,
     links: usize,
+    /// Believed besides root and ourselves.
+    caller: Option<u32>,
+    /// Something on the way was the caller's.
+    is_callers: bool,
 }
 
 impl Walk {
@@ -336,6 +386,8 @@ impl Walk {
             path: "/".into(),
             pending: VecDeque::new(),
             links: 0,
+            caller: None,
+            is_callers: false,
         };
         walk.prepend(&absolute);
         Ok(walk)
@@ -370,6 +422,14 @@ impl Walk {
         }
     }
 
+    fn check_owner(&mut self, stat: &Stat, path: &Path) -> Result<(), FileError> {
+        if !is_trusted(stat.st_uid) && self.caller == Some(stat.st_uid) {
+            self.is_callers = true;
+            return Ok(());
+        }
+        check_owner(stat, path)
+    }
+
     fn through(&mut self, make: bool) -> Result<(), FileError> {
         while let Some(name) = self.pending.pop_front() {
             let path = match name == ".." {
@@ -392,7 +452,7 @@ impl Walk {
                 Err(errno) => return Err(io_error("open directory", &path, errno)),
             };
             let stat = fs::fstat(&at).map_err(|errno| io_error("open directory", &path, errno))?;
-            check_owner(&stat, &path)?;
+            self.check_owner(&stat, &path)?;
             // Whatever is entered from here is checked in turn, so the sticky bit is enough.
             if stat.st_mode & Mode::SVTX.bits() == 0 {
                 check_mode_of_named(&stat, &path)?;
@@ -422,7 +482,7 @@ impl Walk {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
             return Err(io(Errno::NOTDIR));
         }
-        check_owner(&stat, &path)?;
+        self.check_owner(&stat, &path)?;
         self.links += 1;
         if self.links > LINKS_MAX {
             return Err(io(Errno::LOOP));
@@ -455,6 +515,7 @@ fn check_owner(stat: &Stat, path: &Path) -> Result<(), FileError> {
         false => Err(FileError::Foreign {
             path: path.into(),
             owner: stat.st_uid,
+            is_directory: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
         }),
     }
 }
@@ -601,7 +662,7 @@ mod tests {
             if give_away(&keep.path().join(which)) {
                 let error = Directory::open(&path).unwrap_err();
                 assert!(matches!(error, FileError::Foreign { owner: 4711, .. }));
-                assert!(error.next_step().contains("chown 0"), "{error}");
+                assert!(error.next_step().contains("/etc/shadowmesh/"), "{error}");
                 chown(keep.path().join(which), Some(0), None).unwrap();
             }
         }
@@ -693,6 +754,40 @@ mod tests {
             let error = open_named(&link).unwrap_err();
             assert!(matches!(error, FileError::Foreign { .. }), "{error}");
         }
+    }
+
+    #[test]
+    // PROTOCOL SM-ID-4
+    fn a_configuration_of_the_caller_of_sudo_is_believed_and_nothing_else_of_that_user() {
+        let keep = tempfile::tempdir().unwrap();
+        let home = Directory::open_or_make(&keep.path().join("home")).unwrap();
+        home.write_new("x.toml", b"x").unwrap();
+        let path = keep.path().join("home/x.toml");
+        assert_eq!(open_config_as(&path, Some(4711)).unwrap().1, None);
+        if !give_away(&path) || !give_away(&keep.path().join("home")) {
+            return;
+        }
+        assert_eq!(open_config_as(&path, Some(4711)).unwrap().1, Some(4711));
+        for caller in [None, Some(4712)] {
+            let error = open_config_as(&path, caller).unwrap_err();
+            assert!(matches!(error, FileError::Foreign { .. }), "{error}");
+            assert!(error.next_step().contains("/etc/shadowmesh/"), "{error}");
+        }
+        assert!(open_named(&path).is_err());
+        assert!(Directory::open(&keep.path().join("home")).is_err());
+        set_mode(&path, 0o666);
+        assert!(open_config_as(&path, Some(4711)).is_err());
+    }
+
+    #[test]
+    fn descriptors_handed_over_are_told_by_their_names() {
+        let is = |path: &&str| is_descriptor(Path::new(path));
+        assert!(
+            ["/dev/stdin", "/dev/fd/63", "/proc/self/fd/0"]
+                .iter()
+                .all(is)
+        );
+        assert!(!["/dev/fd/", "/dev/fd/1/x", "/proc/1/fd/0"].iter().any(is));
     }
 
     #[test]

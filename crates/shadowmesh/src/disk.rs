@@ -30,26 +30,25 @@ pub fn create(directory: &Directory, name: &str, bytes: &[u8]) -> io::Result<()>
 /// was killed.
 const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 
-/// Takes away what [`replace`] and [`create`] left unfinished in a directory: they hold keys. Files
-/// of any other name or of other users stay, and so do those that somebody may still be writing.
-pub fn remove_leftovers(directory: &Directory) {
+/// Takes away what [`replace`] and [`create`] left unfinished in a directory of the files that `is_written`
+/// says by name are ours: they hold keys. Files of any other name or of other users stay, and so do those
+/// that somebody may still be writing.
+pub fn remove_leftovers(directory: &Directory, is_written: impl Fn(&str) -> bool) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_secs() as i64;
     // What cannot be listed or removed does no harm where it is.
     for (name, changed) in directory.files().unwrap_or_default() {
         let age = now.saturating_sub(changed);
-        if age >= LEFTOVER_AGE.as_secs() as i64 && is_ours_beside(&name) {
+        if age >= LEFTOVER_AGE.as_secs() as i64 && written_beside(&name).is_some_and(&is_written) {
             let _ = directory.remove(&name);
         }
     }
 }
 
-/// `.NAME.PID`, as [`write_beside`] names it.
-fn is_ours_beside(name: &str) -> bool {
-    let parts = name
-        .strip_prefix('.')
-        .and_then(|rest| rest.rsplit_once('.'));
-    parts.is_some_and(|(name, pid)| !name.is_empty() && pid.parse::<u32>().is_ok())
+/// NAME of `.NAME.PID`, as [`write_beside`] calls it.
+fn written_beside(name: &str) -> Option<&str> {
+    let (name, pid) = name.strip_prefix('.')?.rsplit_once('.')?;
+    pid.parse::<u32>().is_ok().then_some(name)
 }
 
 fn write_beside(directory: &Directory, name: &str, bytes: &[u8]) -> io::Result<String> {
@@ -105,8 +104,10 @@ mod tests {
             file("identity.4711", true),
             file(".identity.bak", true),
             file(".4711", true),
+            file(".libfoo.so.1", true),
+            file(".vimrc.2", true),
         ];
-        remove_leftovers(&directory);
+        remove_leftovers(&directory, |name| name == "identity");
         assert!(!leftover.exists());
         assert!(others.iter().all(|path| path.exists()));
     }

@@ -104,7 +104,9 @@ fn tell(pending: &Pending, error: &io::Error) {
     let keys = keys.filter(|(_, name)| name.ends_with(".key")).count();
     let mut lost = Vec::new();
     if keys < pending.files.len() {
-        lost.push("after a crash nobody cleans up on a lasting device".to_owned());
+        lost.push(
+            "after a crash rules, and addresses on a lasting device, stay on the host".to_owned(),
+        );
     }
     if keys > 0 {
         lost.push(format!(

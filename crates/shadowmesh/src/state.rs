@@ -8,28 +8,35 @@
 //! host.json         what the node set on the host and must take away, even after kill -9 (engine::journal)
 //! ```
 //!
-//! One directory belongs to one running node. The lock is the kernel's (`flock`) on the directory
-//! itself, so it needs nothing written, and is gone with the process that held it, however that
-//! ended.
+//! One directory belongs to one running node. The lock is the kernel's (`flock`), so it is gone with the
+//! process that held it, however that ended. It is on a file that nobody else can open; where that cannot
+//! be made, on the directory itself, which needs nothing written.
 //!
 //! Nothing in here is read, and nothing taken away, before the directory, those above it and the file are
 //! found to be root's or our own ([`shadowmesh_io::files`]): whoever could write them could make a node
 //! that runs as root take other keys, or take away routes that are not its own.
 
 use std::collections::BTreeSet;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use shadowmesh_crypto::PublicIdentity;
 use shadowmesh_io::files::{Directory, FileError};
 use shadowmesh_wire::PeerId;
 
-use crate::{disk, keeper};
+use crate::{disk, identity_file, keeper};
 
-/// Holds the process id of the running node, for people. What counts is the lock on the directory.
+/// Locked by the running node, and holds its process id for people. Mode 0600: whoever could open it could
+/// lock it, and keep the node from starting.
 const LOCK: &str = "lock";
+/// The journal of what was set on the host (`engine::journal`).
+pub const JOURNAL: &str = "host.json";
+/// Longer than a verb that looks whether a node runs holds the lock.
+const LOOK: Duration = Duration::from_millis(50);
 /// The real file has some 2,700 bytes; what is longer than this is something else.
 const KEY_LEN_MAX: u64 = 16 << 10;
 
@@ -71,6 +78,9 @@ impl StateError {
                 error.next_step(),
                 path.display()
             ),
+            StateError::File(FileError::Foreign { .. }) => {
+                "choose a directory of your own, below none of other users, with --state-dir".into()
+            }
             StateError::File(error) => {
                 format!("{} (or choose another with --state-dir)", error.next_step())
             }
@@ -93,7 +103,6 @@ pub struct StateDir {
 #[derive(Debug)]
 pub struct StateLock {
     _directory: File,
-    /// Locked as well, because nodes of former versions lock nothing else.
     _file: Option<File>,
 }
 
@@ -131,7 +140,7 @@ impl StateDir {
     /// file system has locks, too.
     pub fn lock(&self) -> Result<StateLock, StateError> {
         let directory = self.directory.reopen()?;
-        self.lock_file(&directory)?;
+        let is_old = self.directory.open_file(LOCK).is_ok();
         let file = match self.directory.open_or_make_file(LOCK) {
             Ok(file) => Some(file),
             // Locked all the same where it can be read.
@@ -140,8 +149,16 @@ impl StateDir {
         if let Some(mut file) = file.as_ref() {
             self.lock_file(file)?;
             // For people, so no harm when there is no room.
+            let _ = file.set_permissions(Permissions::from_mode(0o600));
             let _ = file.set_len(0);
             let _ = writeln!(file, "{}", std::process::id());
+        }
+        // Anybody who may list the directory may lock it, so that lock counts only where there is no file,
+        // or where nobody else may and a node that found no room for the file may hold it.
+        let alone = self.lock_file(&directory);
+        let is_private = self.directory.mode().is_ok_and(|mode| mode & 0o044 == 0);
+        if file.is_none() || (!is_old && is_private) {
+            alone?;
         }
         Ok(StateLock {
             _directory: directory,
@@ -151,7 +168,13 @@ impl StateDir {
 
     fn lock_file(&self, file: &File) -> Result<(), StateError> {
         let path = || self.path().to_owned();
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        if matches!(locked, Err(TryLockError::WouldBlock)) {
+            // It may be a verb that only looks ([`is_in_use`]).
+            std::thread::sleep(LOOK);
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => Err(StateError::InUse {
                 path: path(),
@@ -173,9 +196,10 @@ impl StateDir {
     /// Takes out of the directory what a killed node left unfinished. Call it when the identity was read:
     /// in a directory without one nothing is ours.
     pub fn remove_leftovers(&self, _lock: &StateLock) {
-        disk::remove_leftovers(&self.directory);
+        let is_ours = |name: &str| [identity_file::FILE_NAME, JOURNAL].contains(&name);
+        disk::remove_leftovers(&self.directory, is_ours);
         if let Ok(keys) = self.directory.open_inside(KEYS) {
-            disk::remove_leftovers(&keys);
+            disk::remove_leftovers(&keys, is_key_name);
         }
     }
 
@@ -195,7 +219,8 @@ impl StateDir {
                 .flatten();
             match key {
                 Some(key) => keys.push(key),
-                None => drop(directory.remove(&name)),
+                None if is_key_name(&name) => drop(directory.remove(&name)),
+                None => {}
             }
         }
         keys.sort_by_key(|key| key.peer_id());
@@ -213,13 +238,24 @@ impl StateDir {
 /// Whether a node runs with this directory, whoever it belongs to.
 pub fn is_in_use(path: &Path) -> bool {
     let locked = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-    File::open(path).is_ok_and(locked)
+    let lock = path.join(LOCK);
+    let is_file = std::fs::symlink_metadata(&lock).is_ok_and(|found| found.is_file());
+    match is_file.then(|| File::open(lock)) {
+        Some(Ok(file)) => locked(file),
+        _ => File::open(path).is_ok_and(locked),
+    }
 }
 
 const KEYS: &str = "keys";
 
 fn key_name(peer: &PeerId) -> String {
     format!("{peer}.key")
+}
+
+/// Whether a file is called as those in `keys` are; what is called otherwise is not ours.
+fn is_key_name(name: &str) -> bool {
+    let peer = name.strip_suffix(".key");
+    peer.is_some_and(|peer| peer.parse::<PeerId>().is_ok())
 }
 
 /// The key in the file, if it is the one its name says: the PeerId is the hash of the key, so a
@@ -239,7 +275,6 @@ mod tests {
     use super::*;
     use shadowmesh_crypto::Identity;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     fn fresh() -> (tempfile::TempDir, StateDir) {
         let directory = tempfile::tempdir().unwrap();
@@ -269,6 +304,26 @@ mod tests {
         drop(lock);
         assert!(!is_in_use(state.path()));
         state.lock().unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_anybody_may_take_on_an_open_directory_denies_no_start() {
+        let (_keep, state) = fresh();
+        fs::set_permissions(state.path(), Permissions::from_mode(0o755)).unwrap();
+        let stranger = File::open(state.path()).unwrap();
+        stranger.lock_shared().unwrap();
+        for _ in 0..2 {
+            assert!(!is_in_use(state.path()));
+            let lock = state.lock().unwrap();
+            assert!(is_in_use(state.path()));
+            assert!(matches!(state.lock(), Err(StateError::InUse { .. })));
+            drop(lock);
+        }
+        let mode = fs::metadata(state.path().join(LOCK))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
@@ -318,15 +373,31 @@ mod tests {
 
     #[test]
     // PROTOCOL SM-ID-4
-    fn taking_the_lock_removes_nothing() {
+    fn taking_the_lock_removes_nothing_and_what_others_keep_there_stays() {
         let (_keep, state) = fresh();
-        let leftover = state.path().join(".identity.4711");
-        let file = File::create(&leftover).unwrap();
-        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
-        file.set_modified(old).unwrap();
+        let peer = Identity::generate();
+        state.store_peer_key(peer.public());
+        let old = |name: &str| {
+            let path = state.path().join(name);
+            let file = File::create(&path).unwrap();
+            let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+            file.set_modified(old).unwrap();
+            path
+        };
+        let leftover = old(".identity.4711");
+        let of_a_key = old(&format!("keys/.{}.4711", key_name(&peer.peer_id())));
+        let others = [
+            ".libfoo.so.1",
+            "keys/.identity.2",
+            "keys/id_rsa",
+            "keys/a.key",
+        ]
+        .map(old);
         let lock = state.lock().unwrap();
         assert!(leftover.exists());
         state.remove_leftovers(&lock);
-        assert!(!leftover.exists());
+        assert!(!leftover.exists() && !of_a_key.exists());
+        state.peer_keys(&[]);
+        assert!(others.iter().all(|path| path.exists()));
     }
 }

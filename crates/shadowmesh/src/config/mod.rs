@@ -23,7 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shadowmesh_io::files::{FileError, open_named};
+use shadowmesh_io::files::{FileError, open_config, open_named};
 use shadowmesh_io::web::WebUrl;
 use shadowmesh_net::{DataPlane, RelayAllow};
 use shadowmesh_wire::PeerId;
@@ -233,7 +233,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     let file = read_file(sources.file.as_deref())?;
     let mut problems = Vec::new();
     let mut layers = match &file {
-        Some((path, text)) => file::parse(path, text, &mut problems),
+        Some((path, text, _)) => file::parse(path, text, &mut problems),
         None => Layers::default(),
     };
     let mut warnings = layers.apply_variables(&sources.variables, &mut problems);
@@ -242,10 +242,17 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     if let Some(error) = ConfigError::of(problems) {
         return Err(error.into());
     }
+    if let Some((path, _, Some(caller))) = &file {
+        warnings.push(format!(
+            "{} or a directory above it belongs to user {caller}, who called sudo, and can be changed by that user; \
+             a service should take it from /etc/shadowmesh/",
+            path.display()
+        ));
+    }
     warnings.extend(config.peers.iter().filter_map(warning_of_default_route));
     Ok(Loaded {
         config,
-        file: file.map(|(path, _)| path),
+        file: file.map(|(path, ..)| path),
         warnings,
         layers,
     })
@@ -273,7 +280,7 @@ pub fn load_usable(sources: &Sources) -> Result<Config, LoadError> {
     let file = read_file(sources.file.as_deref())?;
     let mut problems = Vec::new();
     let mut layers = match &file {
-        Some((path, text)) => file::parse(path, text, &mut problems),
+        Some((path, text, _)) => file::parse(path, text, &mut problems),
         None => Layers::default(),
     };
     // A file that is not TOML at all may hide a state_dir; any other problem is not in the way.
@@ -426,22 +433,29 @@ impl std::fmt::Display for OverlayAddress {
     }
 }
 
-/// The file and its text; `None` when no file was named and the default one is missing.
-fn read_file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, LoadError> {
+/// A file, its text, and the caller of `sudo` where it is believed because of that.
+type ReadFile = (PathBuf, String, Option<u32>);
+
+/// `None` when no file was named and the default one is missing.
+fn read_file(named: Option<&Path>) -> Result<Option<ReadFile>, LoadError> {
     use std::io::Read;
     let path = named
         .unwrap_or(Path::new(CONFIG_PATH_DEFAULT))
         .to_path_buf();
     let mut text = String::new();
     // PROTOCOL SM-ID-4
-    let file = match open_named(&path) {
-        Ok(file) => file,
+    let opened = match named {
+        Some(path) => open_config(path),
+        None => open_named(&path).map(|file| (file, None)),
+    };
+    let (file, caller) = match opened {
+        Ok(opened) => opened,
         Err(error) if error.is_not_found() && named.is_none() => return Ok(None),
         Err(FileError::Io { error, .. }) => return Err(LoadError::Unreadable { path, error }),
         Err(error) => return Err(LoadError::Distrusted(error)),
     };
     match file.take(FILE_LEN_MAX).read_to_string(&mut text) {
-        Ok(_) => Ok(Some((path, text))),
+        Ok(_) => Ok(Some((path, text, caller))),
         Err(error) => Err(LoadError::Unreadable { path, error }),
     }
 }

@@ -20,9 +20,8 @@ use shadowmesh_io::files::Directory;
 
 use super::routing::Marks;
 use crate::keeper;
+use crate::state::JOURNAL as FILE_NAME;
 
-/// Name of the file in the state directory.
-const FILE_NAME: &str = "host.json";
 /// A route takes some 100 bytes, and there are at most some thousands.
 const LEN_MAX: u64 = 4 << 20;
 
@@ -82,8 +81,8 @@ impl Journal {
     /// must not keep the node from starting.
     // PROTOCOL SM-ID-4
     pub fn load(state_dir: &Path) -> Option<Self> {
-        let directory = Directory::open(state_dir).ok()?;
-        let text = match directory.read(FILE_NAME, LEN_MAX) {
+        let read = Directory::open(state_dir).and_then(|open| open.read(FILE_NAME, LEN_MAX));
+        let text = match read {
             Ok(text) => text,
             Err(error) if error.is_not_found() => return None,
             Err(error) => {
@@ -108,8 +107,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Nothing of ours is left on the host. A journal that cannot be removed says of which boot and device it
-    /// is, so that it means nothing for any other.
+    /// Nothing of ours is left on the host. A journal that cannot be removed says of which boot and network
+    /// namespace it is, and means nothing in any other; in its own the next start finds nothing to take away.
     pub fn remove(state_dir: &Path) -> io::Result<()> {
         if let Err(error) = keeper::forget(state_dir, FILE_NAME) {
             tracing::debug!(%error, "the journal of host settings stays");
