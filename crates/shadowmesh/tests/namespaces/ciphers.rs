@@ -25,9 +25,9 @@ fn peer_of(node: &LabNode) -> Value {
     node.query("peers", &[]).unwrap()["peers"][0].clone()
 }
 
-/// What a verb prints for people.
+/// What a verb prints for people who want all of it.
 fn text(node: &LabNode, verb: &str) -> String {
-    let output = node.command(verb).output().unwrap();
+    let output = node.command(verb).arg("--wide").output().unwrap();
     assert!(output.status.success(), "{verb}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
