@@ -11,9 +11,10 @@ use shadowmesh_io::netlink::Handle;
 
 use crate::support::{PING_INTERVAL, REACHABLE_MAX, in_lab};
 
-/// The program, for which everything in DIRECTORY is read-only once there is a file of that name.
+/// The program, for which everything in DIRECTORY is read-only once there is a file of that name. Its
+/// runtime directory is OTHER.
 const READ_ONLY: &str = "#!/bin/sh
-export XDG_RUNTIME_DIR=RUNTIME
+export XDG_RUNTIME_DIR=OTHER
 [ -e DIRECTORY/read-only ] || exec PROGRAM \"$@\"
 exec unshare --mount sh -c 'mount --bind DIRECTORY DIRECTORY && \
   mount -o remount,bind,ro DIRECTORY && exec \"$0\" \"$@\"' PROGRAM \"$@\"
@@ -32,7 +33,7 @@ fn script(directory: &Path, runtime: &Path) -> std::path::PathBuf {
     let script = READ_ONLY
         .replace("PROGRAM", env!("CARGO_BIN_EXE_shadowmesh"))
         .replace("DIRECTORY", directory.to_str().unwrap())
-        .replace("RUNTIME", runtime.to_str().unwrap());
+        .replace("OTHER", runtime.to_str().unwrap());
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     program
