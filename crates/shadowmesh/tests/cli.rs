@@ -717,7 +717,7 @@ fn a_relay_runs_although_its_addresses_are_not_there_and_other_ports_are_taken()
     told("waiting for 192.0.2.77");
     told("cannot serve metrics");
     told("cannot listen on TCP");
-    let kinds = status()["addresses"].to_string();
+    let kinds = status()["candidates"].to_string();
     assert!(kinds.contains("announced"), "{kinds}");
     assert!(run(&["down", "--state-dir", text(&state)]).status.success());
     assert!(relay.wait().unwrap().success());
