@@ -101,8 +101,15 @@ pub struct UdpLink {
 
 impl UdpLink {
     /// Binds a socket of the address's family, ahead of its address where that is not there yet
-    /// ([`late`]). Port 0 takes a free one.
+    /// ([`late`]). Port 0 takes a free one. What is sent from it carries the mark of the underlay.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let link = Self::bind_unmarked(address)?;
+        underlay::mark(&link.socket);
+        Ok(link)
+    }
+
+    /// As [`bind`](Self::bind), without the mark: for what programs do, whose datagrams go into the mesh.
+    pub fn bind_unmarked(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::DGRAM,
@@ -113,7 +120,6 @@ impl UdpLink {
             // us IPv4 senders as ::ffff:a.b.c.d, a second name for the same address.
             socket.set_only_v6(true)?;
         }
-        underlay::mark(&socket);
         let is_here = late::bind(&socket, address).map_err(|error| explain_bind(error, address))?;
         enlarge_buffers(&socket);
         let socket = UdpSocket::from(socket);

@@ -232,7 +232,7 @@ impl DatagramSink {
                 Inlet::Alone(socket)
             }
             Batching::Together => {
-                let link = UdpLink::bind(address)?;
+                let link = UdpLink::bind_unmarked(address)?;
                 enlarge_buffer(&link)?;
                 Inlet::Together(link)
             }
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn datagrams_that_are_sent_together_arrive_as_super_packets() {
-        let sink = UdpLink::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let sink = UdpLink::bind_unmarked((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let mut source = SuperPacket::new(sink.local_addr(), &[7; 100], NUMBER_AT).unwrap();
         assert_eq!(source.send(40, 33).unwrap(), 33);
         let (mut batch, mut numbers) = (RecvBatch::new(), Vec::new());
