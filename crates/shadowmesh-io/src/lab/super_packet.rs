@@ -28,7 +28,7 @@ impl SuperPacket {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let link = UdpLink::bind((unspecified, 0).into())?;
+        let link = UdpLink::bind_unmarked((unspecified, 0).into())?;
         let segments = SEGMENTS_MAX.min(GSO_BYTES_MAX / payload.len());
         Ok(Self {
             link,
